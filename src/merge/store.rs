@@ -1,0 +1,229 @@
+//! What the evaluator remembers: one record per row and the indexes that make evaluation local.
+//!
+//! Everything here is derived from events alone; it can be dropped and replayed. Invariant: a store holds exactly the
+//! state of one causally closed set of events per database. Implemented over redb by `log::state`, in memory by
+//! [`super::memory`]; written by the evaluator only.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Cell, Cut, Dot, Key, OriginId, RowId, Stamp};
+
+/// A table of a database, numbered by the store (numbers are local to one node and never leave it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TableId(pub u32);
+
+/// All that is known of one row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Its table.
+    pub table: TableId,
+    /// The inserts that made it: one, or several for a keyed row or one found at enrolment by several nodes.
+    pub births: Vec<(Dot, Stamp)>,
+    /// The id it wants (R3), where its table has ids or rowids.
+    pub claim: Option<Claim>,
+    /// The id R3 gives it, dead or alive.
+    pub id: Option<i64>,
+    /// Its cells, by column number in ascending order.
+    pub cells: Vec<CellState>,
+    /// Per origin, the last event that inserted or updated it.
+    pub touched: Cut,
+    /// Per origin, the last such event that a delete covers.
+    pub covered: Cut,
+    /// Whether it lives (R7): some touch is uncovered, or a live row needs it.
+    pub alive: bool,
+    /// Why it cannot be shown although it lives.
+    pub shelved: Option<Shelved>,
+    /// The key under which the file shows it; `None` while it is not in the file.
+    pub shown: Option<Key>,
+    /// Hash of the image the file shows; zeros while it is not in the file.
+    pub image_hash: [u8; 32],
+    /// Index keys this row holds among the UNIQUE keys of its table.
+    pub unique: Vec<[u8; 16]>,
+}
+
+/// A wish for an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The id.
+    pub id: i64,
+    /// The row that held it before, in the author's view.
+    pub after: Option<RowId>,
+    /// How many claims of the row the author knew.
+    pub depth: u32,
+    /// The change that made the claim.
+    pub dot: Dot,
+}
+
+/// The winning value of one cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellState {
+    /// Number of the column in its table.
+    pub column: u16,
+    /// The value.
+    pub cell: Cell,
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// The change that wrote it.
+    pub dot: Dot,
+    /// Whether the row was born with it: then any update beats it.
+    pub born: bool,
+}
+
+/// Why a live row is not in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Shelved {
+    /// An older row holds the same UNIQUE key.
+    Unique {
+        /// Name of the index.
+        index: String,
+        /// The row that is shown.
+        holder: RowId,
+    },
+    /// A row it refers to and needs is not shown.
+    Parent {
+        /// The row that is not shown.
+        parent: RowId,
+    },
+    /// SQLite refused the row here (CHECK, NOT NULL, a type): its words.
+    Refused {
+        /// SQLite's message.
+        message: String,
+    },
+}
+
+/// One value or delete that lost, or an id that moved: nothing that was ever written goes unrecorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// Number in this node's audit, from 1; given by the store.
+    pub number: u64,
+    /// Database.
+    pub database: String,
+    /// Table.
+    pub table: String,
+    /// Row.
+    pub row: RowId,
+    /// What happened.
+    pub kind: AuditKind,
+    /// Wall clock of the node that evaluated it, ms since 1970.
+    pub seen_ms: u64,
+}
+
+/// What an audit record tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AuditKind {
+    /// Two changes wrote a cell without knowing each other.
+    Cell {
+        /// Column.
+        column: String,
+        /// What is shown.
+        winner: CellVersion,
+        /// What lost.
+        loser: CellVersion,
+    },
+    /// A row was deleted while somebody changed it: it lives on.
+    DeleteLost {
+        /// The delete.
+        delete: Dot,
+        /// Stamp of the delete.
+        stamp: Stamp,
+    },
+    /// The row could not keep the id it was born with: another row had claimed it first.
+    IdMoved {
+        /// The id it wanted.
+        from: i64,
+        /// The id it has.
+        to: i64,
+        /// The row that holds the wanted id.
+        holder: RowId,
+    },
+}
+
+/// A cell's value with its author.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellVersion {
+    /// The value.
+    pub cell: Cell,
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// The change that wrote it: the author's origin, event and position.
+    pub dot: Dot,
+}
+
+/// A sum over a table's shown rows: four 64-bit lanes of wrapping sums over the images' hashes, and their number.
+/// Invertible and order-free, so it is kept with every write (see `merge.md` on incremental fingerprints).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// Number of rows.
+    pub rows: u64,
+    /// Lanes.
+    pub lanes: [u64; 4],
+}
+
+/// Storage of the evaluator's state. All methods see the writes made before them.
+///
+/// Errors come from the storage engine; after one the whole transaction must be dropped.
+pub trait Store {
+    /// What storage reports.
+    type Error: std::error::Error;
+
+    /// The number of a table, given at its first use.
+    fn table_id(&mut self, database: &str, table: &str) -> Result<TableId, Self::Error>;
+    /// The number of a table that was used before.
+    fn find_table(&self, database: &str, table: &str) -> Result<Option<TableId>, Self::Error>;
+    /// Database and name of a table.
+    fn table_name(&self, table: TableId) -> Result<(String, String), Self::Error>;
+    /// The number of a column, given at its first use.
+    fn column_id(&mut self, table: TableId, column: &str) -> Result<u16, Self::Error>;
+    /// Names of a table's columns, by number.
+    fn columns(&self, table: TableId) -> Result<Vec<String>, Self::Error>;
+
+    /// The record of a row.
+    fn row(&self, row: &RowId) -> Result<Option<Row>, Self::Error>;
+    /// Stores the record of a row (and its membership in [`Row::table`]).
+    fn put_row(&mut self, row: &RowId, record: &Row) -> Result<(), Self::Error>;
+    /// At most `limit` rows of a table in ascending order, starting behind `after`.
+    fn rows_of(&self, table: TableId, after: Option<RowId>, limit: usize) -> Result<Vec<RowId>, Self::Error>;
+
+    /// The row that the file shows under a key.
+    fn shown(&self, table: TableId, key: &[crate::model::Value]) -> Result<Option<RowId>, Self::Error>;
+    /// Sets (or, with `None`, clears) the row shown under a key.
+    fn set_shown(&mut self, table: TableId, key: &[crate::model::Value], row: Option<RowId>) -> Result<(), Self::Error>;
+
+    /// All claims of a table whose id has this remainder modulo [`super::claims::STRIDE`]: (id, row), ids ascending.
+    fn claims(&self, table: TableId, remainder: u32) -> Result<Vec<(i64, RowId)>, Self::Error>;
+    /// Adds a claim.
+    fn add_claim(&mut self, table: TableId, id: i64, row: RowId) -> Result<(), Self::Error>;
+    /// Removes a claim (the row claims another id now).
+    fn remove_claim(&mut self, table: TableId, id: i64, row: RowId) -> Result<(), Self::Error>;
+
+    /// Rows whose winning cells refer to `parent`, ascending.
+    fn referrers(&self, parent: &RowId) -> Result<Vec<RowId>, Self::Error>;
+    /// Adds a referrer.
+    fn add_referrer(&mut self, parent: RowId, child: RowId) -> Result<(), Self::Error>;
+    /// Removes a referrer.
+    fn remove_referrer(&mut self, parent: RowId, child: RowId) -> Result<(), Self::Error>;
+
+    /// Live rows of a table that hold a UNIQUE key (already hashed with its index name), ascending.
+    fn unique_holders(&self, table: TableId, key: &[u8; 16]) -> Result<Vec<RowId>, Self::Error>;
+    /// Adds a holder.
+    fn add_unique(&mut self, table: TableId, key: [u8; 16], row: RowId) -> Result<(), Self::Error>;
+    /// Removes a holder.
+    fn remove_unique(&mut self, table: TableId, key: [u8; 16], row: RowId) -> Result<(), Self::Error>;
+
+    /// The full cut an event's author had applied (its own earlier events included).
+    fn cut_of(&self, database: &str, origin: OriginId, seq: u64) -> Result<Cut, Self::Error>;
+
+    /// The fingerprint of a table's shown rows.
+    fn fingerprint(&self, table: TableId) -> Result<Fingerprint, Self::Error>;
+    /// Stores the fingerprint.
+    fn put_fingerprint(&mut self, table: TableId, fingerprint: Fingerprint) -> Result<(), Self::Error>;
+
+    /// Appends to the audit; `record.number` is ignored and given by the store.
+    fn add_audit(&mut self, record: AuditRecord) -> Result<(), Self::Error>;
+    /// Notes a row on the shelf, or takes it off.
+    fn set_shelf(&mut self, row: RowId, shelved: bool) -> Result<(), Self::Error>;
+    /// Notes that a row's file image must be written (or, with false, that it has been).
+    fn set_dirty(&mut self, table: TableId, row: RowId, dirty: bool) -> Result<(), Self::Error>;
+    /// Rows of a database whose file image must be written, ascending.
+    fn dirty(&self, database: &str) -> Result<Vec<RowId>, Self::Error>;
+}

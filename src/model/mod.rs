@@ -1,0 +1,21 @@
+//! Floor L0: plain data and total orders. Everything above speaks in these words.
+//!
+//! Invariant: no I/O, no clock, no randomness, no hashing of iteration order; every order here is total, so that
+//! "the greatest" and "the least" mean the same thing on every node.
+//! Callers: every other module.
+
+pub mod event;
+pub mod heads;
+pub mod identity;
+pub mod member;
+pub mod schema;
+pub mod stamp;
+pub mod value;
+
+pub use event::{Cell, Change, Event, Header, Reference, TableColumns};
+pub use heads::{Cut, Head, Heads};
+pub use identity::{Birth, NodeId, Origin, OriginId, RowId};
+pub use member::{ClusterId, Member, MemberRecord};
+pub use schema::{Collation, Column, DatabaseSchema, ForeignKey, Identity, TableSchema, UniqueKey};
+pub use stamp::{Dot, Stamp};
+pub use value::{Key, Value};

@@ -1,0 +1,129 @@
+//! The replicated part of an app's schema, as plain data: what identity, merge and apply need to know of a table.
+//!
+//! Invariant: derived from the file alone (plus the config's overrides), so equal files give equal schemas.
+//! Callers: sqlite reads it from a file; merge and node use it.
+
+/// All replicated tables of one database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DatabaseSchema {
+    /// Name of the database in the cluster.
+    pub database: String,
+    /// Replicated tables, by name in ascending order.
+    pub tables: Vec<TableSchema>,
+    /// Tables that are not replicated, with the reason a person reads.
+    pub left_out: Vec<(String, String)>,
+    /// Fingerprint of the replicated tables' definitions.
+    pub fingerprint: [u8; 16],
+}
+
+/// How a row of a table is told from all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// Ids made by SQLite (`INTEGER PRIMARY KEY`): identity by birth, the id is a claim. Holds the column's position.
+    Surrogate(usize),
+    /// The declared key is the identity: column positions in key order.
+    Keyed(Vec<usize>),
+    /// No key at all: identity by birth, the rowid is a claim that the app does not see.
+    Rowid,
+}
+
+/// One replicated table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableSchema {
+    /// Name as declared.
+    pub name: String,
+    /// Stored columns (generated ones are left out), in declared order.
+    pub columns: Vec<Column>,
+    /// How rows are told apart.
+    pub identity: Identity,
+    /// Declared foreign keys, and references that the config declares.
+    pub foreign_keys: Vec<ForeignKey>,
+    /// UNIQUE constraints and indexes other than the key itself.
+    pub unique: Vec<UniqueKey>,
+    /// Whether the table is WITHOUT ROWID.
+    pub without_rowid: bool,
+}
+
+/// One stored column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Name as declared.
+    pub name: String,
+    /// Declared type, verbatim.
+    pub declared_type: String,
+    /// Whether NULL is refused.
+    pub not_null: bool,
+}
+
+/// One reference from a table's columns to another row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignKey {
+    /// Positions of the referring columns.
+    pub columns: Vec<usize>,
+    /// Database of the parent table, when it is another one (declared in the config).
+    pub database: Option<String>,
+    /// Parent table.
+    pub parent: String,
+    /// Parent columns, as many as `columns`.
+    pub parent_columns: Vec<String>,
+    /// A live row keeps its parent alive (NOT NULL, CASCADE, RESTRICT, NO ACTION). Else a dead parent shows as NULL
+    /// (SET NULL) or, for a reference that only the config declares, as the id it had.
+    pub keeps_parent: bool,
+    /// Declared by the schema (enforced by SQLite) rather than by the config.
+    pub declared: bool,
+}
+
+/// One UNIQUE constraint or index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UniqueKey {
+    /// Name of the index.
+    pub name: String,
+    /// Positions and collations of its columns; empty where `exact` is false.
+    pub columns: Vec<(usize, Collation)>,
+    /// False for partial indexes and indexes over expressions: such a key is known to SQLite only.
+    pub exact: bool,
+}
+
+/// SQLite's built-in collations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Collation {
+    /// Bytes.
+    Binary,
+    /// ASCII letters without case.
+    NoCase,
+    /// Without trailing spaces.
+    RTrim,
+}
+
+impl DatabaseSchema {
+    /// The replicated table of this name (ASCII case ignored, as SQLite does).
+    pub fn table(&self, name: &str) -> Option<&TableSchema> {
+        self.tables.iter().find(|table| table.name.eq_ignore_ascii_case(name))
+    }
+}
+
+impl TableSchema {
+    /// Position of a column by name (ASCII case ignored, as SQLite does).
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))
+    }
+
+    /// Column positions that form the key; empty for a table without one.
+    pub fn key_columns(&self) -> Vec<usize> {
+        match &self.identity {
+            Identity::Surrogate(column) => vec![*column],
+            Identity::Keyed(columns) => columns.clone(),
+            Identity::Rowid => Vec::new(),
+        }
+    }
+
+    /// The key of a row: its key columns' values, or the rowid where there is no key.
+    pub fn key_of(&self, image: &[super::Value], rowid: Option<i64>) -> super::Key {
+        match &self.identity {
+            Identity::Rowid => vec![super::Value::Integer(rowid.unwrap_or_default())],
+            Identity::Surrogate(_) | Identity::Keyed(_) => {
+                self.key_columns().iter().map(|&position| image[position].clone()).collect()
+            }
+        }
+    }
+}

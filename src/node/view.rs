@@ -1,0 +1,339 @@
+//! What a node tells people and machines: plain structs behind the commands, the HTTP API and the dashboard.
+//!
+//! Invariant: field names are the surface that outside checks use; add freely, rename nothing. Filled by the getters of
+//! [`super::Node`], printed by `cli`, served by `http`.
+
+use serde::{Deserialize, Serialize};
+
+/// `status --json` and `GET /api/v1/status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// This node.
+    pub node: NodeView,
+    /// Its cluster.
+    pub cluster: ClusterView,
+    /// Its databases.
+    pub databases: Vec<DatabaseView>,
+    /// All other members it knows.
+    pub peers: Vec<PeerView>,
+    /// What no other member is known to hold.
+    pub only_here: OnlyHere,
+    /// What a person should look at, in words.
+    pub alerts: Vec<String>,
+}
+
+/// This node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Public key in hex.
+    pub id: String,
+    /// Name for people.
+    pub name: String,
+    /// Version of the program.
+    pub version: String,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// Seniority in the cluster: the founder has 0.
+    pub origin_rank: u32,
+    /// Where this node's ids go when two rows claim the same one.
+    pub slot: u32,
+}
+
+/// The cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// Cluster id in hex.
+    pub id: String,
+    /// Name for people.
+    pub name: String,
+    /// Number of members, this node included.
+    pub members: u32,
+}
+
+/// One database.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DatabaseView {
+    /// Name in the cluster.
+    pub name: String,
+    /// Path of the file.
+    pub path: String,
+    /// Number of replicated tables.
+    pub tables: u32,
+    /// Number of rows shown in them.
+    pub rows: u64,
+    /// Captured rows not yet in the log.
+    pub outbox: u64,
+    /// Events of this database in the log.
+    pub events: u64,
+    /// Hex root of the fingerprint of the replicated tables' content.
+    pub digest: String,
+    /// Audit records of this database.
+    pub conflicts: u64,
+    /// Rows on the shelf.
+    pub shelved: u64,
+    /// Events that wait for a schema or a cause.
+    pub held_events: u64,
+    /// `ok`, or what is wrong, in words.
+    pub state: String,
+}
+
+/// One other member.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// Public key in hex.
+    pub id: String,
+    /// Name for people.
+    pub name: String,
+    /// `connected` or `away`.
+    pub state: String,
+    /// Known multiaddrs.
+    pub addresses: Vec<String>,
+    /// RFC 3339, empty when never seen.
+    pub last_seen: String,
+    /// Events this peer has and we lack.
+    pub behind: u64,
+    /// Events we have and it lacks.
+    pub ahead: u64,
+    /// Round trip, ms.
+    pub rtt_ms: Option<f64>,
+    /// Its clock minus ours, ms.
+    pub clock_skew_ms: Option<i64>,
+    /// Reliability, 0.0 to 1.0.
+    pub score: f64,
+    /// `excellent`, `good`, `fair` or `poor`.
+    pub band: String,
+}
+
+/// What would be lost with this machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnlyHere {
+    /// Events no other member is known to hold.
+    pub events: u64,
+    /// Rows those events changed.
+    pub rows: u64,
+}
+
+/// One event of the log, for people.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EventView {
+    /// Origin in hex.
+    pub origin: String,
+    /// Name of the origin's node.
+    pub node: String,
+    /// Sequence number.
+    pub seq: u64,
+    /// Database.
+    pub database: String,
+    /// RFC 3339.
+    pub time: String,
+    /// Chain hash in hex.
+    pub hash: String,
+    /// Its changes.
+    pub changes: Vec<ChangeView>,
+}
+
+/// One change of an event, for people.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChangeView {
+    /// Table.
+    pub table: String,
+    /// `insert`, `update`, `delete` or `claim`.
+    pub operation: String,
+    /// Identity of the row.
+    pub row: String,
+    /// Where the row is shown here now (key values joined by commas); empty when it is not.
+    pub id: String,
+    /// (column, value) pairs that the change wrote.
+    pub cells: Vec<(String, String)>,
+}
+
+/// What the log command and the events endpoint select.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EventFilter {
+    /// Only this database.
+    pub database: Option<String>,
+    /// Only events that change this table.
+    pub table: Option<String>,
+    /// Only this origin: hex prefix of the origin, or the node's name.
+    pub origin: Option<String>,
+    /// Only events stamped at or after this, ms since 1970.
+    pub since_ms: Option<u64>,
+    /// Only events stamped before this, ms since 1970.
+    pub until_ms: Option<u64>,
+    /// At most this many, the newest; 0 is the default of 100.
+    pub limit: usize,
+    /// Only events that arrived behind this position (for following).
+    pub after_arrival: Option<u64>,
+}
+
+/// A page of events.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EventPage {
+    /// The events, oldest first.
+    pub events: Vec<EventView>,
+    /// Pass as `after_arrival` to go on.
+    pub last_arrival: u64,
+}
+
+/// Every version of one row.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HistoryView {
+    /// Database.
+    pub database: String,
+    /// Table.
+    pub table: String,
+    /// Identity of the row.
+    pub row: String,
+    /// Where it is shown now.
+    pub id: String,
+    /// `shown`, `deleted` or `shelved: …`.
+    pub state: String,
+    /// Its changes, oldest first.
+    pub versions: Vec<VersionView>,
+    /// What lost.
+    pub conflicts: Vec<ConflictView>,
+}
+
+/// One change in a row's history.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VersionView {
+    /// RFC 3339.
+    pub time: String,
+    /// Name of the node that captured it.
+    pub node: String,
+    /// Origin and sequence number of the event.
+    pub event: String,
+    /// `insert`, `update`, `delete` or `claim`.
+    pub operation: String,
+    /// (column, value) pairs that it wrote.
+    pub cells: Vec<(String, String)>,
+}
+
+/// One audit record.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConflictView {
+    /// Its number on this node.
+    pub number: u64,
+    /// Database.
+    pub database: String,
+    /// Table.
+    pub table: String,
+    /// Identity of the row.
+    pub row: String,
+    /// Where the row is shown now.
+    pub id: String,
+    /// `cell`, `delete` or `id`.
+    pub kind: String,
+    /// Column, for `cell`.
+    pub column: String,
+    /// What is shown: value, node, time.
+    pub winner: AuthoredView,
+    /// What lost: value, node, time.
+    pub loser: AuthoredView,
+    /// One sentence: why.
+    pub reason: String,
+    /// When this node saw it, RFC 3339.
+    pub seen: String,
+}
+
+/// A value with its author.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AuthoredView {
+    /// The value, as SQL would write it.
+    pub value: String,
+    /// Name of the node.
+    pub node: String,
+    /// RFC 3339.
+    pub time: String,
+}
+
+/// One row on the shelf.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ShelfView {
+    /// Its number in the list.
+    pub number: u64,
+    /// Database.
+    pub database: String,
+    /// Table.
+    pub table: String,
+    /// Identity of the row.
+    pub row: String,
+    /// The id it would have.
+    pub id: String,
+    /// Why it is not shown.
+    pub reason: String,
+    /// Its (column, value) pairs.
+    pub cells: Vec<(String, String)>,
+}
+
+/// Where an id went.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WhereView {
+    /// Database.
+    pub database: String,
+    /// Table.
+    pub table: String,
+    /// The id asked for.
+    pub id: String,
+    /// All rows that were ever born with this id or shown under it.
+    pub rows: Vec<WhereRow>,
+}
+
+/// One row that had an id.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WhereRow {
+    /// Identity of the row.
+    pub row: String,
+    /// Name of the node it was born on (`genesis` for rows found at enrolment).
+    pub node: String,
+    /// The id it was born with.
+    pub born_as: String,
+    /// The id it has now.
+    pub now: String,
+    /// `shown`, `deleted` or `shelved: …`.
+    pub state: String,
+}
+
+/// Result of checking every chain and signature.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogReport {
+    /// Events checked.
+    pub events: u64,
+    /// Origins checked.
+    pub origins: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// What is wrong; empty when all is well.
+    pub faults: Vec<String>,
+}
+
+/// Result of a rebuild from the log.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RebuildReport {
+    /// (database, file written, rows, digest of the rebuilt content, digest of the live content).
+    pub databases: Vec<RebuiltDatabase>,
+}
+
+/// One rebuilt database.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RebuiltDatabase {
+    /// Database.
+    pub name: String,
+    /// The new file.
+    pub path: String,
+    /// Rows written.
+    pub rows: u64,
+    /// Digest of what was rebuilt.
+    pub digest: String,
+    /// Digest of what the live file shows.
+    pub live_digest: String,
+}
+
+/// A way to reach a peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownAddress {
+    /// The peer's key in hex, empty when not known yet.
+    pub peer: String,
+    /// Multiaddr.
+    pub address: String,
+}

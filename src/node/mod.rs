@@ -1,5 +1,7 @@
 //! Floor L3: the deterministic heart.
 pub mod effect;
+pub mod invite;
+pub mod membership;
 pub mod port;
 pub mod view;
 pub use effect::{Effect, Input, Now};

@@ -65,6 +65,10 @@ impl Node {
     /// Everything reached the disk; closes the files.
     pub fn close(self) -> Result<(), NodeError> { todo!() }
     pub fn id(&self) -> NodeId { self.id }
+    /// Who belongs to the cluster.
+    pub fn membership(&self) -> &membership::Membership { todo!() }
+    /// Redeems an invite made by this node; the records of all members, the joiner's included.
+    pub fn redeem(&mut self, request: invite::JoinRequest, now: Now) -> Result<Vec<crate::model::MemberRecord>, invite::Refusal> { todo!() }
 
     pub fn status(&self, now: Now) -> Result<view::Status, NodeError> { todo!() }
     pub fn events(&self, filter: &view::EventFilter) -> Result<view::EventPage, NodeError> { todo!() }

@@ -5,3 +5,4 @@ pub mod clock;
 pub mod merge;
 pub mod model;
 pub mod node;
+pub mod wire;

@@ -1,6 +1,9 @@
 //! litemesh keeps an ordinary application's SQLite files the same on every server.
 //!
 //! (map to follow)
-pub mod merge { pub mod store; }
+pub mod merge {
+    pub mod store;
+}
 pub mod model;
 pub mod node;
+pub mod wire;

@@ -187,7 +187,8 @@ pub trait Store {
     /// The row that the file shows under a key.
     fn shown(&self, table: TableId, key: &[crate::model::Value]) -> Result<Option<RowId>, Self::Error>;
     /// Sets (or, with `None`, clears) the row shown under a key.
-    fn set_shown(&mut self, table: TableId, key: &[crate::model::Value], row: Option<RowId>) -> Result<(), Self::Error>;
+    fn set_shown(&mut self, table: TableId, key: &[crate::model::Value], row: Option<RowId>)
+    -> Result<(), Self::Error>;
 
     /// All claims of a table whose id has this remainder modulo [`super::claims::STRIDE`]: (id, row), ids ascending.
     fn claims(&self, table: TableId, remainder: u32) -> Result<Vec<(i64, RowId)>, Self::Error>;

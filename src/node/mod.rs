@@ -2,8 +2,8 @@
 pub mod effect;
 pub mod port;
 pub mod view;
-pub use effect::{Effect, Input, Now};
 use crate::model::NodeId;
+pub use effect::{Effect, Input, Now};
 use std::path::PathBuf;
 
 /// A database to replicate.
@@ -55,27 +55,69 @@ pub enum NodeError {
 
 #[allow(missing_docs, unused_variables, clippy::todo)]
 impl Node {
-    pub fn open(settings: NodeSettings, now: Now) -> Result<Node, NodeError> { todo!() }
-    pub fn handle(&mut self, input: Input, now: Now) -> Result<(), NodeError> { todo!() }
-    pub fn poll_effect(&mut self) -> Option<Effect> { todo!() }
+    pub fn open(settings: NodeSettings, now: Now) -> Result<Node, NodeError> {
+        todo!()
+    }
+    pub fn handle(&mut self, input: Input, now: Now) -> Result<(), NodeError> {
+        todo!()
+    }
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        todo!()
+    }
     /// Monotonic ms at which `Input::Tick` is wanted.
-    pub fn next_deadline(&self) -> Option<u64> { todo!() }
+    pub fn next_deadline(&self) -> Option<u64> {
+        todo!()
+    }
     /// Everything reached the disk; closes the files.
-    pub fn close(self) -> Result<(), NodeError> { todo!() }
-    pub fn id(&self) -> NodeId { self.id }
+    pub fn close(self) -> Result<(), NodeError> {
+        todo!()
+    }
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
 
-    pub fn status(&self, now: Now) -> Result<view::Status, NodeError> { todo!() }
-    pub fn events(&self, filter: &view::EventFilter) -> Result<view::EventPage, NodeError> { todo!() }
-    pub fn history(&self, database: &str, table: &str, key: &str) -> Result<view::HistoryView, NodeError> { todo!() }
-    pub fn conflicts(&self, after: u64, limit: usize) -> Result<Vec<view::ConflictView>, NodeError> { todo!() }
-    pub fn conflict(&self, number: u64) -> Result<Option<view::ConflictView>, NodeError> { todo!() }
-    pub fn shelf(&self) -> Result<Vec<view::ShelfView>, NodeError> { todo!() }
-    pub fn where_is(&self, database: &str, table: &str, id: &str, node: Option<&str>) -> Result<view::WhereView, NodeError> { todo!() }
-    pub fn verify_log(&self) -> Result<view::LogReport, NodeError> { todo!() }
-    pub fn rebuild(&self, out: &std::path::Path) -> Result<view::RebuildReport, NodeError> { todo!() }
+    pub fn status(&self, now: Now) -> Result<view::Status, NodeError> {
+        todo!()
+    }
+    pub fn events(&self, filter: &view::EventFilter) -> Result<view::EventPage, NodeError> {
+        todo!()
+    }
+    pub fn history(&self, database: &str, table: &str, key: &str) -> Result<view::HistoryView, NodeError> {
+        todo!()
+    }
+    pub fn conflicts(&self, after: u64, limit: usize) -> Result<Vec<view::ConflictView>, NodeError> {
+        todo!()
+    }
+    pub fn conflict(&self, number: u64) -> Result<Option<view::ConflictView>, NodeError> {
+        todo!()
+    }
+    pub fn shelf(&self) -> Result<Vec<view::ShelfView>, NodeError> {
+        todo!()
+    }
+    pub fn where_is(
+        &self,
+        database: &str,
+        table: &str,
+        id: &str,
+        node: Option<&str>,
+    ) -> Result<view::WhereView, NodeError> {
+        todo!()
+    }
+    pub fn verify_log(&self) -> Result<view::LogReport, NodeError> {
+        todo!()
+    }
+    pub fn rebuild(&self, out: &std::path::Path) -> Result<view::RebuildReport, NodeError> {
+        todo!()
+    }
     /// Remembers a way to reach a peer, across restarts.
-    pub fn add_address(&mut self, address: view::KnownAddress) -> Result<(), NodeError> { todo!() }
-    pub fn known_addresses(&self) -> Result<Vec<view::KnownAddress>, NodeError> { todo!() }
+    pub fn add_address(&mut self, address: view::KnownAddress) -> Result<(), NodeError> {
+        todo!()
+    }
+    pub fn known_addresses(&self) -> Result<Vec<view::KnownAddress>, NodeError> {
+        todo!()
+    }
     /// Whether this node and each of `peers` (empty: every connected one) hold the same events and have applied them.
-    pub fn in_sync(&self, peers: &[NodeId]) -> Result<bool, NodeError> { todo!() }
+    pub fn in_sync(&self, peers: &[NodeId]) -> Result<bool, NodeError> {
+        todo!()
+    }
 }

@@ -1,20 +1,13 @@
-//! Compiles every file of `proto/` with protox and prost-build: pure Rust, no protoc needed.
-//!
-//! Invariant: one generated module per proto package (`litemesh.event` becomes `litemesh.event.rs`), included by `wire`.
-//! Caller: cargo.
+//! Compiles every `proto/*.proto` with a compiler written in Rust: no `protoc` is needed.
 
-use std::path::PathBuf;
-
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() {
     println!("cargo:rerun-if-changed=proto");
-    let mut files: Vec<PathBuf> = std::fs::read_dir("proto")?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<Vec<_>, _>>()?
-        .into_iter()
+    let mut schemas: Vec<_> = std::fs::read_dir("proto")
+        .expect("the proto folder is part of the source")
+        .map(|entry| entry.expect("the proto folder can be listed").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "proto"))
         .collect();
-    files.sort();
-    let descriptors = protox::compile(&files, ["proto"])?;
-    prost_build::Config::new().compile_fds(descriptors)?;
-    Ok(())
+    schemas.sort();
+    let descriptors = protox::compile(&schemas, ["proto"]).expect("the schemas are valid");
+    prost_build::Config::new().compile_fds(descriptors).expect("the generated code can be written");
 }

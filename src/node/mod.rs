@@ -1,5 +1,7 @@
 //! Floor L3: the deterministic heart.
 pub mod effect;
+pub mod invite;
+pub mod membership;
 pub mod port;
 pub mod view;
 use crate::model::NodeId;
@@ -74,6 +76,18 @@ impl Node {
     }
     pub fn id(&self) -> NodeId {
         self.id
+    }
+    /// Who belongs to the cluster.
+    pub fn membership(&self) -> &membership::Membership {
+        todo!()
+    }
+    /// Redeems an invite made by this node; the records of all members, the joiner's included.
+    pub fn redeem(
+        &mut self,
+        request: invite::JoinRequest,
+        now: Now,
+    ) -> Result<Vec<crate::model::MemberRecord>, invite::Refusal> {
+        todo!()
     }
 
     pub fn status(&self, now: Now) -> Result<view::Status, NodeError> {

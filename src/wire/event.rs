@@ -4,8 +4,31 @@
 //! same bytes are stored, hashed, signed and sent, and nobody can make a second form of the same event.
 //! Callers: node (capture, receive), log, sync.
 
-use super::{WireError, event_decode, event_encode, limits};
+use super::{event_decode, event_encode, limits};
 use crate::model::Event;
+
+/// Why the bytes of an event were refused. Nothing was changed; the same bytes are refused again, so a retry never helps:
+/// the sender is at fault (or the storage, when the bytes come from it).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// Larger than a limit of [`limits`]. Nothing was allocated for it.
+    #[error("{what} exceeds the limit of {limit}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// Not the bytes of an event.
+    #[error("malformed event: {what}")]
+    Malformed {
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// An event, but not in its one canonical encoding.
+    #[error("the event is not in canonical form")]
+    NotCanonical,
+}
 
 /// The canonical bytes of an event. Total; an event that breaks a rule of the model (columns out of order, a table that
 /// is not there) or a limit gives bytes that [`decode_event`] refuses.

@@ -81,7 +81,7 @@ fn read_origins(bytes: &[u8]) -> Result<Vec<OriginId>, WireError> {
 }
 
 fn read_header(raw: &event_proto::Event, origins: &[OriginId]) -> Result<Header, WireError> {
-    within(raw.database.len(), limits::NAME_BYTES_MAX, "a name")?;
+    within(raw.database.len(), limits::IDENTIFIER_BYTES_MAX, "a name")?;
     if raw.seq == 0 {
         return Err(malformed("events are numbered from 1"));
     }
@@ -114,7 +114,7 @@ fn read_names<'a>(text: &'a str, lengths: &[u8]) -> Result<Vec<&'a str>, WireErr
     let mut lengths = Stream::new(lengths);
     let mut rest = text;
     while !lengths.is_empty() {
-        let length = lengths.below(limits::NAME_BYTES_MAX + 1, "a name is too long")?;
+        let length = lengths.below(limits::IDENTIFIER_BYTES_MAX + 1, "a name is too long")?;
         let (name, more) = rest.split_at_checked(length).ok_or(malformed("names and their lengths differ"))?;
         names.push(name);
         within(names.len(), limits::EVENT_NAMES_MAX, "names of an event")?;

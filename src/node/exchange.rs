@@ -287,6 +287,35 @@ impl Exchange {
         effects
     }
 
+    /// Hellos that ask for one back, to one connected peer or all.
+    pub(super) fn greet(&mut self, peer: Option<NodeId>, standing: &Standing<'_>) -> Vec<Effect> {
+        let asked = |(id, known): (&NodeId, &Peer)| (known.connected && peer.is_none_or(|only| only == *id)).then_some(*id);
+        let greeted: Vec<NodeId> = self.peers.iter().filter_map(asked).collect();
+        greeted.into_iter().map(|id| self.hello(id, true, standing)).collect()
+    }
+
+    /// Takes a gossiped announcement: the author, if connected, has these heads; anybody else is asked at the next tick.
+    pub(super) fn announced(&mut self, heads: &[Head], mine: &Heads) {
+        for head in heads {
+            let known = mine.get(&head.origin.id()).map_or(0, |mine| mine.seq);
+            if known >= head.seq {
+                continue;
+            }
+            match self.peers.get_mut(&head.origin.node).filter(|peer| peer.connected) {
+                Some(author) => author.take_heads(&[*head]),
+                // A stranger's word starts a question, not a belief.
+                None => self.peers.values_mut().for_each(|peer| peer.told = None),
+            }
+        }
+    }
+
+    /// Whether some connected peer other than `from` is not known to hold these heads.
+    pub(super) fn somebody_lacks(&self, heads: &[Head], from: NodeId) -> bool {
+        let lacks = |peer: &Peer, head: &Head| peer.heads.get(&head.origin.id()).map_or(0, |known| known.seq) < head.seq;
+        let others = self.peers.iter().filter(|(id, peer)| **id != from && peer.connected);
+        others.into_iter().any(|(_, peer)| heads.iter().any(|head| lacks(peer, head)))
+    }
+
     /// Hellos and pulls that are due.
     pub(super) fn tick(&mut self, standing: &Standing<'_>) -> Vec<Effect> {
         let now_ms = standing.now.mono_ms;
@@ -299,7 +328,8 @@ impl Exchange {
                 || peer.members_told != standing.membership.len();
             let gap = if news { HELLO_GAP_MS } else { HELLO_IDLE_MS };
             if now_ms >= peer.hello_at_ms + gap {
-                effects.push(self.hello(id, !news || !self.peers[&id].heard, standing));
+                let asks = !news || peer.told.is_none() || !peer.heard;
+                effects.push(self.hello(id, asks, standing));
             }
             effects.extend(self.pull(id, standing));
         }

@@ -4,3 +4,4 @@
 pub mod merge { pub mod store; }
 pub mod model;
 pub mod node;
+pub mod sqlite;

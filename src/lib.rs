@@ -2,7 +2,9 @@
 //!
 //! (map to follow)
 pub mod clock;
+pub mod log;
 pub mod merge;
 pub mod model;
 pub mod node;
+pub mod sqlite;
 pub mod wire;

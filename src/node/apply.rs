@@ -65,7 +65,7 @@ pub(super) fn apply(context: &Context<'_>, database: &mut Database) -> Result<Ou
         let cursor = database.cursor.clone();
         let transaction = match database.file.begin_apply() {
             Ok(transaction) => transaction,
-            Err(SqliteError::Busy { .. }) => return Ok(Outcome::Busy),
+            Err(SqliteError::Busy) => return Ok(Outcome::Busy),
             Err(error) => return Err(error.into()),
         };
         if transaction.has_marks()? {
@@ -271,7 +271,7 @@ fn next_capture(
     let mut group: Vec<Event> = Vec::new();
     let mut from = cut.get(origin) + 1;
     loop {
-        let Some((seq, stored)) = read.next_of_database(origin, from, database)? else { return Ok(None) };
+        let Some((seq, stored)) = read.next_of_database(*origin, from, database)? else { return Ok(None) };
         if group.is_empty() {
             let causes = read.cut_of(database, *origin, seq)?;
             if causes.iter().any(|dot| dot.actor != origin && dot.counter > cut.get(dot.actor)) {

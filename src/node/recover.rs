@@ -137,7 +137,11 @@ impl Node {
         database.said = others(&said, origin);
         database.uncleared = rids.into_iter().collect();
         let Some(known) = file_id else { return self.enrol(position, now) };
-        let meta = database.file.meta()?;
+        let meta = match database.file.meta() {
+            Ok(meta) => Some(meta),
+            Err(crate::sqlite::SqliteError::NotEnrolled) => None,
+            Err(error) => return Err(error.into()),
+        };
         match meta {
             Some(meta) if meta.file_id[..] == known[..] && meta.epoch >= epoch => {
                 self.catch_up(position, &meta.applied, now)?;
@@ -149,8 +153,10 @@ impl Node {
                      log knows are written back, rows it does not know are taken as new"
                 ));
                 self.databases[position].file.enroll()?;
+                self.databases[position].file.schema_seen()?;
                 let epoch = self.databases[position].file.fence()?;
                 self.restore_from_log(position, now)?;
+                self.all_scanned(position)?;
                 self.note_file(position, epoch)?;
             }
         }
@@ -171,8 +177,19 @@ impl Node {
         self.schemas[position] = database.file.schema().clone();
         let tables: Vec<usize> = (0..self.schemas[position].tables.len()).collect();
         self.adopt_tables(position, &tables, now)?;
+        self.all_scanned(position)?;
+        self.databases[position].file.schema_seen()?;
         let epoch = self.databases[position].file.fence()?;
         self.note_file(position, epoch)
+    }
+
+    /// Notes in the file that no table needs a scan any more.
+    fn all_scanned(&mut self, position: usize) -> Result<(), NodeError> {
+        let file = &mut self.databases[position].file;
+        for table in file.tables_to_scan() {
+            file.table_scanned(&table)?;
+        }
+        Ok(())
     }
 
     /// Gives births by content to all rows of tables that the log knows nothing of, and takes them over as shown.
@@ -274,11 +291,11 @@ impl Node {
     pub(super) fn note_file(&mut self, position: usize, epoch: u64) -> Result<(), NodeError> {
         let database = &self.databases[position];
         let name = &database.settings.name;
-        let Some(meta) = database.file.meta()? else { return Ok(()) };
+        let meta = database.file.meta()?;
         let mut write = self.log.write()?;
         write.put_meta(&file_key(name), &meta.file_id)?;
         write.put_cursor(name, &database.cursor, epoch)?;
-        write.put_meta(&schema_key(name), database.file.schema_sql().join(";\n").as_bytes())?;
+        write.put_meta(&schema_key(name), database.file.schema_sql()?.join(super::rebuild::SCHEMA_SEPARATOR).as_bytes())?;
         write.commit_durable()?;
         Ok(())
     }

@@ -39,25 +39,22 @@ impl Node {
         self.schemas[position] = self.databases[position].file.schema().clone();
         self.capture(position, now)?;
         let name = self.schemas[position].database.clone();
-        let mut fresh = Vec::new();
-        for (table, schema) in self.schemas[position].tables.iter().enumerate() {
-            let known = self.log.read()?.find_table(&name, &schema.name)?;
-            let has_rows = match known {
-                Some(id) => !self.log.read()?.rows_of(id, None, 1)?.is_empty(),
+        for table in self.databases[position].file.tables_to_scan() {
+            let Some(at) = self.schemas[position].tables.iter().position(|known| known.name == table) else { continue };
+            let read = self.log.read()?;
+            let known = match read.find_table(&name, &table) {
+                Some(id) => !read.rows_of(id, None, 1)?.is_empty(),
                 None => false,
             };
-            let scan = change.new.contains(&schema.name) || change.untriggered.contains(&schema.name);
-            if !has_rows && change.new.contains(&schema.name) {
-                fresh.push((table, false));
-            } else if scan || schema.identity == Identity::Rowid {
-                fresh.push((table, true));
+            drop(read);
+            if known {
+                self.rescan(position, at, now)?;
+            } else {
+                self.adopt_tables(position, &[at], now)?;
             }
+            self.databases[position].file.table_scanned(&table)?;
         }
-        let adopted: Vec<usize> = fresh.iter().filter(|(_, scan)| !scan).map(|(table, _)| *table).collect();
-        self.adopt_tables(position, &adopted, now)?;
-        for (table, _) in fresh.into_iter().filter(|(_, scan)| *scan) {
-            self.rescan(position, table, now)?;
-        }
+        self.databases[position].file.schema_seen()?;
         self.release_held(position, now)?;
         let epoch = self.log.read()?.cursor(&name)?.map_or(0, |(_, epoch)| epoch);
         self.note_file(position, epoch)
@@ -65,7 +62,7 @@ impl Node {
 
     /// Triggers were missing: differing rows are edits, unknown rows new, missing rows come back.
     fn rescan(&mut self, position: usize, table: usize, now: Now) -> Result<(), NodeError> {
-        let difference = self.compare(position, table, now)?;
+        let mut difference = self.compare(position, table, now)?;
         let name = self.schemas[position].tables[table].name.clone();
         if difference.changed.is_empty() && difference.unknown.is_empty() && difference.missing.is_empty() {
             return Ok(());
@@ -78,7 +75,13 @@ impl Node {
             "a scan found rows that no trigger had marked"
         );
         self.take_missing(position, &difference.missing, now)?;
-        let mut drain = Drain { meta: self.databases[position].file.meta()?.unwrap_or_default(), ..Drain::default() };
+        if self.schemas[position].tables[table].identity == Identity::Rowid {
+            // The same rows under other rowids: the file gets the claimed ones back.
+            let moved: Vec<_> =
+                difference.changed.drain(..).map(|(key, image, row)| (row, Some((key, image)))).collect();
+            self.take_over_dirty(position, &moved, now)?;
+        }
+        let mut drain = Drain { meta: self.databases[position].file.meta()?, ..Drain::default() };
         let edits = difference.changed.into_iter().map(|(key, image, _)| (MarkOp::Update, key, image));
         let inserts = difference.unknown.into_iter().map(|(key, image)| (MarkOp::Insert, key, image));
         for (op, key, image) in edits.chain(inserts) {
@@ -102,7 +105,7 @@ impl Node {
             let differing: Vec<_> =
                 difference.changed.into_iter().map(|(key, image, row)| (row, Some((key, image)))).collect();
             self.take_over_dirty(position, &differing, now)?;
-            let mut drain = Drain { meta: self.databases[position].file.meta()?.unwrap_or_default(), ..Drain::default() };
+            let mut drain = Drain { meta: self.databases[position].file.meta()?, ..Drain::default() };
             let mut old: Vec<(RowId, Option<(Key, Image)>)> = Vec::new();
             for (key, image) in difference.unknown {
                 // A row that was deleted or moved since the backup stands where it stood: the log knows it.
@@ -134,7 +137,7 @@ impl Node {
     fn former_holder(&mut self, position: usize, table: usize, key: &Key) -> Result<Option<RowId>, NodeError> {
         let schema = &self.schemas[position].tables[table];
         let read = self.log.read()?;
-        let Some(id) = read.find_table(&self.schemas[position].database, &schema.name)? else { return Ok(None) };
+        let Some(id) = read.find_table(&self.schemas[position].database, &schema.name) else { return Ok(None) };
         let number = key.first().and_then(Value::as_integer);
         if let (Identity::Surrogate(_) | Identity::Rowid, Some(number)) = (&schema.identity, number) {
             let claims = read.claims(id, crate::merge::claims::remainder(number))?;
@@ -208,7 +211,7 @@ impl Node {
     /// What the store says a table shows: (key, row, image).
     fn expected(&mut self, position: usize, table: usize, now: Now) -> Result<Vec<(Key, RowId, Image)>, NodeError> {
         let schema = &self.schemas[position];
-        let Some(id) = self.log.read()?.find_table(&schema.database, &schema.tables[table].name)? else {
+        let Some(id) = self.log.read()?.find_table(&schema.database, &schema.tables[table].name) else {
             return Ok(Vec::new());
         };
         let mut write = self.log.write()?;
@@ -232,7 +235,7 @@ impl Node {
         let mut write = self.log.write()?;
         let mut rows: BTreeSet<RowId> = BTreeSet::new();
         for (origin, seq, _) in &held {
-            let Some(stored) = self.log.read()?.event(origin, *seq)? else { continue };
+            let Some(stored) = self.log.read()?.event(*origin, *seq)? else { continue };
             let event = crate::wire::decode_event(&stored.bytes)?;
             rows.extend(event.changes.iter().map(crate::model::Change::row));
             write.drop_held(&name, *origin, *seq)?;

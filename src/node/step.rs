@@ -30,7 +30,12 @@ impl Node {
         for position in 0..self.databases.len() {
             match self.step_database(position, now) {
                 Ok(()) => {}
-                Err(NodeError::Sqlite(SqliteError::Busy { .. })) => self.databases[position].was_busy(now),
+                Err(NodeError::Sqlite(SqliteError::Busy)) => self.databases[position].was_busy(now),
+                // The next look reads the schema, or the outbox, again.
+                Err(NodeError::Sqlite(SqliteError::SchemaChanged | SqliteError::WentBack)) => {
+                    self.databases[position].data_version = None;
+                    self.databases[position].touch(now);
+                }
                 Err(NodeError::Sqlite(error)) => self.database_trouble(position, &error, now),
                 Err(error) => return Err(error),
             }
@@ -99,7 +104,7 @@ impl Node {
 
     /// Looks whether the app wrote, changed its schema or had its file replaced.
     fn look(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
-        if self.databases[position].file.is_replaced()? {
+        if self.databases[position].file.is_replaced() {
             self.reopen(position, now)?;
         }
         let database = &mut self.databases[position];

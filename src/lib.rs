@@ -2,6 +2,7 @@
 //!
 //! (map to follow)
 pub mod clock;
+pub mod log;
 pub mod merge;
 pub mod model;
 pub mod node;

@@ -253,4 +253,8 @@ impl From<redb::DatabaseError> for LogError {
 }
 
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod store_tests;
+#[cfg(test)]
 mod tests;

@@ -52,6 +52,8 @@ impl App {
             let connection = Connection::open(root.join(name)).expect("a database can be made");
             connection.execute_batch(schema).expect("the schema is valid");
             connection.busy_timeout(std::time::Duration::from_secs(5)).expect("a timeout can be set");
+            // As Python and the sqlite3 shell have it; the bundled library is built the other way round.
+            connection.execute_batch("PRAGMA foreign_keys = OFF").expect("a pragma");
             connection
         };
         let (scouting, users) = (open("scouting.db", SCOUTING), open("users.db", USERS));

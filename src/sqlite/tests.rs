@@ -66,8 +66,6 @@ enum Writer {
     Bundled,
 }
 
-const WRITERS: [Writer; 2] = [Writer::Python, Writer::Bundled];
-
 /// Runs statements one after the other on one connection, as an app would; constraint errors are part of the play.
 /// Returns, per statement, its rows, `changes()` and `last_insert_rowid()`.
 fn run(writer: Writer, path: &Path, statements: &[&str]) -> Vec<String> {
@@ -121,8 +119,9 @@ fn run_bundled(connection: &Connection, sql: &str) -> String {
     }
     drop(rows);
     drop(statement);
-    let more: (i64, i64) =
-        connection.query_row("SELECT changes(), last_insert_rowid()", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let more: (i64, i64) = connection
+        .query_row("SELECT changes(), last_insert_rowid()", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
     format!("[{}] {} {}", lines.join(", "), more.0, more.1)
 }
 

@@ -497,7 +497,7 @@ pub(super) fn table_shape(table: &TableSchema, with_name: bool) -> Vec<u8> {
     }
     for column in &table.columns {
         put(&column.name);
-        put(&column.declared_type);
+        put(&column.declared_type.to_ascii_uppercase());
         put(if column.not_null { "not null" } else { "" });
     }
     put(&format!("{:?} {}", table.identity, table.without_rowid));

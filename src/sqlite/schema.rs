@@ -258,10 +258,8 @@ fn read_columns(connection: &Connection, table: &str) -> Result<Vec<RawColumn>, 
         })
     })?;
     let mut columns = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut next = 0;
-    for column in columns.iter_mut().filter(|column| column.hidden == 0) {
-        column.stored = Some(next);
-        next += 1;
+    for (position, column) in columns.iter_mut().filter(|column| column.hidden == 0).enumerate() {
+        column.stored = Some(position);
     }
     Ok(columns)
 }

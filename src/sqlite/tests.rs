@@ -54,7 +54,8 @@ impl Place {
 
 /// Runs a Python program with the file's path as its argument; returns what it printed.
 fn python(path: &Path, program: &str, arguments: &[&str]) -> String {
-    let output = Command::new("python3").args(["-I", "-S", "-c"]).arg(program).arg(path).args(arguments).output().unwrap();
+    let output =
+        Command::new("python3").args(["-I", "-S", "-c"]).arg(program).arg(path).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

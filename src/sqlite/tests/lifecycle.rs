@@ -244,5 +244,5 @@ fn the_outbox_has_no_constraint_of_any_kind() {
         .unwrap()
         .collect::<Result<_, _>>()
         .unwrap();
-    assert_eq!(columns, ["seq", "rid", "op", "tbl", "at", "k0", "o0", "k1", "o1", "k2", "o2"]);
+    assert_eq!(columns, ["seq", "rid", "mark", "at", "k0", "o0", "k1", "o1", "k2", "o2"]);
 }

@@ -85,7 +85,7 @@ fn keys_of_every_value_are_marked_found_scanned_and_written() {
         assert_eq!(drain.marks.len(), wanted.len(), "{schema}");
         let mut writes = Vec::new();
         for (mark, (id, sql, value)) in drain.marks.iter().zip(&wanted) {
-            assert_eq!(mark.key, [value.clone()], "{sql} in {schema}");
+            assert_eq!(mark.key, std::slice::from_ref(value), "{sql} in {schema}");
             let image = drain.images[&("t".to_owned(), mark.key.clone())].clone();
             assert_eq!(image, Some(vec![int(*id as i64), value.clone()]), "{sql} in {schema}");
             writes.push(RowWrite {

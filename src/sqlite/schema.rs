@@ -283,10 +283,8 @@ fn read_columns(connection: &Connection, table: &str) -> Result<Vec<RawColumn>, 
         })
     })?;
     let mut columns = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut next = 0;
-    for column in columns.iter_mut().filter(|column| column.hidden == 0) {
-        column.stored = Some(next);
-        next += 1;
+    for (position, column) in columns.iter_mut().filter(|column| column.hidden == 0).enumerate() {
+        column.stored = Some(position);
     }
     Ok(columns)
 }
@@ -522,7 +520,7 @@ pub(super) fn table_shape(table: &TableSchema, with_name: bool) -> Vec<u8> {
     }
     for column in &table.columns {
         put(&column.name);
-        put(&column.declared_type);
+        put(&column.declared_type.to_ascii_uppercase());
         put(if column.not_null { "not null" } else { "" });
     }
     put(&format!("{:?} {}", table.identity, table.without_rowid));

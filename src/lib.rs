@@ -6,4 +6,5 @@ pub mod log;
 pub mod merge;
 pub mod model;
 pub mod node;
+pub mod sqlite;
 pub mod wire;

@@ -51,7 +51,13 @@ impl<S: Store> Evaluator<'_, S> {
     pub fn presentation(&mut self, id: &RowId) -> Result<Option<Presentation>, S::Error> {
         let target = self.target(id)?;
         let Some(row) = self.row(id)? else { return Ok(None) };
-        let (old_key, old_hash, table) = (row.shown.clone(), row.image_hash, row.table);
+        let (mut old_key, old_hash, table) = (row.shown.clone(), row.image_hash, row.table);
+        // After a crash another row may have the key already: then this one is not in the file.
+        if let Some(key) = &old_key
+            && self.store.shown(table, key)? != Some(*id)
+        {
+            old_key = None;
+        }
         let name = self.info(table)?.name.clone();
         let same = match (&old_key, &target) {
             (None, None) => true,

@@ -49,6 +49,8 @@ pub struct Evaluator<'a, S: Store> {
     touched: BTreeSet<RowId>,
     /// Rows whose liveness must be looked at again.
     liveness: BTreeSet<RowId>,
+    /// Rows that SQLite refused in this transaction: not tried again before the next.
+    refused: BTreeSet<RowId>,
     /// Remainder classes of ids whose claims changed.
     classes: BTreeSet<(TableId, u32)>,
 }
@@ -76,6 +78,7 @@ impl<'a, S: Store> Evaluator<'a, S> {
             tables: BTreeMap::new(),
             touched: BTreeSet::new(),
             liveness: BTreeSet::new(),
+            refused: BTreeSet::new(),
             classes: BTreeSet::new(),
         }
     }

@@ -32,12 +32,8 @@ impl<S: Store> Evaluator<'_, S> {
     /// Looks at rows again although no event concerns them: their table's schema changed, or SQLite refused them before.
     pub fn touch_again(&mut self, rows: impl IntoIterator<Item = RowId>) -> Result<(), S::Error> {
         for id in rows {
-            if let Some(row) = self.row_mut(&id)? {
-                if matches!(row.shelved, Some(Shelved::Refused { .. })) {
-                    row.shelved = None;
-                }
+            if self.row(&id)?.is_some() {
                 self.touched.insert(id);
-                self.liveness.insert(id);
             }
         }
         Ok(())
@@ -48,6 +44,7 @@ impl<S: Store> Evaluator<'_, S> {
         if let Some(row) = self.row_mut(id)? {
             row.shelved = Some(Shelved::Refused { message: message.to_string() });
             self.touched.insert(*id);
+            self.refused.insert(*id);
         }
         Ok(())
     }
@@ -56,14 +53,19 @@ impl<S: Store> Evaluator<'_, S> {
         for (table, remainder) in std::mem::take(&mut self.classes) {
             let mut claimants = Vec::new();
             for (id, row) in self.store.claims(table, remainder)? {
-                let Some(record) = self.row(&row)?.cloned() else { continue };
-                let seniority = self.ranks.seniority(&row, &record);
-                let after = record.claim.and_then(|claim| claim.after);
-                claimants.push(Claimant { id, row, seniority, after, slot: self.ranks.slot(&row) });
+                claimants.extend(self.claimant(id, &row)?);
             }
             self.give_ids(table, &claimants)?;
         }
         Ok(())
+    }
+
+    /// A claim with what decides about it.
+    pub fn claimant(&mut self, id: i64, row: &RowId) -> Result<Option<Claimant>, S::Error> {
+        let Some(record) = self.row(row)?.cloned() else { return Ok(None) };
+        let seniority = self.ranks.seniority(row, &record);
+        let after = record.claim.and_then(|claim| claim.after);
+        Ok(Some(Claimant { id, row: *row, seniority, after, slot: self.ranks.slot(row) }))
     }
 
     fn give_ids(&mut self, table: TableId, claimants: &[Claimant]) -> Result<(), S::Error> {
@@ -171,7 +173,9 @@ impl<S: Store> Evaluator<'_, S> {
         while let Some(id) = open.pop_first() {
             let Some(row) = self.row(&id)? else { continue };
             let old = row.shelved.clone();
-            let own = matches!(old, Some(Shelved::Unique { .. } | Shelved::Refused { .. }));
+            // What SQLite refused before is tried again whenever something about the row changes.
+            let refused = matches!(old, Some(Shelved::Refused { .. })) && self.refused.contains(&id);
+            let own = refused || matches!(old, Some(Shelved::Unique { .. }));
             let new = if own { old.clone() } else { self.hidden_parent(&id)?.map(|parent| Shelved::Parent { parent }) };
             if new != old
                 && let Some(row) = self.row_mut(&id)?

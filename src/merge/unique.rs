@@ -54,10 +54,9 @@ impl<S: Store> Evaluator<'_, S> {
                 open.remove(&contender.row);
             }
             for (row, verdict) in decide(component) {
-                let Some(record) = self.row(&row)? else { continue };
-                let old = record.shelved.clone();
+                let Some(old) = self.row(&row)?.map(|record| record.shelved.clone()) else { continue };
                 let new = match (&old, verdict) {
-                    (Some(Shelved::Refused { .. }), None) => continue,
+                    (Some(Shelved::Refused { .. }), None) if self.refused.contains(&row) => continue,
                     (_, Some((index, holder))) => Some(Shelved::Unique { index, holder }),
                     (_, None) => None,
                 };

@@ -64,13 +64,14 @@ fn row(table: u8, seed: u8, text: Vec<u8>) -> Row {
     });
     let mut row = Row::new(TableId(u32::from(table)));
     row.births = vec![(dot_of, stamp); usize::from(seed % 3)];
-    row.claim = (seed % 2 == 0).then(|| Claim { id: i64::MIN, after: Some(row_id(seed)), depth: 3, dot: dot_of });
+    row.claim =
+        (seed.is_multiple_of(2)).then(|| Claim { id: i64::MIN, after: Some(row_id(seed)), depth: 3, dot: dot_of });
     row.id = row.claim.map(|claim| claim.id);
     row.cells = cells.collect();
     row.touched = Cut { dots: [(OriginId([seed; 16]), 4)].into() };
-    row.deleted = (seed % 5 == 0).then_some((dot_of, stamp));
+    row.deleted = (seed.is_multiple_of(5)).then_some((dot_of, stamp));
     row.alive = seed % 2 == 1;
-    row.shelved = (seed % 4 == 0).then(|| Shelved::Refused { message: "CHECK".into() });
+    row.shelved = (seed.is_multiple_of(4)).then(|| Shelved::Refused { message: "CHECK".into() });
     row.shown = (seed % 4 == 1).then(|| vec![Value::Integer(1), Value::text("k")]);
     row.image_hash = [seed; 32];
     row.unique = vec![[seed; 16]; usize::from(seed % 2)];

@@ -3,5 +3,7 @@
 //! (map to follow)
 pub mod merge { pub mod store; }
 pub mod model;
+#[cfg(feature = "daemon")]
+pub mod net;
 pub mod node;
 pub mod wire;

@@ -6,7 +6,6 @@ use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
-use libp2p::allow_block_list::{self, BlockedPeers};
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::gossipsub::{self, MessageAuthenticity};
 use libp2p::identity::Keypair;
@@ -37,7 +36,6 @@ const GOSSIP_BYTES_MAX: usize = 64 << 10;
 pub(crate) struct Protocols {
     limits: connection_limits::Behaviour,
     memory: memory_connection_limits::Behaviour,
-    pub(crate) bans: allow_block_list::Behaviour<BlockedPeers>,
     pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
     ping: ping::Behaviour,
     identify: identify::Behaviour,
@@ -73,7 +71,6 @@ impl Protocols {
         Ok(Protocols {
             limits: connection_limits::Behaviour::new(limits),
             memory: memory_connection_limits::Behaviour::with_max_bytes(MEMORY_BYTES_MAX),
-            bans: allow_block_list::Behaviour::default(),
             mdns: Toggle::from(None),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT)),
             identify: identify::Behaviour::new(identify),

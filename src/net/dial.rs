@@ -12,6 +12,8 @@ const TARGETS_MAX: usize = 1024;
 const ADDRESSES_PER_PEER_MAX: usize = 8;
 /// Dials per second, of all kinds.
 const DIALS_PER_SECOND: u64 = 5;
+/// A connection shorter than this was no success.
+const SHORT_LIVED_MS: u64 = 3_000;
 const FIRST_RETRY_MS: u64 = 300;
 const RETRY_MS: u64 = 2_000;
 const RETRY_MS_MAX: u64 = 10_000;
@@ -48,6 +50,7 @@ struct Entry {
     dialing: bool,
     /// The peer is connected (for an address: the peer it led to is).
     connected: Option<PeerId>,
+    connected_ms: u64,
 }
 
 /// All targets.
@@ -124,24 +127,34 @@ impl DialTable {
     }
 
     /// A connection stands: its peer, and the target that was dialed for it, if it was.
-    pub(crate) fn connected(&mut self, peer: PeerId, dialed: Option<&Target>) {
+    pub(crate) fn connected(&mut self, peer: PeerId, dialed: Option<&Target>, now_ms: u64) {
         for target in [Some(&Target::Peer(peer)), dialed].into_iter().flatten() {
             if let Some(entry) = self.targets.get_mut(target) {
+                if entry.connected.is_none() {
+                    entry.connected_ms = now_ms;
+                }
                 entry.connected = Some(peer);
                 entry.dialing = false;
-                entry.failures = 0;
             }
         }
     }
 
-    /// The last connection to a peer is gone: try again soon, not all at the same moment.
+    /// The last connection to a peer is gone: try again soon, not all at the same moment. A connection that fell at
+    /// once counts as a failed dial, or two sides that disagree would connect without end.
     pub(crate) fn disconnected(&mut self, peer: PeerId, now_ms: u64) {
         let jitter = self.next_jitter(FIRST_RETRY_MS);
-        for entry in self.targets.values_mut().filter(|entry| entry.connected == Some(peer)) {
+        let mut short_lived = Vec::new();
+        for (target, entry) in self.targets.iter_mut().filter(|(_, entry)| entry.connected == Some(peer)) {
             entry.connected = None;
             entry.dialing = false;
             entry.next_ms = now_ms + FIRST_RETRY_MS + jitter;
+            if now_ms.saturating_sub(entry.connected_ms) >= SHORT_LIVED_MS {
+                entry.failures = 0;
+            } else {
+                short_lived.push(target.clone());
+            }
         }
+        short_lived.iter().for_each(|target| self.failed(target, now_ms));
     }
 
     /// A dial failed.
@@ -178,7 +191,14 @@ impl DialTable {
             }
             self.targets.remove(&victim?);
         }
-        let fresh = || Entry { addresses: Vec::new(), next_ms: now_ms, failures: 0, dialing: false, connected: None };
+        let fresh = || Entry {
+            addresses: Vec::new(),
+            next_ms: now_ms,
+            failures: 0,
+            dialing: false,
+            connected: None,
+            connected_ms: 0,
+        };
         Some(self.targets.entry(target).or_insert_with(fresh))
     }
 
@@ -224,7 +244,7 @@ mod tests {
         let target = Target::Peer(peer(1));
         assert_eq!(table.due(0), [(target.clone(), vec![address(1)])]);
         assert!(table.due(5000).is_empty(), "one dial at a time");
-        table.connected(peer(1), Some(&target));
+        table.connected(peer(1), Some(&target), 0);
         assert!(table.due(100_000).is_empty() && table.next_ms().is_none());
         table.disconnected(peer(1), 100_000);
         let mut now = 100_000;
@@ -239,6 +259,20 @@ mod tests {
         assert!(waits[0] < 1000 && waits[1] < 3000, "{waits:?}");
         assert!(waits.iter().all(|wait| *wait <= RETRY_MS_MAX * 5 / 4), "{waits:?}");
         assert!(waits[10..].windows(2).any(|pair| pair[0] != pair[1]), "{waits:?}");
+    }
+
+    #[test]
+    fn a_connection_that_falls_at_once_is_a_failure() {
+        let mut table = table();
+        table.learn(peer(1), address(1), Source::Static, 0);
+        let mut now_ms = 0;
+        for _ in 0..6 {
+            assert_eq!(table.due(now_ms).len(), 1);
+            table.connected(peer(1), None, now_ms);
+            table.disconnected(peer(1), now_ms + 10);
+            now_ms = table.next_ms().unwrap();
+        }
+        assert!(now_ms > 25_000, "{now_ms}");
     }
 
     #[test]
@@ -290,7 +324,7 @@ mod tests {
         table.learn_address(address(5), 0);
         let target = Target::Address(address(5));
         assert_eq!(table.due(0), [(target.clone(), vec![address(5)])]);
-        table.connected(peer(3), Some(&target));
+        table.connected(peer(3), Some(&target), 0);
         assert!(table.due(60_000).is_empty());
         table.disconnected(peer(3), 60_000);
         assert_eq!(table.due(61_000).len(), 1);

@@ -10,6 +10,7 @@
 //! Why not a pre-shared key: libp2p has it for TCP only, and it cannot be taken from one node alone. Why not after the
 //! connection is up: gossip and streams already run before the answer.
 
+use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -54,6 +55,9 @@ pub(crate) enum GateError {
     /// The other side knows the cluster and its key is no member's. A retry helps once it is admitted.
     #[error("{0:?} is not a member of this cluster")]
     NotAMember(NodeId),
+    /// A member that broke the protocol. A retry helps after ten minutes.
+    #[error("{0:?} broke the protocol and is shut out for a while")]
+    Banned(NodeId),
     /// The node's queue is full. Worth a retry.
     #[error("the node is busy")]
     Busy,
@@ -69,12 +73,14 @@ pub(crate) enum GateError {
 pub(crate) struct Gate {
     own: NodeId,
     membership: RwLock<Membership>,
+    /// Members that broke the protocol and are shut out for a while; bounded by the network.
+    banned: RwLock<BTreeSet<NodeId>>,
     door: Arc<dyn Door>,
 }
 
 impl Gate {
     pub(crate) fn new(own: NodeId, membership: Membership, door: Arc<dyn Door>) -> Gate {
-        Gate { own, membership: RwLock::new(membership), door }
+        Gate { own, membership: RwLock::new(membership), banned: RwLock::default(), door }
     }
 
     /// Takes the node's current membership. Records that the gate learnt while the copy was on its way stay.
@@ -88,6 +94,24 @@ impl Gate {
 
     /// Whether a node may be connected now: asked at the gate, and again for every connection when members change.
     pub(crate) fn is_open_to(&self, node: &NodeId) -> bool {
+        self.knows(node) && !self.is_banned(node)
+    }
+
+    /// Shuts a member out.
+    pub(crate) fn ban(&self, node: NodeId) {
+        self.banned.write().unwrap_or_else(PoisonError::into_inner).insert(node);
+    }
+
+    /// Lets it in again.
+    pub(crate) fn unban(&self, node: &NodeId) {
+        self.banned.write().unwrap_or_else(PoisonError::into_inner).remove(node);
+    }
+
+    fn is_banned(&self, node: &NodeId) -> bool {
+        self.banned.read().unwrap_or_else(PoisonError::into_inner).contains(node)
+    }
+
+    fn knows(&self, node: &NodeId) -> bool {
         self.read(|membership| membership.may_connect(node))
     }
 
@@ -106,7 +130,10 @@ impl Gate {
 
     /// Checks the records that a node showed. They count, and go to the node, only when they prove its membership.
     fn take_chain(&self, node: &NodeId, chain: proto::GateChain) -> Result<(), GateError> {
-        if self.is_open_to(node) {
+        if self.is_banned(node) {
+            return Err(GateError::Banned(*node));
+        }
+        if self.knows(node) {
             return Ok(());
         }
         let records = all_from_proto(chain.records)?;
@@ -152,7 +179,7 @@ async fn dial_in(gate: &Gate, remote: NodeId, muxer: &mut StreamMuxerBox) -> Res
         let cluster = gate.cluster();
         let nonce = random()?;
         let tag = tag("dialer", &cluster, [&nonce, &[0; 32], &gate.own.0, &remote.0]);
-        let knows_you = gate.is_open_to(&remote);
+        let knows_you = gate.knows(&remote);
         let opening = proto::GateOpening {
             version: PROTOCOL_VERSION,
             nonce: nonce.to_vec(),
@@ -214,7 +241,7 @@ async fn answer_member(
         version: PROTOCOL_VERSION,
         nonce: nonce.to_vec(),
         tag: tag.as_bytes().to_vec(),
-        knows_you: gate.is_open_to(&remote),
+        knows_you: gate.knows(&remote),
     };
     send(&mut stream, &reply).await?;
     let chain: proto::GateChain = receive(&mut stream, GATE_RECORDS_MAX).await?;

@@ -3,6 +3,8 @@
 //! Invariant: a [`PeerId`] of this cluster holds its whole ed25519 key, so it and the [`NodeId`] determine each other.
 //! Callers: all of net.
 
+use std::net::{IpAddr, SocketAddr};
+
 use libp2p::identity::{Keypair, PublicKey, ed25519};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
@@ -61,6 +63,20 @@ pub(crate) fn is_usable(address: &Multiaddr) -> bool {
         (Some(Protocol::Tcp(_)), None, None) => true,
         (Some(Protocol::Udp(_)), Some(Protocol::QuicV1), None) => true,
         _ => false,
+    }
+}
+
+/// The socket of a TCP address with a fixed port.
+pub(crate) fn tcp_socket(address: &Multiaddr) -> Option<SocketAddr> {
+    let mut parts = address.iter();
+    let ip: IpAddr = match parts.next()? {
+        Protocol::Ip4(ip) => ip.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => return None,
+    };
+    match parts.next()? {
+        Protocol::Tcp(port) if port > 0 => Some(SocketAddr::new(ip, port)),
+        _ => None,
     }
 }
 

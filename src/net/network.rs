@@ -3,7 +3,7 @@
 //! Invariant: a peer is told to the node once, with its first connection, and taken back with its last; inputs keep
 //! their order. While the node cannot take inputs the swarm is not polled further. Callers: net::run.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use super::dial::{DialTable, Source, Target};
 use super::discovery::{Discovery, Verdict};
 use super::door::{Door, open_queue};
 use super::gate::{Gate, random};
-use super::key::{is_loopback, is_usable, keypair, node_of, parse_address, peer_of, split_peer, with_peer};
+use super::key::{is_loopback, is_usable, keypair, node_of, parse_address, peer_of, split_peer, tcp_socket, with_peer};
 use super::link::{FRAMES, Link};
 use super::transport::gated_transport;
 use super::{Channels, Diagnosis, NetCommand, NetError, NetSettings, PeerDiagnosis};
@@ -35,6 +35,7 @@ use crate::wire::limits::ANNOUNCEMENT_BYTES_MAX;
 const PENDING_INPUTS_MAX: usize = 256;
 const BAN_MS: u64 = 600_000;
 const BANS_MAX: usize = 256;
+const REMEMBERED_MAX: usize = 4096;
 const FAILURES_MAX: usize = 64;
 const EARLY_STREAMS_MAX: usize = 16;
 const ADDRESSES_TOLD_MAX: usize = 8;
@@ -83,7 +84,9 @@ pub(crate) struct Network {
     failures: BTreeMap<String, String>,
     discovery: Discovery,
     mdns_wanted: bool,
-    bans: BTreeMap<PeerId, u64>,
+    /// Ways that the node was told of in this run.
+    remembered: BTreeSet<(NodeId, Multiaddr)>,
+    bans: BTreeMap<NodeId, u64>,
     /// Listeners that have not told an address yet.
     listeners: Vec<ListenerId>,
     ready_at: Option<Instant>,
@@ -99,6 +102,20 @@ pub(crate) async fn ask_membership(door: &Arc<dyn Door>) -> Option<Membership> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     None
+}
+
+/// An error with its causes: libp2p's outermost words alone say little.
+fn words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let more = inner.to_string();
+        if !words.contains(&more) {
+            words = format!("{words}: {more}");
+        }
+        cause = inner.source();
+    }
+    words
 }
 
 impl Network {
@@ -134,6 +151,7 @@ impl Network {
             failures: BTreeMap::new(),
             discovery: Discovery::default(),
             mdns_wanted: settings.mdns,
+            remembered: BTreeSet::new(),
             bans: BTreeMap::new(),
             listeners: Vec::new(),
             ready_at: None,
@@ -203,8 +221,13 @@ impl Network {
 
     fn listen(&mut self, address: &str) -> Result<(), NetError> {
         let (_, parsed) = parse_address(address)?;
-        let failed = |reason: String| NetError::Listen { address: address.to_string(), reason };
-        let listener = self.swarm.listen_on(parsed).map_err(|error| failed(error.to_string()))?;
+        let failed =
+            |error: &dyn std::error::Error| NetError::Listen { address: address.to_string(), reason: words(error) };
+        // libp2p shares a TCP port with whoever listens there already, and each would get half of the connections.
+        if let Some(socket) = tcp_socket(&parsed) {
+            std::net::TcpListener::bind(socket).map_err(|error| failed(&error))?;
+        }
+        let listener = self.swarm.listen_on(parsed).map_err(|error| failed(&error))?;
         self.listeners.push(listener);
         Ok(())
     }
@@ -247,12 +270,13 @@ impl Network {
                 let _ = ready.send(self.listening());
             }
         }
-        let over: Vec<PeerId> =
-            self.bans.iter().filter(|(_, until)| **until <= now_ms).map(|(peer, _)| *peer).collect();
-        for peer in over {
-            self.bans.remove(&peer);
-            self.swarm.behaviour_mut().bans.unblock_peer(peer);
-        }
+        self.bans.retain(|node, until_ms| {
+            let holds = *until_ms > now_ms;
+            if !holds {
+                self.gate.unban(node);
+            }
+            holds
+        });
         if self.mdns_wanted && !self.swarm.behaviour().mdns.is_enabled() && self.discovery.may_listen(now_ms) {
             if let Err(error) = self.swarm.behaviour_mut().start_mdns(self.own) {
                 tracing::warn!(%error, "peers on the local network cannot be looked for; static peers work");
@@ -278,7 +302,7 @@ impl Network {
             Ok(()) => {
                 self.dialing.insert(connection, target);
             }
-            Err(error) => self.dial_failed(target, error.to_string()),
+            Err(error) => self.dial_failed(target, words(&error)),
         }
     }
 
@@ -303,7 +327,7 @@ impl Network {
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => self.disconnected(peer_id),
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 if let Some(target) = self.dialing.remove(&connection_id) {
-                    self.dial_failed(target, error.to_string());
+                    self.dial_failed(target, words(&error));
                 }
             }
             SwarmEvent::NewListenAddr { listener_id, address } => {
@@ -331,7 +355,7 @@ impl Network {
     fn connected(&mut self, peer: PeerId, connection: ConnectionId, address: Multiaddr, dialed: bool) {
         let target = self.dialing.remove(&connection);
         let (_, address) = split_peer(address);
-        // The gate let it in; it may have lost its place since.
+        // The gate let it in; it may have been shut out since.
         let Some(node) = node_of(&peer).filter(|node| self.gate.is_open_to(node)) else {
             let _ = self.swarm.disconnect_peer_id(peer);
             return;
@@ -339,7 +363,7 @@ impl Network {
         if dialed {
             self.learn_and_remember(node, peer, address.clone());
         }
-        self.dials.connected(peer, target.as_ref());
+        self.dials.connected(peer, target.as_ref(), self.now_ms());
         self.failures.remove(&node.to_string());
         if self.peers.contains_key(&node) {
             return;
@@ -429,8 +453,13 @@ impl Network {
     }
 
     fn learn_and_remember(&mut self, node: NodeId, peer: PeerId, address: Multiaddr) {
-        if is_usable(&address) && self.dials.learn(peer, address.clone(), Source::Known, self.now_ms()) {
-            self.door.remember(KnownAddress { peer: node.to_string(), address: address.to_string() });
+        if !is_usable(&address) {
+            return;
+        }
+        self.dials.learn(peer, address.clone(), Source::Known, self.now_ms());
+        let known = KnownAddress { peer: node.to_string(), address: address.to_string() };
+        if self.remembered.len() < REMEMBERED_MAX && self.remembered.insert((node, address)) {
+            self.door.remember(known);
         }
     }
 
@@ -504,14 +533,15 @@ impl Network {
         tracing::warn!(peer = %node, reason, "a peer broke the protocol: shut out for ten minutes");
         let until_ms = self.now_ms() + BAN_MS;
         if self.bans.len() >= BANS_MAX {
-            let oldest = self.bans.iter().min_by_key(|(_, until)| **until).map(|(peer, _)| *peer);
+            let oldest = self.bans.iter().min_by_key(|(_, until)| **until).map(|(node, _)| *node);
             if let Some(oldest) = oldest.filter(|oldest| self.bans.remove(oldest).is_some()) {
-                self.swarm.behaviour_mut().bans.unblock_peer(oldest);
+                self.gate.unban(&oldest);
             }
         }
-        self.bans.insert(peer, until_ms);
-        self.swarm.behaviour_mut().bans.block_peer(peer);
+        self.bans.insert(*node, until_ms);
+        self.gate.ban(*node);
         self.dials.hold(peer, until_ms);
+        let _ = self.swarm.disconnect_peer_id(peer);
     }
 
     fn handle_command(&mut self, command: NetCommand) {
@@ -555,7 +585,7 @@ impl Network {
             listening: self.listening(),
             peers: self.peers.iter().map(peer).collect(),
             failures: self.failures.iter().map(|(target, reason)| (target.clone(), reason.clone())).collect(),
-            banned: self.bans.keys().filter_map(|peer| Some(node_of(peer)?.to_string())).collect(),
+            banned: self.bans.keys().map(NodeId::to_string).collect(),
             discovery: discovery.into(),
         }
     }

@@ -23,7 +23,7 @@ use crate::wire::invite::InviteCode;
 mod admission;
 mod links;
 
-const NOW_MS: u64 = 1_000_000;
+const NOW_MS: u64 = 1_700_000_000_000;
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 
@@ -136,7 +136,7 @@ impl Running {
             shutdown: shutdown_received,
         };
         let task = tokio::spawn(run_behind(settings, node.clone(), channels));
-        let listening = soon("the listeners", is_ready).await.expect("the network starts");
+        let Ok(listening) = soon("the listeners", is_ready).await else { panic!("{:?}", task.await) };
         let id = node_id(&[seed; 32]);
         Running { node, id, listening, inputs: received, seen: VecDeque::new(), effects, control, shutdown, task }
     }

@@ -70,19 +70,32 @@ async fn many_frames_arrive_in_order_though_the_node_is_busy() {
 
 #[tokio::test]
 async fn a_restarted_peer_is_found_again_by_its_remembered_address() {
-    for listen in [TCP, QUIC] {
-        let (one, mut two) = pair(listen).await;
-        let (old_address, one_id) = (one.listening[0].clone(), one.id);
-        one.stop().await;
-        two.disconnected(one_id).await;
-        // The same port again; nobody tells node 1 of node 2: node 2 dials.
-        let address = old_address.split("/p2p/").next().unwrap().to_string();
-        let mut one = Running::start(1, &cluster(2), &[&address], &[]).await;
-        two.connected(one_id).await;
-        one.connected(two.id).await;
-        two.send(one_id, b"again".to_vec()).await;
-        assert_eq!(one.frame().await, (two.id, b"again".to_vec()));
-    }
+    let (one, mut two) = pair(TCP).await;
+    let (old_address, one_id) = (one.listening[0].clone(), one.id);
+    one.stop().await;
+    two.disconnected(one_id).await;
+    // The same port again; nobody tells node 1 of node 2: node 2 dials.
+    let address = old_address.split("/p2p/").next().unwrap().to_string();
+    let mut one = Running::start(1, &cluster(2), &[&address], &[]).await;
+    two.connected(one_id).await;
+    one.connected(two.id).await;
+    two.send(one_id, b"again".to_vec()).await;
+    assert_eq!(one.frame().await, (two.id, b"again".to_vec()));
+}
+
+#[tokio::test]
+async fn a_restarted_peer_that_dials_from_a_new_port_is_the_same_peer() {
+    let (one, mut two) = pair(QUIC).await;
+    let one_id = one.id;
+    one.stop().await;
+    two.disconnected(one_id).await;
+    let mut one = Running::start(1, &cluster(2), &[QUIC], &two.listening).await;
+    two.connected(one_id).await;
+    one.connected(two.id).await;
+    two.send(one_id, b"again".to_vec()).await;
+    one.send(two.id, b"and back".to_vec()).await;
+    assert_eq!(one.frame().await, (two.id, b"again".to_vec()));
+    assert_eq!(two.frame().await, (one_id, b"and back".to_vec()));
 }
 
 #[tokio::test]
@@ -118,19 +131,22 @@ async fn who_breaks_the_protocol_is_shut_out() {
 #[tokio::test]
 async fn an_address_in_use_is_an_error_that_names_it() {
     let membership = cluster(1);
-    let one = Running::start(1, &membership, &[TCP], &[]).await;
-    let address = one.listening[0].split("/p2p/").next().unwrap().to_string();
+    let one = Running::start(1, &membership, &[TCP, QUIC], &[]).await;
+    let (_running, shutdown) = watch::channel(false);
     let start = |listen: String| {
         let settings = NetSettings { key_seed: [1; 32], listen: vec![listen], peers: vec![], mdns: false };
         let channels = Channels {
             effects: mpsc::channel(1).1,
             ready: None,
             control: mpsc::channel(1).1,
-            shutdown: watch::channel(false).1,
+            shutdown: shutdown.clone(),
         };
         run_behind(settings, one.node.clone(), channels)
     };
-    let taken = soon("the error", start(address.clone())).await.unwrap_err();
-    assert!(taken.to_string().contains(&address), "{taken}");
+    for taken in &one.listening {
+        let address = taken.split("/p2p/").next().unwrap().to_string();
+        let error = soon("the error", start(address.clone())).await.unwrap_err().to_string();
+        assert!(error.contains(&address) && error.contains("in use"), "{error}");
+    }
     assert!(matches!(soon("the error", start("10.0.0.1".into())).await, Err(NetError::Address(_))));
 }

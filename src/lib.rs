@@ -5,6 +5,8 @@ pub mod clock;
 pub mod log;
 pub mod merge;
 pub mod model;
+#[cfg(feature = "daemon")]
+pub mod net;
 pub mod node;
 pub mod sqlite;
 pub mod wire;

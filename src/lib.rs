@@ -1,8 +1,12 @@
 //! litemesh keeps an ordinary application's SQLite files the same on every server.
 //!
 //! (map to follow)
+pub mod clock;
 #[cfg(feature = "daemon")]
 pub mod config;
-pub mod merge { pub mod store; }
+pub mod log;
+pub mod merge;
 pub mod model;
 pub mod node;
+pub mod sqlite;
+pub mod wire;

@@ -4,6 +4,8 @@
 pub mod clock;
 #[cfg(feature = "daemon")]
 pub mod config;
+#[cfg(feature = "daemon")]
+pub mod http;
 pub mod log;
 pub mod merge;
 pub mod model;

@@ -11,6 +11,7 @@
 
 mod names;
 mod overlay;
+mod progress;
 mod read;
 mod record;
 mod row_record;

@@ -32,6 +32,9 @@ pub(super) const CUTS: TableDefinition<&[u8; 28], &[u8]> = TableDefinition::new(
 /// the node's capture.
 pub(super) const RIDS: TableDefinition<&[u8; 12], &[u8]> = TableDefinition::new("rids");
 
+/// Database number (4), origin (16), seq (8) -> what the file lacks to show that event whole. Written by the node's apply.
+pub(super) const HELD: TableDefinition<&[u8; 28], &str> = TableDefinition::new("held");
+
 /// Node key (32) -> its signed member record. Written by the node.
 pub(super) const MEMBERS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("members");
 /// Peer's key in hex (or empty), multiaddr -> nothing. Ways to reach peers; written by the node.
@@ -106,6 +109,7 @@ pub(super) fn create_all(database: &Database) -> Result<(), LogError> {
     transaction.open_table(DATABASE_EVENTS)?;
     transaction.open_table(CUTS)?;
     transaction.open_table(RIDS)?;
+    transaction.open_table(HELD)?;
     transaction.open_table(MEMBERS)?;
     transaction.open_table(ADDRESSES)?;
     transaction.open_table(NAMES)?;

@@ -21,7 +21,7 @@ use crate::model::{Event, Head, Heads, NodeId, OriginId, RowId};
 /// A write transaction. Dropping it undoes everything.
 pub struct LogWrite<'log> {
     log: &'log Log,
-    transaction: WriteTransaction,
+    pub(super) transaction: WriteTransaction,
     /// What was committed before.
     pub(super) base: LogRead,
     /// The evaluator's changes, written at the commit.

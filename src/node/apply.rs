@@ -85,9 +85,13 @@ pub(super) fn apply(context: &Context<'_>, database: &mut Database) -> Result<Ou
 }
 
 enum Attempt {
-    Committed { cursor: Cut },
+    Committed {
+        cursor: Cut,
+    },
     /// Ids would move; the events before this one move none.
-    Moves { before: usize },
+    Moves {
+        before: usize,
+    },
 }
 
 fn apply_in(
@@ -144,7 +148,8 @@ fn moves_ids(
 ) -> Result<bool, NodeError> {
     for row in rows {
         let presentation = evaluator.presentation(row)?;
-        let moves = presentation.is_some_and(|change| schema.table(&change.table).is_some_and(|table| change.moves_id(table)));
+        let moves =
+            presentation.is_some_and(|change| schema.table(&change.table).is_some_and(|table| change.moves_id(table)));
         if moves {
             return Ok(true);
         }
@@ -168,7 +173,11 @@ fn write_rows(
         changes.retain(|change| !refused.contains(&change.row) || change.new.is_some());
         let writes: Vec<RowWrite> = changes
             .iter()
-            .map(|change| RowWrite { table: change.table.clone(), old_key: change.old_key.clone(), new: change.new.clone() })
+            .map(|change| RowWrite {
+                table: change.table.clone(),
+                old_key: change.old_key.clone(),
+                new: change.new.clone(),
+            })
             .collect();
         let refusals = transaction.write(&writes)?;
         let failed: BTreeSet<usize> = refusals.iter().map(|refusal| refusal.index).collect();
@@ -271,7 +280,8 @@ fn next_capture(
     let mut group: Vec<Event> = Vec::new();
     let mut from = cut.get(origin) + 1;
     loop {
-        let Some((seq, stored)) = read.next_of_database(*origin, from, database)? else { return Ok(None) };
+        let Some(stored) = read.next_of_database(*origin, from, database)? else { return Ok(None) };
+        let seq = stored.seq;
         if group.is_empty() {
             let causes = read.cut_of(database, *origin, seq)?;
             if causes.iter().any(|dot| dot.actor != origin && dot.counter > cut.get(dot.actor)) {

@@ -158,7 +158,8 @@ impl<S: Store> Capture<'_, '_, S> {
         let mut writes = Vec::new();
         let reborn: BTreeSet<RowId> = self.births.values().copied().collect();
         for (row, trace) in self.reading.existing.clone() {
-            let planned = |what| Planned { table: trace.table, row: Occupant::Existing(row), wall_ms: trace.wall_ms, what };
+            let planned =
+                |what| Planned { table: trace.table, row: Occupant::Existing(row), wall_ms: trace.wall_ms, what };
             let Some(key) = trace.key.clone() else {
                 if !reborn.contains(&row) {
                     deletes.push(planned(What::Delete));
@@ -358,7 +359,8 @@ impl<S: Store> Capture<'_, '_, S> {
                 };
                 let after = claim.map(|id| self.holder(schema, id, &row)).transpose()?.flatten();
                 let mut cells = Vec::with_capacity(schema.columns.len());
-                for column in (0..schema.columns.len()).filter(|column| schema.identity != Identity::Surrogate(*column)) {
+                for column in (0..schema.columns.len()).filter(|column| schema.identity != Identity::Surrogate(*column))
+                {
                     cells.push((column as u32, self.cell(schema, column, image, 0)?));
                 }
                 Change::Insert { table: entry, row, claim, after, cells }
@@ -396,7 +398,9 @@ impl<S: Store> Capture<'_, '_, S> {
 
     /// The row that holds an id by claim, in this node's view.
     fn holder(&mut self, table: &TableSchema, id: i64, except: &RowId) -> Result<Option<RowId>, S::Error> {
-        let Some(table) = self.evaluator.store().find_table(&self.schema.database, &table.name)? else { return Ok(None) };
+        let Some(table) = self.evaluator.store().find_table(&self.schema.database, &table.name)? else {
+            return Ok(None);
+        };
         let claims = self.evaluator.store().claims(table, remainder(id))?;
         let mut claimants = Vec::new();
         for (_, row) in claims.into_iter().filter(|(claimed, row)| *claimed == id && row != except) {

@@ -6,7 +6,7 @@
 
 use ed25519_dalek::{Signer, SigningKey};
 
-use crate::model::{Cut, Event, Header, Head, NodeId, Origin, Stamp};
+use crate::model::{Cut, Event, Head, Header, NodeId, Origin, Stamp};
 use crate::wire::event::{encode_event, event_hash, head_signature_message};
 
 use super::capture::Part;

@@ -21,9 +21,6 @@ use crate::wire::event::{decode_event, event_hash, head_signature_message};
 use crate::wire::limits;
 use crate::wire::message::{Events, Hello, Message, Partial, Piece, Pull, SignedEvent};
 
-/// Version of the protocol between nodes.
-pub const PROTOCOL_VERSION: u32 = 1;
-
 /// A pull without an answer is repeated after this, ms.
 const PULL_WAIT_MS: u64 = 3_000;
 
@@ -125,15 +122,18 @@ impl Exchange {
     fn hello(&mut self, to: NodeId, reply: bool, standing: &Standing<'_>) -> Effect {
         let peer = self.peers.entry(to).or_default();
         let records = standing.membership.records();
-        let members =
-            if peer.members_told == records.len() { Vec::new() } else { records.into_iter().cloned().collect::<Vec<_>>() };
+        let members = if peer.members_told == records.len() {
+            Vec::new()
+        } else {
+            records.into_iter().cloned().collect::<Vec<_>>()
+        };
         if !members.is_empty() {
             peer.members_told = members.len();
         }
         peer.told = Some((standing.heads.clone(), standing.applied_all));
         peer.hello_at_ms = standing.now.mono_ms;
         let hello = Hello {
-            version: PROTOCOL_VERSION,
+            version: limits::PROTOCOL_VERSION,
             name: standing.name.to_string(),
             wall_ms: standing.now.wall_ms,
             heads: standing.heads.values().copied().collect(),
@@ -215,7 +215,13 @@ impl Exchange {
                     answer.more = true;
                     if answer.events.is_empty() {
                         let held = pull.partial.filter(|partial| partial.origin == *id && partial.seq == seq);
-                        answer.piece = Some(piece(*id, seq, held.map_or(0, |partial| partial.offset), &stored.bytes, stored.signature));
+                        answer.piece = Some(piece(
+                            *id,
+                            seq,
+                            held.map_or(0, |partial| partial.offset),
+                            &stored.bytes,
+                            stored.signature,
+                        ));
                     }
                     break 'origins;
                 }
@@ -235,7 +241,12 @@ impl Exchange {
     }
 
     /// Takes the events of an answer or a push: those that may be stored, in order.
-    pub(super) fn receive(&mut self, from: NodeId, events: Events, standing: &Standing<'_>) -> Result<Vec<Accepted>, NodeError> {
+    pub(super) fn receive(
+        &mut self,
+        from: NodeId,
+        events: Events,
+        standing: &Standing<'_>,
+    ) -> Result<Vec<Accepted>, NodeError> {
         let peer = self.peers.entry(from).or_default();
         peer.last_seen_ms = standing.now.wall_ms;
         if peer.pull.as_ref().is_some_and(|pull| pull.request == events.request) {
@@ -289,7 +300,8 @@ impl Exchange {
 
     /// Hellos that ask for one back, to one connected peer or all.
     pub(super) fn greet(&mut self, peer: Option<NodeId>, standing: &Standing<'_>) -> Vec<Effect> {
-        let asked = |(id, known): (&NodeId, &Peer)| (known.connected && peer.is_none_or(|only| only == *id)).then_some(*id);
+        let asked =
+            |(id, known): (&NodeId, &Peer)| (known.connected && peer.is_none_or(|only| only == *id)).then_some(*id);
         let greeted: Vec<NodeId> = self.peers.iter().filter_map(asked).collect();
         greeted.into_iter().map(|id| self.hello(id, true, standing)).collect()
     }
@@ -311,7 +323,8 @@ impl Exchange {
 
     /// Whether some connected peer other than `from` is not known to hold these heads.
     pub(super) fn somebody_lacks(&self, heads: &[Head], from: NodeId) -> bool {
-        let lacks = |peer: &Peer, head: &Head| peer.heads.get(&head.origin.id()).map_or(0, |known| known.seq) < head.seq;
+        let lacks =
+            |peer: &Peer, head: &Head| peer.heads.get(&head.origin.id()).map_or(0, |known| known.seq) < head.seq;
         let others = self.peers.iter().filter(|(id, peer)| **id != from && peer.connected);
         others.into_iter().any(|(_, peer)| heads.iter().any(|head| lacks(peer, head)))
     }
@@ -319,13 +332,13 @@ impl Exchange {
     /// Hellos and pulls that are due.
     pub(super) fn tick(&mut self, standing: &Standing<'_>) -> Vec<Effect> {
         let now_ms = standing.now.mono_ms;
-        let connected: Vec<NodeId> =
-            self.peers.iter().filter(|(_, peer)| peer.connected).map(|(id, _)| *id).collect();
+        let connected: Vec<NodeId> = self.peers.iter().filter(|(_, peer)| peer.connected).map(|(id, _)| *id).collect();
         let mut effects = Vec::new();
         for id in connected {
             let peer = &self.peers[&id];
-            let news = peer.told.as_ref().is_none_or(|(heads, all)| heads != standing.heads || *all != standing.applied_all)
-                || peer.members_told != standing.membership.len();
+            let news =
+                peer.told.as_ref().is_none_or(|(heads, all)| heads != standing.heads || *all != standing.applied_all)
+                    || peer.members_told != standing.membership.len();
             let gap = if news { HELLO_GAP_MS } else { HELLO_IDLE_MS };
             if now_ms >= peer.hello_at_ms + gap {
                 let asks = !news || peer.told.is_none() || !peer.heard;
@@ -403,7 +416,8 @@ fn check(signed: Vec<SignedEvent>, standing: &Standing<'_>) -> Result<Vec<Accept
         if header.cluster != standing.membership.cluster().0 {
             return Err(fault("an event of another cluster"));
         }
-        if header.origin.incarnation != GENESIS_INCARNATION && standing.membership.member(&header.origin.node).is_none() {
+        if header.origin.incarnation != GENESIS_INCARNATION && standing.membership.member(&header.origin.node).is_none()
+        {
             return Err(fault("an event of an author who is no member"));
         }
         if header.stamp > Stamp::from_wall_ms(u64::MAX) {

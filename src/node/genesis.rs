@@ -74,8 +74,12 @@ pub(super) fn genesis(schema: &DatabaseSchema, cluster: [u8; 32], mut found: Vec
             seq: sealed.event.header.seq,
             hash: sealed.hash,
         });
-        let sealing =
-            Sealing { database: &schema.database, applied: Cut::default(), schema: schema.fingerprint, stamp: Stamp(0) };
+        let sealing = Sealing {
+            database: &schema.database,
+            applied: Cut::default(),
+            schema: schema.fingerprint,
+            stamp: Stamp(0),
+        };
         events.extend(chain.seal(head, vec![part], sealing));
     }
     Some(Genesis { events, shown })
@@ -200,7 +204,8 @@ fn parents_first(schema: &DatabaseSchema) -> Vec<usize> {
     let mut order: Vec<usize> = Vec::new();
     let parents = |table: usize| -> Vec<usize> {
         let keys = schema.tables[table].foreign_keys.iter().filter(|key| key.database.is_none());
-        keys.filter_map(|key| schema.tables.iter().position(|other| other.name.eq_ignore_ascii_case(&key.parent))).collect()
+        keys.filter_map(|key| schema.tables.iter().position(|other| other.name.eq_ignore_ascii_case(&key.parent)))
+            .collect()
     };
     while order.len() < schema.tables.len() {
         let open: Vec<usize> = (0..schema.tables.len()).filter(|table| !order.contains(table)).collect();

@@ -76,7 +76,11 @@ impl Reading {
         match mark.op {
             MarkOp::Hint => {
                 if let Some(Occupant::Existing(row)) = occupant {
-                    self.existing.entry(row).or_insert(Trace { table, key: Some(mark.key.clone()), wall_ms: mark.wall_ms });
+                    self.existing.entry(row).or_insert(Trace {
+                        table,
+                        key: Some(mark.key.clone()),
+                        wall_ms: mark.wall_ms,
+                    });
                 }
                 self.hints.push(at);
                 return Ok(());
@@ -155,7 +159,8 @@ impl Reading {
 
     fn table_of(&self, row: &RowId) -> usize {
         let known = self.existing.get(row).map(|trace| trace.table);
-        let found = || self.occupants.iter().find(|(_, who)| **who == Some(Occupant::Existing(*row))).map(|(at, _)| at.0);
+        let found =
+            || self.occupants.iter().find(|(_, who)| **who == Some(Occupant::Existing(*row))).map(|(at, _)| at.0);
         known.or_else(found).expect("a row is displaced only after its key was looked up")
     }
 

@@ -109,12 +109,14 @@ impl Node {
     /// Whether this node and each of `peers` (empty: every connected one) hold the same events and show them all. False
     /// while a named peer is away.
     pub fn in_sync(&self, peers: &[NodeId]) -> bool {
-        let all: Vec<NodeId> = self.exchange.peers.iter().filter(|(_, peer)| peer.connected).map(|(id, _)| *id).collect();
+        let all: Vec<NodeId> =
+            self.exchange.peers.iter().filter(|(_, peer)| peer.connected).map(|(id, _)| *id).collect();
         let asked = if peers.is_empty() { all.as_slice() } else { peers };
         let same = |id: &NodeId| {
-            self.exchange.peers.get(id).is_some_and(|peer| {
-                peer.connected && peer.heard && peer.applied_all && peer.heads == self.heads
-            })
+            self.exchange
+                .peers
+                .get(id)
+                .is_some_and(|peer| peer.connected && peer.heard && peer.applied_all && peer.heads == self.heads)
         };
         self.applied_all() && asked.iter().all(same)
     }

@@ -98,9 +98,9 @@ impl Node {
         let mut pending = 0;
         for origin in self.heads.keys() {
             let mut from = database.cursor.get(origin) + 1;
-            while let Some((seq, _)) = read.next_of_database(*origin, from, &database.settings.name)? {
+            while let Some(stored) = read.next_of_database(*origin, from, &database.settings.name)? {
                 pending += 1;
-                from = seq + 1;
+                from = stored.seq + 1;
                 if pending >= 10_000 {
                     return Ok(pending);
                 }
@@ -120,12 +120,14 @@ impl Node {
         if !peer.address.is_empty() && !addresses.contains(&peer.address) {
             addresses.push(peer.address.clone());
         }
-        let behind = peer.heads.iter().map(|(origin, head)| {
-            head.seq.saturating_sub(self.heads.get(origin).map_or(0, |mine| mine.seq))
-        });
-        let ahead = self.heads.iter().map(|(origin, head)| {
-            head.seq.saturating_sub(peer.heads.get(origin).map_or(0, |theirs| theirs.seq))
-        });
+        let behind = peer
+            .heads
+            .iter()
+            .map(|(origin, head)| head.seq.saturating_sub(self.heads.get(origin).map_or(0, |mine| mine.seq)));
+        let ahead = self
+            .heads
+            .iter()
+            .map(|(origin, head)| head.seq.saturating_sub(peer.heads.get(origin).map_or(0, |theirs| theirs.seq)));
         // One number for now: reachable or not. Success rates come with run tracking.
         let score = if peer.connected { 1.0 } else { 0.5 };
         Ok(PeerView {
@@ -147,7 +149,8 @@ impl Node {
     fn only_here(&self, read: &LogRead) -> Result<OnlyHere, NodeError> {
         let mut only = OnlyHere::default();
         for (origin, head) in &self.heads {
-            let known = self.exchange.peers.values().filter_map(|peer| peer.heads.get(origin)).map(|head| head.seq).max();
+            let known =
+                self.exchange.peers.values().filter_map(|peer| peer.heads.get(origin)).map(|head| head.seq).max();
             let from = known.unwrap_or(0) + 1;
             for seq in from..=head.seq {
                 only.events += 1;
@@ -351,7 +354,10 @@ impl Node {
     pub(super) fn shelf_reason(&self, read: &LogRead, reason: &Shelved) -> Result<String, NodeError> {
         Ok(match reason {
             Shelved::Unique { index, holder } => {
-                format!("row {} holds the same unique key ({index}); it comes back when the key is free", self.named(read, holder)?)
+                format!(
+                    "row {} holds the same unique key ({index}); it comes back when the key is free",
+                    self.named(read, holder)?
+                )
             }
             Shelved::Parent { parent } => format!("the row it needs is not shown ({})", self.named(read, parent)?),
             Shelved::Refused { message } => format!("SQLite refused it here: {message}; it is tried again"),
@@ -416,7 +422,7 @@ pub(super) fn key_text(key: &[crate::model::Value]) -> String {
 
 /// RFC 3339 in UTC with milliseconds. The civil date is computed as in Howard Hinnant, "chrono-Compatible Low-Level Date
 /// Algorithms" (`civil_from_days`).
-pub fn rfc3339(ms: u64) -> String {
+pub(super) fn rfc3339(ms: u64) -> String {
     let (days, rest) = ((ms / 86_400_000) as i64, ms % 86_400_000);
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);

@@ -41,7 +41,8 @@ impl Node {
         for (origin, head) in &self.heads {
             let mut from = 1;
             while from <= head.seq {
-                let Some((seq, stored)) = read.next_of_database(*origin, from, database)? else { break };
+                let Some(stored) = read.next_of_database(*origin, from, database)? else { break };
+                let seq = stored.seq;
                 from = seq + 1;
                 let event = decode_event(&stored.bytes)?;
                 for change in event.changes.iter().filter(|change| change.row() == *row) {
@@ -52,7 +53,10 @@ impl Node {
                     };
                     let stamp = stamp.unwrap_or(event.header.stamp);
                     let event = format!("{origin}:{seq}");
-                    versions.push((stamp, VersionView { time: stamp_text(stamp), node: self.author(origin), event, operation, cells }));
+                    versions.push((
+                        stamp,
+                        VersionView { time: stamp_text(stamp), node: self.author(origin), event, operation, cells },
+                    ));
                 }
             }
         }
@@ -139,11 +143,13 @@ impl Node {
             NodeError::Invalid(format!("no database is named {database}: this node has {}", known.join(", ")))
         })?;
         let found = schema.table(table).ok_or_else(|| {
-            NodeError::Invalid(format!("no replicated table of {database} is named {table}: `litemesh preflight` lists them"))
+            NodeError::Invalid(format!(
+                "no replicated table of {database} is named {table}: `litemesh preflight` lists them"
+            ))
         })?;
-        let id = read.find_table(database, &found.name).ok_or_else(|| {
-            NodeError::Invalid(format!("{database}.{table} has never held a row"))
-        })?;
+        let id = read
+            .find_table(database, &found.name)
+            .ok_or_else(|| NodeError::Invalid(format!("{database}.{table} has never held a row")))?;
         Ok((id, found))
     }
 

@@ -21,8 +21,7 @@ use crate::sqlite::{FileSettings, NewFile};
 impl Node {
     /// Rebuilds every database into `out`, as `NAME.db`.
     pub fn rebuild(&self, out: &Path) -> Result<RebuildReport, NodeError> {
-        std::fs::create_dir_all(out)
-            .map_err(|source| NodeError::Io { path: out.display().to_string(), source })?;
+        std::fs::create_dir_all(out).map_err(|source| NodeError::Io { path: out.display().to_string(), source })?;
         let live = self.status(super::Now { mono_ms: self.started.mono_ms, wall_ms: 0 })?;
         let mut report = RebuildReport::default();
         for (position, database) in self.databases.iter().enumerate() {

@@ -114,7 +114,9 @@ impl Node {
     /// Closes and opens a file that was replaced under the running node.
     pub(super) fn reopen(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
         let name = self.databases[position].settings.name.clone();
-        self.alert(format!("the file of database {name} was replaced by another one: its rows are compared with the log"));
+        self.alert(format!(
+            "the file of database {name} was replaced by another one: its rows are compared with the log"
+        ));
         let (database, schema) = open_file(self.databases[position].settings.clone())?;
         self.databases[position] = database;
         self.schemas[position] = schema;
@@ -135,7 +137,7 @@ impl Node {
         let database = &mut self.databases[position];
         database.cursor = cursor;
         database.said = others(&said, origin);
-        database.uncleared = rids.into_iter().collect();
+        database.uncleared = rids.into_iter().flat_map(|(_, rids)| rids).collect();
         let Some(known) = file_id else { return self.enrol(position, now) };
         let meta = match database.file.meta() {
             Ok(meta) => Some(meta),
@@ -295,7 +297,10 @@ impl Node {
         let mut write = self.log.write()?;
         write.put_meta(&file_key(name), &meta.file_id)?;
         write.put_cursor(name, &database.cursor, epoch)?;
-        write.put_meta(&schema_key(name), database.file.schema_sql()?.join(super::rebuild::SCHEMA_SEPARATOR).as_bytes())?;
+        write.put_meta(
+            &schema_key(name),
+            database.file.schema_sql()?.join(super::rebuild::SCHEMA_SEPARATOR).as_bytes(),
+        )?;
         write.commit_durable()?;
         Ok(())
     }
@@ -307,7 +312,10 @@ impl Node {
         if !heads.iter().any(|head| head.origin == own && head.seq > mine) {
             return Ok(());
         }
-        let fresh = blake3::derive_key("litemesh 1 next incarnation", &[&self.settings.entropy[..], &now.wall_ms.to_be_bytes()].concat());
+        let fresh = blake3::derive_key(
+            "litemesh 1 next incarnation",
+            &[&self.settings.entropy[..], &now.wall_ms.to_be_bytes()].concat(),
+        );
         let incarnation = u64::from_be_bytes(fresh[..8].try_into().expect("eight bytes")).max(1);
         let mut write = self.log.write()?;
         write.put_meta(INCARNATION_KEY, bound(&self.settings, incarnation).as_bytes())?;

@@ -179,7 +179,8 @@ impl Node {
                 (head, SignedEvent { bytes: one.bytes, signature: Some(one.signature) })
             })
             .collect();
-        let rids: Vec<[u8; 16]> = marks.iter().map(|mark| mark.rid).collect();
+        // All that the outbox held, not the new ones only: the clearing that follows may fail.
+        let rids: Vec<[u8; 16]> = drain.marks.iter().map(|mark| mark.rid).collect();
         if let Some((head, _)) = fresh.last() {
             crdts::CmRDT::apply(&mut cursor, crdts::Dot::new(origin, head.seq));
             // Marks of earlier captures are gone for good: the fence made their clearing durable.
@@ -230,7 +231,8 @@ impl Node {
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let accepted = self.exchange.receive(from, events, &standing)?;
                 self.append_remote(from, accepted, now)?;
-                let standing = super::standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
+                let standing =
+                    super::standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let effect = self.exchange.pull(from, &standing);
                 self.effects.extend(effect);
             }
@@ -254,7 +256,8 @@ impl Node {
         write.put_clock(self.clock.last())?;
         write.commit_durable()?;
         self.relaxed = false;
-        let news: Vec<Head> = heads.iter().filter(|(id, head)| self.heads.get(*id) != Some(*head)).map(|(_, head)| *head).collect();
+        let news: Vec<Head> =
+            heads.iter().filter(|(id, head)| self.heads.get(*id) != Some(*head)).map(|(_, head)| *head).collect();
         self.heads = heads;
         self.rank_origins();
         for one in &accepted {

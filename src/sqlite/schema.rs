@@ -36,6 +36,8 @@ struct RawColumn {
     key_position: i64,
     /// 0 for stored, 2 and 3 for generated ones.
     hidden: i64,
+    /// Text of its DEFAULT clause.
+    default: Option<String>,
     /// Position among the stored columns.
     stored: Option<usize>,
 }
@@ -237,7 +239,28 @@ fn read_table(
 }
 
 fn describe(column: &RawColumn) -> Column {
-    Column { name: column.name.clone(), declared_type: column.declared_type.clone(), not_null: column.not_null }
+    Column {
+        name: column.name.clone(),
+        declared_type: column.declared_type.clone(),
+        not_null: column.not_null,
+        default: column.default.as_deref().map_or(Value::Null, |text| constant_default(&column.declared_type, text)),
+    }
+}
+
+/// The value that ADD COLUMN gives to rows that are there: only a constant can do that, anything else reads as NULL. A
+/// scratch table of the column's own type says what is stored, affinity included.
+fn constant_default(declared_type: &str, text: &str) -> Value {
+    let computed = text.contains('(') || text.to_ascii_uppercase().starts_with("CURRENT_");
+    if computed {
+        return Value::Null;
+    }
+    let stored = Connection::open_in_memory().and_then(|scratch| {
+        scratch.execute_batch(&format!(
+            "CREATE TABLE t (c {declared_type} DEFAULT {text}, k); INSERT INTO t (k) VALUES (1)"
+        ))?;
+        scratch.query_row("SELECT c FROM t", [], |row| row.get_ref(0).map(super::value::read))
+    });
+    stored.unwrap_or(Value::Null)
 }
 
 fn stored(columns: &[RawColumn]) -> impl Iterator<Item = &RawColumn> {
@@ -245,8 +268,9 @@ fn stored(columns: &[RawColumn]) -> impl Iterator<Item = &RawColumn> {
 }
 
 fn read_columns(connection: &Connection, table: &str) -> Result<Vec<RawColumn>, SqliteError> {
-    let mut statement = connection
-        .prepare_cached("SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT name, type, \"notnull\", pk, hidden, dflt_value FROM pragma_table_xinfo(?1) ORDER BY cid",
+    )?;
     let rows = statement.query_map([table], |row| {
         Ok(RawColumn {
             name: text(row, 0)?,
@@ -254,6 +278,7 @@ fn read_columns(connection: &Connection, table: &str) -> Result<Vec<RawColumn>, 
             not_null: row.get::<_, i64>(2)? != 0,
             key_position: row.get(3)?,
             hidden: row.get(4)?,
+            default: row.get(5)?,
             stored: None,
         })
     })?;

@@ -121,8 +121,9 @@ fn run_bundled(connection: &Connection, sql: &str) -> String {
     }
     drop(rows);
     drop(statement);
-    let more: (i64, i64) =
-        connection.query_row("SELECT changes(), last_insert_rowid()", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let more: (i64, i64) = connection
+        .query_row("SELECT changes(), last_insert_rowid()", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
     format!("[{}] {} {}", lines.join(", "), more.0, more.1)
 }
 

@@ -9,6 +9,8 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a gossiped announcement: gossipsub wedges near its own limit, so stay far below it.
 pub const ANNOUNCEMENT_BYTES_MAX: usize = 16 << 10;
+/// Bytes of events in one answer to a pull: with its heads it stays below a frame.
+pub const PULL_BYTES: usize = 512 << 10;
 /// Heads in a hello, a pull or an answer.
 pub const HEADS_MAX: usize = 4096;
 /// Heads in an announcement.

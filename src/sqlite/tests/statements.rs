@@ -249,7 +249,11 @@ const CASES: &[Case] = &[
     Case {
         name: "text key, with a UNIQUE column beside",
         setup: "CREATE TABLE t(code TEXT PRIMARY KEY, u UNIQUE); INSERT INTO t VALUES ('a',1),('b',2);",
-        statements: &["REPLACE INTO t VALUES ('c', 1)", "REPLACE INTO t VALUES ('b', 3)", "UPDATE t SET code = 'd' WHERE u = 3"],
+        statements: &[
+            "REPLACE INTO t VALUES ('c', 1)",
+            "REPLACE INTO t VALUES ('b', 3)",
+            "UPDATE t SET code = 'd' WHERE u = 3",
+        ],
         marks: &["H t 'a'", "I t 'c'", "H t 'b'", "I t 'b'", "U t 'b'>'d'"],
         images: &["t 'a': -", "t 'b': -", "t 'c': 'c',1", "t 'd': 'd',3"],
     },
@@ -263,7 +267,11 @@ const CASES: &[Case] = &[
     Case {
         name: "no key",
         setup: "CREATE TABLE t(a, b); INSERT INTO t VALUES (1,1),(1,1);",
-        statements: &["INSERT INTO t VALUES (1,1)", "UPDATE t SET b = 2 WHERE rowid = 1", "DELETE FROM t WHERE rowid = 2"],
+        statements: &[
+            "INSERT INTO t VALUES (1,1)",
+            "UPDATE t SET b = 2 WHERE rowid = 1",
+            "DELETE FROM t WHERE rowid = 2",
+        ],
         marks: &["I t 3", "U t 1", "D t 2"],
         images: &["t 1: 1,2", "t 2: -", "t 3: 1,1"],
     },

@@ -9,6 +9,8 @@ pub mod http;
 pub mod log;
 pub mod merge;
 pub mod model;
+#[cfg(feature = "daemon")]
+pub mod net;
 pub mod node;
 pub mod sqlite;
 pub mod wire;

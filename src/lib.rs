@@ -5,6 +5,8 @@ pub mod clock;
 #[cfg(feature = "daemon")]
 pub mod config;
 #[cfg(feature = "daemon")]
+pub mod daemon;
+#[cfg(feature = "daemon")]
 pub mod http;
 pub mod log;
 pub mod merge;

@@ -19,9 +19,6 @@ mod query;
 mod read;
 mod routes;
 
-#[cfg(test)]
-mod tests;
-
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;

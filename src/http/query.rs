@@ -89,7 +89,8 @@ pub fn parse_peer(status: &Status, text: &str) -> Result<NodeId, String> {
     let long = text.len() >= 6;
     let by_id: Vec<_> = status.peers.iter().filter(|peer| long && peer.id.starts_with(&text.to_lowercase())).collect();
     let peer = match (&named[..], &by_id[..], by_number) {
-        ([peer], _, _) | ([], [peer], _) | ([], [], Some(peer)) => *peer,
+        ([peer], _, _) | ([], [peer], _) => *peer,
+        ([], [], Some(peer)) => peer,
         ([], [], None) => {
             let known: Vec<_> = status.peers.iter().map(|peer| peer.name.as_str()).collect();
             let known = if known.is_empty() { "no peers yet".to_string() } else { known.join(", ") };

@@ -2,6 +2,12 @@
 //!
 //! (map to follow)
 pub mod clock;
+#[cfg(feature = "daemon")]
+pub mod config;
+#[cfg(feature = "daemon")]
+pub mod daemon;
+#[cfg(feature = "daemon")]
+pub mod http;
 pub mod log;
 pub mod merge;
 pub mod model;

@@ -87,7 +87,8 @@ pub const EVENT_ORIGINS_MAX: usize = 1 << 16;
 /// Bytes of one piece of an event too large for a frame: small enough that a cut link loses little.
 pub const PIECE_BYTES: usize = 256 << 10;
 
-/// Bytes of events in one answer to a pull: a frame, less room for its heads.
-pub const PULL_BYTES: usize = FRAME_BYTES_MAX - PIECE_BYTES;
+/// Bytes of events in one answer to a pull: a frame still has room for [`HEADS_MAX`] heads of about 90 bytes.
+pub const PULL_BYTES: usize = 512 << 10;
 
 const _: () = assert!(PIECE_BYTES < FRAME_BYTES_MAX && EVENT_BYTES_TARGET < EVENT_BYTES_MAX);
+const _: () = assert!(PULL_BYTES + 96 * HEADS_MAX < FRAME_BYTES_MAX);

@@ -83,7 +83,7 @@ impl Layout {
 
 /// `PRAGMA schema_version`: in a transaction, that of its snapshot.
 pub(super) fn schema_version(connection: &Connection) -> Result<i64, SqliteError> {
-    Ok(connection.query_row("PRAGMA main.schema_version", [], |row| row.get(0))?)
+    Ok(connection.prepare_cached("PRAGMA main.schema_version")?.query_row([], |row| row.get(0))?)
 }
 
 /// Reads the whole schema. Call inside a transaction for one snapshot.

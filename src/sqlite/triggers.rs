@@ -1,6 +1,7 @@
 //! The triggers that note, in the app's own transaction, which rows it wrote.
 //!
-//! Invariants: bodies name key columns and UNIQUE columns only, so an app may drop any other column; they use functions
+//! Invariants: bodies name columns of keys and UNIQUE indexes only (SQLite itself refuses to drop those), so an app may
+//! drop any other column; they use functions
 //! that every SQLite since 3.22 has, and no UPSERT; the outbox they write has no constraint, so no conflict clause of the
 //! app's statement (it overrides ours) can swallow a mark.
 //!
@@ -121,9 +122,8 @@ fn before_update(plan: &TablePlan, number: i64) -> Option<(String, String)> {
     columns.sort_unstable();
     columns.dedup();
     let columns: Vec<String> = columns.into_iter().map(quote).collect();
-    // No SET list names a generated column: then every update must be looked at.
-    let generated = plan.conflicts.iter().any(|conflict| conflict.generated);
-    let event = if generated { "UPDATE".to_owned() } else { format!("UPDATE OF {}", columns.join(", ")) };
+    let any = plan.conflicts.iter().any(|conflict| conflict.any_update);
+    let event = if any { "UPDATE".to_owned() } else { format!("UPDATE OF {}", columns.join(", ")) };
     let other = same_key(plan, "OLD");
     let hints: Vec<Hint> = equal
         .into_iter()
@@ -167,12 +167,11 @@ fn hint_trigger(plan: &TablePlan, name: &str, event: &str, hints: &[Hint]) -> St
 }
 
 fn equality(conflict: &ConflictKey) -> String {
-    let terms: Vec<String> = conflict
-        .columns
-        .iter()
-        .map(|(column, collation)| format!("{0} = NEW.{0} COLLATE {collation}", quote(column)))
-        .collect();
-    terms.join(" AND ")
+    // The index's own WHERE stands there as the app wrote it, so that SQLite sees that it can use the index.
+    let partial = conflict.partial.iter().map(|condition| format!("({condition})"));
+    let columns =
+        conflict.columns.iter().map(|(column, collation)| format!("{0} = NEW.{0} COLLATE {collation}", quote(column)));
+    partial.chain(columns).collect::<Vec<_>>().join(" AND ")
 }
 
 /// Under NOCASE or RTRIM the row in the way may have another key: then it goes, and another one comes.

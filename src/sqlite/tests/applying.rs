@@ -271,3 +271,26 @@ fn a_rebuilt_file_is_the_same() {
     }
     assert!(!again.is_enrolled().unwrap());
 }
+
+#[test]
+fn rows_without_their_parents_are_named() {
+    let place = Place::new(
+        "CREATE TABLE p(id INTEGER PRIMARY KEY, a TEXT, b TEXT, UNIQUE (a, b));
+         CREATE TABLE t(id INTEGER PRIMARY KEY, p REFERENCES p, a, b, FOREIGN KEY (a, b) REFERENCES p(a, b));
+         INSERT INTO p VALUES (1, 'x', 'y');",
+    );
+    let mut file = place.enrolled();
+    let writes = [
+        put(1, false, &[int(1), text("x"), text("y")]),
+        put(2, false, &[int(2), text("x"), text("z")]),
+        put(3, false, &[Value::Null, Value::Null, text("z")]),
+    ];
+    let mut open = file.begin_apply().unwrap();
+    assert_eq!(open.write(&writes).unwrap(), []);
+    let missing = open.missing_parents(&writes).unwrap();
+    assert_eq!(missing, [(1, "p".to_owned()), (1, "p".to_owned())]);
+    open.commit(&Cut::default()).unwrap();
+    let dangling = file.dangling("t").unwrap();
+    assert_eq!(dangling.len(), 2);
+    assert_eq!(dangling[0], Dangling { table: "t".into(), rowid: Some(2), parent: "p".into() });
+}

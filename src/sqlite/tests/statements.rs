@@ -291,6 +291,16 @@ const CASES: &[Case] = &[
         images: &["t 1: -", "t 2: 2,1,2", "t 3: 3,5,6"],
     },
     Case {
+        name: "a partial UNIQUE index",
+        setup: "CREATE TABLE t(id INTEGER PRIMARY KEY, team, is_lead);
+            CREATE UNIQUE INDEX lead ON t(team) WHERE is_lead = 1 -- one lead for each team
+            ;
+            INSERT INTO t VALUES (1, 'a', 1), (2, 'a', 0), (3, 'b', 1), (4, 'b', 0);",
+        statements: &["REPLACE INTO t VALUES (9, 'a', 1)", "UPDATE OR REPLACE t SET is_lead = 1 WHERE id = 4"],
+        marks: &["H t 1", "I t 9", "H t 3", "U t 4"],
+        images: &["t 1: -", "t 3: -", "t 4: 4,'b',1", "t 9: 9,'a',1"],
+    },
+    Case {
         name: "strict",
         setup: "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, n ANY) STRICT;",
         statements: &["INSERT INTO t(a, n) VALUES ('x', 1.0)", "INSERT INTO t(a, n) VALUES ('y', '1')"],

@@ -68,7 +68,7 @@ impl Door for PortDoor {
     fn redeem(&self, request: JoinRequest) -> oneshot::Receiver<Result<Vec<MemberRecord>, Refusal>> {
         let (answer, receiver) = oneshot::channel();
         self.0.submit(Box::new(move |node, now| {
-            let _ = answer.send(node.redeem(request, now));
+            let _ = answer.send(node.redeem(&request, now));
         }));
         receiver
     }

@@ -13,6 +13,7 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{PeerId, identify, mdns, memory_connection_limits, ping};
 
+use super::strangers;
 use crate::model::ClusterId;
 
 /// Connections that have not passed the gate yet: what a stranger can hold.
@@ -34,6 +35,7 @@ const GOSSIP_BYTES_MAX: usize = 64 << 10;
 #[derive(NetworkBehaviour)]
 #[behaviour(to_swarm = "Report")]
 pub(crate) struct Protocols {
+    strangers: strangers::Behaviour,
     limits: connection_limits::Behaviour,
     memory: memory_connection_limits::Behaviour,
     pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
@@ -69,6 +71,7 @@ impl Protocols {
             .with_push_listen_addr_updates(true)
             .with_cache_size(0);
         Ok(Protocols {
+            strangers: strangers::Behaviour::new(),
             limits: connection_limits::Behaviour::new(limits),
             memory: memory_connection_limits::Behaviour::with_max_bytes(MEMORY_BYTES_MAX),
             mdns: Toggle::from(None),

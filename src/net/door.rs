@@ -97,6 +97,9 @@ pub(crate) fn open_queue(door: Arc<dyn Door>) -> mpsc::Sender<Input> {
         while let Some(mut input) = receiver.recv().await {
             let mut wait_ms = 1;
             while let Err(back) = door.try_deliver(input) {
+                if receiver.is_closed() {
+                    return;
+                }
                 input = back;
                 tokio::time::sleep(Duration::from_millis(wait_ms)).await;
                 wait_ms = (wait_ms * 2).min(RETRY_MS_MAX);

@@ -197,7 +197,8 @@ async fn dial_in(gate: &Gate, remote: NodeId, muxer: &mut StreamMuxerBox) -> Res
         let chain: proto::GateChain = receive(&mut stream, GATE_RECORDS_MAX).await?;
         gate.take_chain(&remote, chain)?;
         send(&mut stream, &proto::GateAccepted { accepted: true }).await?;
-        Ok(close(stream).await)
+        close(stream).await;
+        Ok(())
     };
     within(STEP_TIMEOUT, drive(muxer, steps)).await??
 }
@@ -252,7 +253,8 @@ async fn answer_member(
     if !accepted.accepted {
         return Err(GateError::Malformed(MessageError::Malformed("accepted")));
     }
-    Ok(close(stream).await)
+    close(stream).await;
+    Ok(())
 }
 
 /// A joiner proves its invite and gets the records of all members, or a number that says why not.

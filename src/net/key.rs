@@ -59,11 +59,10 @@ pub(crate) fn is_usable(address: &Multiaddr) -> bool {
         parts.next(),
         Some(Protocol::Ip4(_) | Protocol::Ip6(_) | Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_))
     );
-    host && match (parts.next(), parts.next(), parts.next()) {
-        (Some(Protocol::Tcp(_)), None, None) => true,
-        (Some(Protocol::Udp(_)), Some(Protocol::QuicV1), None) => true,
-        _ => false,
-    }
+    let transport = (parts.next(), parts.next(), parts.next());
+    let tcp = matches!(transport, (Some(Protocol::Tcp(_)), None, None));
+    let quic = matches!(transport, (Some(Protocol::Udp(_)), Some(Protocol::QuicV1), None));
+    host && (tcp || quic)
 }
 
 /// The socket of a TCP address with a fixed port.

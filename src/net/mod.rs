@@ -6,7 +6,7 @@
 //!   door        the way into the node                                behaviour   gossip, ping, identify, mDNS, limits
 //!   link        streams of one peer                                  dial        whom to dial when
 //!   network     the loop over all of it                              discovery   bounds on what mDNS may cost
-//!   join        `litemesh join`: the other side of the gate
+//!   join        `litemesh join`: the other side of the gate          strangers   bounds on what connecting may cost
 //! ```
 //!
 //! Invariant: nobody but a member receives a byte beyond the gate; every queue is bounded; nothing here decides what is
@@ -22,6 +22,7 @@ mod join;
 mod key;
 mod link;
 mod network;
+mod strangers;
 mod transport;
 
 #[cfg(test)]

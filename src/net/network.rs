@@ -3,6 +3,8 @@
 //! Invariant: a peer is told to the node once, with its first connection, and taken back with its last; inputs keep
 //! their order. While the node cannot take inputs the swarm is not polled further. Callers: net::run.
 
+mod reports;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -12,16 +14,16 @@ use futures::StreamExt as _;
 use libp2p::core::transport::ListenerId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{self, ConnectionId, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Stream, Swarm, gossipsub, identify, mdns, ping};
+use libp2p::{Multiaddr, PeerId, Stream, Swarm, gossipsub};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::behaviour::{Protocols, Report, topic};
 use super::dial::{DialTable, Source, Target};
-use super::discovery::{Discovery, Verdict};
+use super::discovery::Discovery;
 use super::door::{Door, open_queue};
 use super::gate::{Gate, random};
-use super::key::{is_loopback, is_usable, keypair, node_of, parse_address, peer_of, split_peer, tcp_socket, with_peer};
+use super::key::{keypair, node_of, parse_address, peer_of, split_peer, tcp_socket, with_peer};
 use super::link::{FRAMES, Link};
 use super::transport::gated_transport;
 use super::{Channels, Diagnosis, NetCommand, NetError, NetSettings, PeerDiagnosis};
@@ -277,11 +279,13 @@ impl Network {
             }
             holds
         });
-        if self.mdns_wanted && !self.swarm.behaviour().mdns.is_enabled() && self.discovery.may_listen(now_ms) {
-            if let Err(error) = self.swarm.behaviour_mut().start_mdns(self.own) {
-                tracing::warn!(%error, "peers on the local network cannot be looked for; static peers work");
-                self.mdns_wanted = false;
-            }
+        let mdns_due = self.mdns_wanted && self.discovery.may_listen(now_ms);
+        if mdns_due
+            && !self.swarm.behaviour().mdns.is_enabled()
+            && let Err(error) = self.swarm.behaviour_mut().start_mdns(self.own)
+        {
+            tracing::warn!(%error, "peers on the local network cannot be looked for; static peers work");
+            self.mdns_wanted = false;
         }
         for (target, addresses) in self.dials.due(now_ms) {
             self.dial(target, addresses);
@@ -390,85 +394,6 @@ impl Network {
             Some(known) => known.link.read(stream, self.inputs.clone(), self.news.clone()),
             None if self.early.len() < EARLY_STREAMS_MAX => self.early.push((peer, stream)),
             None => {}
-        }
-    }
-
-    fn handle_report(&mut self, report: Report) {
-        match report {
-            Report::Found(mdns::Event::Discovered(found)) => self.handle_found(found),
-            Report::Found(mdns::Event::Expired(expired)) => {
-                for (peer, address) in expired {
-                    let (_, address) = split_peer(address);
-                    self.discovery.expired(peer, &address);
-                    self.dials.forget_found(peer, &address);
-                }
-            }
-            Report::Ping(ping::Event { peer, result: Ok(round_trip), .. }) => {
-                if let Some(node) = node_of(&peer).filter(|node| self.peers.contains_key(node)) {
-                    let micros = round_trip.as_micros() as u64;
-                    self.pending.push_back(Input::RoundTrip { peer: node, micros });
-                }
-            }
-            Report::Ping(ping::Event { result: Err(ping::Failure::Unsupported), .. }) => {}
-            // libp2p reports the second failure in a row only and keeps the connection: it is dead.
-            Report::Ping(ping::Event { connection, result: Err(_), .. }) => {
-                self.swarm.close_connection(connection);
-            }
-            Report::Identified(event) => {
-                if let identify::Event::Received { peer_id, info, .. } = *event {
-                    self.handle_identified(peer_id, info.listen_addrs);
-                }
-            }
-            Report::Gossip(event) => self.handle_gossip(*event),
-        }
-    }
-
-    fn handle_found(&mut self, found: Vec<(PeerId, Multiaddr)>) {
-        let now_ms = self.now_ms();
-        for (peer, address) in found {
-            let (_, address) = split_peer(address);
-            let is_member = node_of(&peer).is_some_and(|node| self.gate.is_open_to(&node));
-            match self.discovery.found(peer, &address, is_member, now_ms) {
-                Verdict::Take => {
-                    self.dials.learn(peer, address, Source::Found, now_ms);
-                }
-                Verdict::Ignore => {}
-                Verdict::Flood => {
-                    tracing::warn!("a flood of discovery packets: discovery pauses, static peers work on");
-                    self.swarm.behaviour_mut().stop_mdns();
-                    return;
-                }
-            }
-        }
-    }
-
-    /// A member tells where it listens. Loopback means something only to a neighbour on the same machine.
-    fn handle_identified(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
-        let Some(node) = node_of(&peer) else { return };
-        let Some(neighbour) = self.peers.get(&node).map(|known| is_loopback(&known.address)) else { return };
-        let told = addresses.into_iter().map(|address| split_peer(address).1);
-        for address in told.filter(|address| neighbour || !is_loopback(address)).take(ADDRESSES_TOLD_MAX) {
-            self.learn_and_remember(node, peer, address);
-        }
-    }
-
-    fn learn_and_remember(&mut self, node: NodeId, peer: PeerId, address: Multiaddr) {
-        if !is_usable(&address) {
-            return;
-        }
-        self.dials.learn(peer, address.clone(), Source::Known, self.now_ms());
-        let known = KnownAddress { peer: node.to_string(), address: address.to_string() };
-        if self.remembered.len() < REMEMBERED_MAX && self.remembered.insert((node, address)) {
-            self.door.remember(known);
-        }
-    }
-
-    fn handle_gossip(&mut self, event: gossipsub::Event) {
-        let gossipsub::Event::Message { message, .. } = event else { return };
-        let member = message.source.and_then(|source| node_of(&source)).is_some_and(|node| self.gate.is_open_to(&node));
-        let room = self.pending.len() < PENDING_INPUTS_MAX / 2;
-        if member && room && message.data.len() <= ANNOUNCEMENT_BYTES_MAX {
-            self.pending.push_back(Input::Announced { frame: message.data });
         }
     }
 

@@ -21,6 +21,7 @@ use crate::node::{Effect, Input};
 use crate::wire::invite::InviteCode;
 
 mod admission;
+mod discovered;
 mod links;
 
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -109,6 +110,18 @@ struct Running {
 
 impl Running {
     async fn start(seed: u8, membership: &Membership, listen: &[&str], peers: &[String]) -> Running {
+        Running::start_network(seed, membership, (listen, peers, false)).await
+    }
+
+    async fn start_with_mdns(seed: u8, membership: &Membership, listen: &[&str]) -> Running {
+        Running::start_network(seed, membership, (listen, &[], true)).await
+    }
+
+    async fn start_network(
+        seed: u8,
+        membership: &Membership,
+        (listen, peers, mdns): (&[&str], &[String], bool),
+    ) -> Running {
         let (inputs, received) = mpsc::unbounded_channel();
         let (effects, effects_received) = mpsc::channel(1024);
         let (control, control_received) = mpsc::channel(16);
@@ -127,7 +140,7 @@ impl Running {
             key_seed: [seed; 32],
             listen: listen.iter().map(|address| address.to_string()).collect(),
             peers: peers.to_vec(),
-            mdns: false,
+            mdns,
         };
         let channels = Channels {
             effects: effects_received,

@@ -17,6 +17,8 @@ use super::gate::{self, Gate};
 
 /// A dial that found nobody after this has failed.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
+/// Encryption alone; QUIC has the same limit of its own.
+const ENCRYPTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// An incoming connection has to pass encryption and gate within this (a join waits for the node's disk).
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(15);
 /// Dead links are noticed after this; a keep-alive every 4 s costs about 40 bytes/s.
@@ -39,7 +41,8 @@ pub(crate) fn open_transport(keypair: &Keypair) -> Result<Boxed<Connection>, Tra
         let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
             .upgrade(Version::V1Lazy)
             .authenticate(noise::Config::new(keypair)?)
-            .multiplex(yamux::Config::default());
+            .multiplex(yamux::Config::default())
+            .timeout(ENCRYPTION_TIMEOUT);
         let mut settings = quic::Config::new(keypair);
         settings.max_idle_timeout = QUIC_IDLE_MS;
         settings.keep_alive_interval = QUIC_KEEP_ALIVE;

@@ -23,10 +23,11 @@ pub fn check(world: &World) -> Result<(), String> {
                 let only = |a: &[Vec<Value>], b: &[Vec<Value>]| {
                     a.iter().filter(|row| !b.contains(row)).cloned().collect::<Vec<_>>()
                 };
+                let (here, there) = (only(&first, &other), only(&other, &first));
+                let told: String =
+                    here.iter().chain(&there).take(3).map(|row| tell(world, server, database, table, row)).collect();
                 return Err(format!(
-                    "{database}.{table} differs: only on server 0: {:?}; only on server {server}: {:?}",
-                    only(&first, &other),
-                    only(&other, &first)
+                    "{database}.{table} differs: only on server 0: {here:?}; only on server {server}: {there:?}{told}"
                 ));
             }
         }
@@ -49,6 +50,29 @@ pub fn check(world: &World) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What two servers know of a row, for the person who debugs.
+fn tell(world: &World, server: usize, database: &str, table: &str, row: &[Value]) -> String {
+    let key = |width: usize| -> String {
+        let text = |value: &Value| match value {
+            Value::Integer(number) => number.to_string(),
+            Value::Text(text) => text.clone(),
+            other => format!("{other:?}"),
+        };
+        row.iter().take(width).map(text).collect::<Vec<_>>().join(",")
+    };
+    let mut told = String::new();
+    for (position, width) in [(0, 1), (0, 2), (server, 1), (server, 2)] {
+        let Some(node) = world.servers[position].node.as_ref() else { continue };
+        let Ok(history) = node.history(database, table, &key(width)) else { continue };
+        told += &format!("\n server {position}: {history:?}");
+        for (other, server) in world.servers.iter().enumerate().filter(|(other, _)| *other != position) {
+            let theirs = server.node.as_ref().map(|node| node.history(database, table, &history.row));
+            told += &format!("\n server {other} on the same row: {theirs:?}");
+        }
+    }
+    told
 }
 
 /// Digests are equal on all nodes and equal to what the log alone gives.

@@ -10,7 +10,7 @@
 //!
 //! Callers: node; apply (the same inside its transaction).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -178,18 +178,23 @@ impl AppFile {
     }
 
     fn read_images(&self, drain: &mut Drain) -> Result<(), SqliteError> {
-        let mut wanted: BTreeMap<&str, BTreeSet<&Key>> = BTreeMap::new();
+        let mut wanted: BTreeMap<&str, Vec<&Key>> = BTreeMap::new();
         for mark in &drain.marks {
             let keys = wanted.entry(&mark.table).or_default();
-            keys.insert(&mark.key);
+            keys.push(&mark.key);
             keys.extend(&mark.old_key);
         }
-        for (table, keys) in wanted {
+        // In ascending order throughout: the map is then built in one pass, and the table read from front to back.
+        let mut images = Vec::new();
+        for (table, mut keys) in wanted {
+            keys.sort_unstable();
+            keys.dedup();
             let mut reader = self.row_reader(table)?;
             for key in keys {
-                drain.images.insert((table.to_owned(), key.clone()), reader.read(key)?);
+                images.push(((table.to_owned(), key.clone()), reader.read(key)?));
             }
         }
+        drain.images = images.into_iter().collect();
         Ok(())
     }
 }

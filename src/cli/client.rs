@@ -40,7 +40,8 @@ impl Client {
             } else {
                 format!("no node is running in {shown}")
             };
-            return Err(CommandError::new(Kind::Unreachable, message).hint(format!("start it with: litemesh --data {shown} run")));
+            return Err(CommandError::new(Kind::Unreachable, message)
+                .hint(format!("start it with: litemesh --data {shown} run")));
         };
         let Some(base) = info.http else {
             let message = format!("the node (pid {}) runs without its API (--http off)", info.pid);

@@ -64,16 +64,33 @@ pub(super) fn list(conflicts: &[ConflictView]) -> String {
     let line = |c: &ConflictView| {
         let place = format!("{}.{} {}", c.database, c.table, if c.id.is_empty() { &c.row } else { &c.id });
         let authored = |a: &crate::node::view::AuthoredView| format!("{} ({})", a.value, a.node);
-        vec![c.number.to_string(), place, c.kind.clone(), c.column.clone(), authored(&c.winner), authored(&c.loser), c.reason.clone()]
+        vec![
+            c.number.to_string(),
+            place,
+            c.kind.clone(),
+            c.column.clone(),
+            authored(&c.winner),
+            authored(&c.loser),
+            c.reason.clone(),
+        ]
     };
     table(&["#", "row", "kind", "column", "shown", "lost", "why"], &conflicts.iter().map(line).collect::<Vec<_>>())
 }
 
 fn describe(c: &ConflictView) -> String {
-    let authored = |a: &crate::node::view::AuthoredView| format!("{}\n          by {} at {}", one_line(&a.value), a.node, a.time);
+    let authored =
+        |a: &crate::node::view::AuthoredView| format!("{}\n          by {} at {}", one_line(&a.value), a.node, a.time);
     let column = if c.column.is_empty() { String::new() } else { format!(", column {}", c.column) };
     format!(
         "conflict {} in {}.{} {} ({}){column}\n  shown:  {}\n  lost:   {}\n  why:    {}\n  seen:   {}",
-        c.number, c.database, c.table, c.id, c.row, authored(&c.winner), authored(&c.loser), c.reason, c.seen
+        c.number,
+        c.database,
+        c.table,
+        c.id,
+        c.row,
+        authored(&c.winner),
+        authored(&c.loser),
+        c.reason,
+        c.seen
     )
 }

@@ -74,8 +74,10 @@ fn play(context: &Context, directory: &PathBuf) -> Result<(), CommandError> {
     }
     say("the network is cut: the three nodes run, and none can reach another");
     let inserted = write_apart(&servers)?;
-    let apart = wait_until(&servers, EQUAL_WITHIN, |seen| seen.iter().all(|s| s.databases.iter().all(|d| d.outbox == 0)))?;
-    let apart = apart.ok_or_else(|| CommandError::new(Kind::Integrity, "the nodes did not capture what the apps wrote"))?;
+    let apart =
+        wait_until(&servers, EQUAL_WITHIN, |seen| seen.iter().all(|s| s.databases.iter().all(|d| d.outbox == 0)))?;
+    let apart =
+        apart.ok_or_else(|| CommandError::new(Kind::Integrity, "the nodes did not capture what the apps wrote"))?;
     say(&format!("{} rows inserted on the three sides, content now differs: {}", inserted.len(), digests(&apart)));
     if digests_equal(&apart) {
         return Err(CommandError::new(Kind::Internal, "the cut did not cut"));
@@ -111,7 +113,8 @@ fn equal_or_error(servers: &[Server], when: &str) -> Result<Vec<Status>, Command
             let seen = wait_until(servers, Duration::ZERO, |_| true)?.unwrap_or_default();
             let states = seen.iter().map(super::status::describe).collect::<Vec<_>>().join("\n\n");
             let message = format!("the three servers are not equal {when}:\n{states}");
-            Err(CommandError::new(Kind::Integrity, message).hint("this should not happen: keep the output and report it"))
+            Err(CommandError::new(Kind::Integrity, message)
+                .hint("this should not happen: keep the output and report it"))
         }
     }
 }
@@ -181,7 +184,10 @@ fn report(context: &Context, servers: &[Server], inserted: &[Inserted], healed: 
         }
         let lines: Vec<_> = healed.iter().map(|s| vec![s.node.name.clone(), digest_of(s)]).collect();
         text + &format!("\n{}\n\nnothing was lost, and all three are equal", table(&["server", "content"], &lines))
-            .replace("nothing was lost, and", if missing.is_empty() { "nothing was lost, and" } else { "ROWS ARE MISSING, though" })
+            .replace(
+                "nothing was lost, and",
+                if missing.is_empty() { "nothing was lost, and" } else { "ROWS ARE MISSING, though" },
+            )
     });
     if missing.is_empty() {
         return Ok(());
@@ -211,7 +217,8 @@ fn place(server: &Server, row: &Inserted) -> Result<Option<String>, CommandError
 }
 
 fn digest_of(status: &Status) -> String {
-    let short = |d: &crate::node::view::DatabaseView| format!("{} {}", d.name, d.digest.chars().take(12).collect::<String>());
+    let short =
+        |d: &crate::node::view::DatabaseView| format!("{} {}", d.name, d.digest.chars().take(12).collect::<String>());
     status.databases.iter().map(short).collect::<Vec<_>>().join("  ")
 }
 

@@ -82,7 +82,8 @@ impl Server {
     /// Enrols this server with a join code.
     pub(super) fn join(&self, code: &str) -> Result<(), CommandError> {
         let mut command = self.command()?;
-        let output = command.args(["join", code, "--yes", "--name", self.name]).args(self.databases()).stderr(Stdio::piped());
+        let output =
+            command.args(["join", code, "--yes", "--name", self.name]).args(self.databases()).stderr(Stdio::piped());
         let output = output.output().map_err(|error| failed("start a process", &error))?;
         if output.status.success() {
             return Ok(());
@@ -133,7 +134,11 @@ impl Server {
     }
 
     /// Asks the node.
-    pub(super) fn get<T: serde::de::DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, CommandError> {
+    pub(super) fn get<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<T, CommandError> {
         self.client()?.get(path, query)
     }
 
@@ -190,7 +195,8 @@ pub(super) fn wait_until(
 ) -> Result<Option<Vec<Status>>, CommandError> {
     let until = Instant::now() + within;
     loop {
-        let seen: Vec<Status> = servers.iter().map(|server| server.get("/api/v1/status", &[])).collect::<Result<_, _>>()?;
+        let seen: Vec<Status> =
+            servers.iter().map(|server| server.get("/api/v1/status", &[])).collect::<Result<_, _>>()?;
         if good(&seen) {
             return Ok(Some(seen));
         }
@@ -203,14 +209,17 @@ pub(super) fn wait_until(
 
 /// Everybody is connected, nothing waits, and every database has the same content everywhere.
 pub(super) fn all_equal(seen: &[Status]) -> bool {
-    let connected = |status: &Status| status.peers.len() == seen.len() - 1 && status.peers.iter().all(|p| p.state == "connected");
-    let idle = |status: &Status| status.databases.iter().all(|d| d.outbox == 0 && d.held_events == 0 && d.state == "ok");
+    let connected =
+        |status: &Status| status.peers.len() == seen.len() - 1 && status.peers.iter().all(|p| p.state == "connected");
+    let idle =
+        |status: &Status| status.databases.iter().all(|d| d.outbox == 0 && d.held_events == 0 && d.state == "ok");
     let level = |status: &Status| status.peers.iter().all(|peer| peer.behind == 0 && peer.ahead == 0);
     seen.iter().all(|status| connected(status) && idle(status) && level(status)) && digests_equal(seen)
 }
 
 /// Every database has the same content everywhere.
 pub(super) fn digests_equal(seen: &[Status]) -> bool {
-    let digests = |status: &Status| status.databases.iter().map(|d| (d.name.clone(), d.digest.clone())).collect::<Vec<_>>();
+    let digests =
+        |status: &Status| status.databases.iter().map(|d| (d.name.clone(), d.digest.clone())).collect::<Vec<_>>();
     seen.windows(2).all(|pair| digests(&pair[0]) == digests(&pair[1]))
 }

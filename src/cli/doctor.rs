@@ -44,9 +44,12 @@ pub(super) fn call(context: &Context, _arguments: &Arguments) -> Result<(), Comm
         let line = |c: &Check| vec![c.state.clone(), c.check.clone(), c.found.clone(), c.next.clone()];
         table(&["state", "check", "found", "next"], &checks.iter().map(line).collect::<Vec<_>>())
     });
-    let failed: Vec<_> = checks.iter().filter(|check| check.state == "failed").map(|check| check.check.as_str()).collect();
+    let failed: Vec<_> =
+        checks.iter().filter(|check| check.state == "failed").map(|check| check.check.as_str()).collect();
     match failed.is_empty() {
         true => Ok(()),
-        false => Err(CommandError::user(format!("failed: {}", failed.join(", "))).hint("do what the list says under NEXT")),
+        false => {
+            Err(CommandError::user(format!("failed: {}", failed.join(", "))).hint("do what the list says under NEXT"))
+        }
     }
 }

@@ -35,17 +35,24 @@ pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), Comman
     context.output.result(&document, |_| {
         let lines: Vec<_> = reports
             .iter()
-            .map(|(name, r)| vec![name.clone(), r.triggers.to_string(), r.tables.len().to_string(), r.journal_mode.clone()])
+            .map(|(name, r)| {
+                vec![name.clone(), r.triggers.to_string(), r.tables.len().to_string(), r.journal_mode.clone()]
+            })
             .collect();
         table(&["database", "triggers removed", "tables removed", "journal mode"], &lines)
     });
     for (name, report) in &reports {
         if report.marks_dropped > 0 {
             let rows = count(report.marks_dropped, "captured row");
-            context.output.notice(&format!("{name}: {rows} had not reached the log; the rows stay in the file, and were sent to nobody"));
+            context.output.notice(&format!(
+                "{name}: {rows} had not reached the log; the rows stay in the file, and were sent to nobody"
+            ));
         }
         if !report.journal_restored {
-            context.output.notice(&format!("{name}: the journal mode stays {} while another program has the file open: stop it and eject again", report.journal_mode));
+            context.output.notice(&format!(
+                "{name}: the journal mode stays {} while another program has the file open: stop it and eject again",
+                report.journal_mode
+            ));
         }
     }
     Ok(())

@@ -121,7 +121,9 @@ impl From<DaemonError> for CommandError {
     fn from(error: DaemonError) -> CommandError {
         let result = CommandError::of(kind(&error), &error);
         match &error {
-            DaemonError::Files { .. } => result.hint("check owner, permissions and free space there, or name another --data directory"),
+            DaemonError::Files { .. } => {
+                result.hint("check owner, permissions and free space there, or name another --data directory")
+            }
             DaemonError::NoDatabases { .. } => result
                 .hint("go to the app's directory, or name its files: litemesh run --db scouting=PATH --db users=PATH")
                 .hint("to try it without the app: litemesh run --sample"),
@@ -129,8 +131,12 @@ impl From<DaemonError> for CommandError {
                 result.hint("stop the program that has the port, or choose another: --listen /ip4/0.0.0.0/tcp/0")
             }
             DaemonError::Http(_) => result.hint("choose another address: --http 127.0.0.1:0, or --http off"),
-            DaemonError::Join(_) | DaemonError::Code(_) => result.hint("on a member, make a new code with: litemesh invite"),
-            DaemonError::Node(_) if result.kind == Kind::Integrity => result.hint("see what is damaged: litemesh log verify"),
+            DaemonError::Join(_) | DaemonError::Code(_) => {
+                result.hint("on a member, make a new code with: litemesh invite")
+            }
+            DaemonError::Node(_) if result.kind == Kind::Integrity => {
+                result.hint("see what is damaged: litemesh log verify")
+            }
             _ => result,
         }
     }

@@ -28,9 +28,17 @@ pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), Comma
 }
 
 fn describe(history: &HistoryView) -> String {
-    let mut text = format!("{}.{} {} ({}): {}", history.database, history.table, history.id, history.row, history.state);
+    let mut text =
+        format!("{}.{} {} ({}): {}", history.database, history.table, history.id, history.row, history.state);
     for version in &history.versions {
-        text += &format!("\n{}  {}  {}  {}  ({})", version.time, version.node, version.operation, pairs(&version.cells), version.event);
+        text += &format!(
+            "\n{}  {}  {}  {}  ({})",
+            version.time,
+            version.node,
+            version.operation,
+            pairs(&version.cells),
+            version.event
+        );
     }
     if !history.conflicts.is_empty() {
         text += &format!("\n\nwhat lost:\n{}", conflicts::list(&history.conflicts));

@@ -21,7 +21,9 @@ pub(super) struct Arguments {
 
 pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), CommandError> {
     if arguments.qr {
-        return Err(CommandError::usage("--qr is not part of this version").hint("copy the code as text: litemesh invite"));
+        return Err(
+            CommandError::usage("--qr is not part of this version").hint("copy the code as text: litemesh invite")
+        );
     }
     let client = context.client()?;
     let body = json!({ "expires_s": arguments.expires.as_secs() });

@@ -64,7 +64,11 @@ pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), Comman
     let joined = daemon::join(&config, &code, &choice)?;
     context.output.result(&joined, |joined| {
         let (name, cluster) = (&joined.name, &joined.cluster_name);
-        format!("node {name} ({}) joined the cluster \"{cluster}\": {}", &joined.node_id[..8], count(joined.members as u64, "member"))
+        format!(
+            "node {name} ({}) joined the cluster \"{cluster}\": {}",
+            &joined.node_id[..8],
+            count(joined.members as u64, "member")
+        )
     });
     context.output.notice(&format!("next: litemesh --data {} run", joined.data));
     Ok(())
@@ -86,7 +90,8 @@ fn describe(plan: &JoinPlan) -> String {
     let mut text = String::new();
     for database in &plan.databases {
         text += &format!("database {} ({}): {}\n", database.name, database.path, count(database.rows, "row"));
-        let rows: Vec<_> = database.tables.iter().map(|(name, rows, how)| vec![name.clone(), rows.to_string(), how.clone()]).collect();
+        let rows: Vec<_> =
+            database.tables.iter().map(|(name, rows, how)| vec![name.clone(), rows.to_string(), how.clone()]).collect();
         text += &format!("{}\n\n", table(&["table", "rows here", "told apart"], &rows));
     }
     text + "Rows whose content is the same here and in the cluster are recognised as the same row: nothing moves.\n\

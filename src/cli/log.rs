@@ -55,7 +55,8 @@ enum Check {
 
 fn moment(text: &str) -> Result<u64, String> {
     let now = daemon::clock_now().wall_ms;
-    parse_moment(text, now).ok_or_else(|| "write a time like 2025-03-06T09:00:00Z, 2025-03-06, or an age like 2h".into())
+    parse_moment(text, now)
+        .ok_or_else(|| "write a time like 2025-03-06T09:00:00Z, 2025-03-06, or an age like 2h".into())
 }
 
 pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), CommandError> {

@@ -41,7 +41,9 @@ use output::Output;
 /// lost.
 #[derive(Debug, Parser)]
 #[command(name = "litemesh", version, max_term_width = 100, disable_help_subcommand = true)]
-#[command(after_help = "Exit codes: 0 done, 1 your error or the data's, 2 usage, 3 the node does not run, 4 integrity, 70 internal.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 your error or the data's, 2 usage, 3 the node does not run, 4 integrity, 70 internal."
+)]
 pub struct Cli {
     /// Data directory: event log, key and token [default: ./litemesh-data]
     #[arg(long, global = true, value_name = "DIR")]

@@ -70,7 +70,8 @@ pub(super) fn write_error(text: &str) {
 /// Aligned columns under headings.
 pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let heading = headings.iter().map(|text| text.to_uppercase()).collect();
-    let lines: Vec<Vec<String>> = std::iter::once(heading).chain(rows.iter().map(|row| row.iter().map(|t| one_line(t)).collect())).collect();
+    let lines: Vec<Vec<String>> =
+        std::iter::once(heading).chain(rows.iter().map(|row| row.iter().map(|t| one_line(t)).collect())).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..headings.len()).map(width).collect();
     let shown = |line: &Vec<String>| {

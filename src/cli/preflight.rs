@@ -32,7 +32,8 @@ pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), Comman
 fn describe(report: &Preflight) -> String {
     let rows: u64 = report.tables.iter().map(|table| table.rows).sum();
     let state = if report.enrolled { "enrolled" } else { "not enrolled yet" };
-    let mut text = format!("database {} ({}): {state}, journal mode {}\n", report.database, report.path, report.journal_mode);
+    let mut text =
+        format!("database {} ({}): {state}, journal mode {}\n", report.database, report.path, report.journal_mode);
     text += &format!("replicated: {}, {}\n", count(report.tables.len() as u64, "table"), count(rows, "row"));
     let lines: Vec<_> = report
         .tables
@@ -44,7 +45,8 @@ fn describe(report: &Preflight) -> String {
         let lines: Vec<_> = report.left_out.iter().map(|(name, why)| vec![name.clone(), why.clone()]).collect();
         text += &format!("\nnot replicated: {}\n{}", report.left_out.len(), table(&["table", "why"], &lines));
     }
-    let warnings = report.tables.iter().flat_map(|table| table.warnings.iter().map(move |w| format!("{}: {w}", table.table)));
+    let warnings =
+        report.tables.iter().flat_map(|table| table.warnings.iter().map(move |w| format!("{}: {w}", table.table)));
     for warning in report.warnings.iter().cloned().chain(warnings) {
         text += &format!("\nwarning: {warning}");
     }

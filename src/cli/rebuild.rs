@@ -33,15 +33,18 @@ pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), Comma
     };
     context.output.result(&report, |report| {
         let line = |d: &crate::node::view::RebuiltDatabase| {
-            let verdict = if d.digest == d.live_digest { "equal to the live file" } else { "DIFFERENT from the live file" };
+            let verdict =
+                if d.digest == d.live_digest { "equal to the live file" } else { "DIFFERENT from the live file" };
             vec![d.name.clone(), d.path.clone(), d.rows.to_string(), verdict.to_string()]
         };
         table(&["database", "new file", "rows", "content"], &report.databases.iter().map(line).collect::<Vec<_>>())
     });
-    let different: Vec<_> = report.databases.iter().filter(|d| d.digest != d.live_digest).map(|d| d.name.as_str()).collect();
+    let different: Vec<_> =
+        report.databases.iter().filter(|d| d.digest != d.live_digest).map(|d| d.name.as_str()).collect();
     if different.is_empty() {
         return Ok(());
     }
     let message = format!("the log does not rebuild what the file shows: {}", different.join(", "));
-    Err(CommandError::new(Kind::Integrity, message).hint("compare the two files; see litemesh log verify and litemesh status"))
+    Err(CommandError::new(Kind::Integrity, message)
+        .hint("compare the two files; see litemesh log verify and litemesh status"))
 }

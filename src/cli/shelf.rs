@@ -36,7 +36,10 @@ struct Shelf {
 pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), CommandError> {
     let shelf: Shelf = context.client()?.get("/api/v1/shelf", &[])?;
     if let Some(What::Show { number }) = arguments.what {
-        let missing = || CommandError::user(format!("there is no row {number} on the shelf")).hint("see them all: litemesh shelf list");
+        let missing = || {
+            CommandError::user(format!("there is no row {number} on the shelf"))
+                .hint("see them all: litemesh shelf list")
+        };
         let row = shelf.shelf.iter().find(|row| row.number == number).ok_or_else(missing)?;
         context.output.result(row, |row| {
             let place = format!("{}.{} {} ({})", row.database, row.table, row.id, row.row);
@@ -51,7 +54,9 @@ pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), Comma
         };
         match shelf.shelf.is_empty() {
             true => "the shelf is empty: every live row is shown".to_string(),
-            false => table(&["#", "table", "id", "why it is not shown"], &shelf.shelf.iter().map(line).collect::<Vec<_>>()),
+            false => {
+                table(&["#", "table", "id", "why it is not shown"], &shelf.shelf.iter().map(line).collect::<Vec<_>>())
+            }
         }
     });
     Ok(())

@@ -40,17 +40,26 @@ pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), Comma
 pub(super) fn describe(status: &Status) -> String {
     let (node, cluster) = (&status.node, &status.cluster);
     let up = humantime::format_duration(Duration::from_secs(node.uptime_s));
-    let mut text = format!("node     {} ({}), up {up}, rank {}, slot {}\n", node.name, short(&node.id), node.origin_rank, node.slot);
-    text += &format!("cluster  {} ({}), {}\n", cluster.name, short(&cluster.id), count(cluster.members.into(), "member"));
+    let mut text = format!(
+        "node     {} ({}), up {up}, rank {}, slot {}\n",
+        node.name,
+        short(&node.id),
+        node.origin_rank,
+        node.slot
+    );
+    text +=
+        &format!("cluster  {} ({}), {}\n", cluster.name, short(&cluster.id), count(cluster.members.into(), "member"));
     let rows: Vec<_> = status
         .databases
         .iter()
         .map(|d| {
             let numbers = [d.rows, d.events, d.outbox, d.held_events, d.conflicts, d.shelved].map(|n| n.to_string());
-            [vec![d.name.clone(), d.tables.to_string()], numbers.to_vec(), vec![short(&d.digest), d.state.clone()]].concat()
+            [vec![d.name.clone(), d.tables.to_string()], numbers.to_vec(), vec![short(&d.digest), d.state.clone()]]
+                .concat()
         })
         .collect();
-    let headings = ["database", "tables", "rows", "events", "to log", "held", "conflicts", "shelved", "content", "state"];
+    let headings =
+        ["database", "tables", "rows", "events", "to log", "held", "conflicts", "shelved", "content", "state"];
     text += &format!("\n{}\n", table(&headings, &rows));
     text += &format!("\n{}\n", peers(status));
     text += &match status.only_here.events {

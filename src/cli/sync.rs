@@ -46,7 +46,8 @@ pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), Comma
             if !away.is_empty() {
                 context.output.notice(&format!("not reached: {}", away.join(", ")));
             }
-            let document = json!({ "in_sync": true, "took_ms": start.elapsed().as_millis() as u64, "peers": answer["peers"] });
+            let document =
+                json!({ "in_sync": true, "took_ms": start.elapsed().as_millis() as u64, "peers": answer["peers"] });
             context.output.result(&document, |_| format!("in sync after {:.1} s", start.elapsed().as_secs_f64()));
             return Ok(());
         }
@@ -72,7 +73,9 @@ fn describe(answer: &Value, away: &[String]) -> String {
         answer["peers"].as_array().into_iter().flatten().filter_map(|peer| peer[name].as_u64()).sum()
     };
     let mut parts = vec![format!("we lack {}, peers lack {} events", sum("behind"), sum("ahead"))];
-    for (name, words) in [("outbox", "captured rows wait for the log"), ("held_events", "events wait for schema or cause")] {
+    for (name, words) in
+        [("outbox", "captured rows wait for the log"), ("held_events", "events wait for schema or cause")]
+    {
         match answer[name].as_u64() {
             Some(0) | None => {}
             Some(number) => parts.push(format!("{number} {words}")),

@@ -1,6 +1,8 @@
 //! litemesh keeps an ordinary application's SQLite files the same on every server.
 //!
 //! (map to follow)
+#[cfg(feature = "daemon")]
+pub mod cli;
 pub mod clock;
 #[cfg(feature = "daemon")]
 pub mod config;

@@ -16,7 +16,8 @@ pub(super) fn layer(read: &dyn Fn(&str) -> Option<String>) -> Result<RawConfig, 
     let list = |name: &str| read(name).map(|text| split(&text).collect());
     layer.network.listen = list("LITEMESH_NETWORK_LISTEN");
     layer.network.peers = list("LITEMESH_NETWORK_PEERS");
-    layer.network.mdns = read("LITEMESH_NETWORK_MDNS").map(|text| boolean("LITEMESH_NETWORK_MDNS", &text)).transpose()?;
+    layer.network.mdns =
+        read("LITEMESH_NETWORK_MDNS").map(|text| boolean("LITEMESH_NETWORK_MDNS", &text)).transpose()?;
     layer.capture.include = list("LITEMESH_CAPTURE_INCLUDE");
     layer.capture.exclude = list("LITEMESH_CAPTURE_EXCLUDE");
     Ok(layer)

@@ -187,7 +187,9 @@ fn database_flags(
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<(String, PathBuf)>, ConfigError> {
     match environment("LITEMESH_DB") {
-        Some(list) if flags.databases.is_empty() => environment::split(&list).map(|pair| parse_database(&pair)).collect(),
+        Some(list) if flags.databases.is_empty() => {
+            environment::split(&list).map(|pair| parse_database(&pair)).collect()
+        }
         _ => Ok(flags.databases.clone()),
     }
 }
@@ -199,7 +201,10 @@ pub fn parse_database(pair: &str) -> Result<(String, PathBuf), ConfigError> {
         _ => Err(ConfigError::Value {
             key: "db".into(),
             value: pair.into(),
-            allowed: format!("NAME=PATH, with a NAME of {}, like scouting=instance/scouting.db", resolve::DATABASE_NAME),
+            allowed: format!(
+                "NAME=PATH, with a NAME of {}, like scouting=instance/scouting.db",
+                resolve::DATABASE_NAME
+            ),
         }),
     }
 }

@@ -203,7 +203,8 @@ mod tests {
 
     #[test]
     fn distances_are_levenshteins() {
-        for (a, b, want) in [("", "abc", 3), ("listen", "listen", 0), ("lisen", "listen", 1), ("kitten", "sitting", 3)] {
+        for (a, b, want) in [("", "abc", 3), ("listen", "listen", 0), ("lisen", "listen", 1), ("kitten", "sitting", 3)]
+        {
             assert_eq!(distance(a, b), want, "{a} {b}");
         }
         assert_eq!(nearest("peer", &["listen", "peers", "mdns"]), "peers");

@@ -63,8 +63,7 @@ fn resolve_name(name: &str) -> Result<String, ConfigError> {
 
 /// Only loopback: whoever reaches the API with the token reads every row.
 fn resolve_http_listen(listen: &str) -> Result<Option<SocketAddr>, ConfigError> {
-    const ALLOWED: &str =
-        "\"off\" or a loopback address with a port, like 127.0.0.1:7480, [::1]:7480 or localhost:0 (to reach the API from \
+    const ALLOWED: &str = "\"off\" or a loopback address with a port, like 127.0.0.1:7480, [::1]:7480 or localhost:0 (to reach the API from \
          another machine, use an SSH tunnel: ssh -L 7480:127.0.0.1:7480 SERVER)";
     if listen == "off" {
         return Ok(None);
@@ -83,7 +82,11 @@ fn multiaddrs(key: &str, list: Option<Vec<String>>) -> Result<Vec<String>, Confi
     for address in &list {
         let first = address.split('/').nth(1).unwrap_or_default();
         if !address.starts_with('/') || !["ip4", "ip6", "dns", "dns4", "dns6", "dnsaddr"].contains(&first) {
-            return Err(refuse(key, address, "a multiaddr, like /ip4/192.168.1.20/udp/7481/quic-v1 or /dns4/pit.local/tcp/7481"));
+            return Err(refuse(
+                key,
+                address,
+                "a multiaddr, like /ip4/192.168.1.20/udp/7481/quic-v1 or /dns4/pit.local/tcp/7481",
+            ));
         }
     }
     Ok(list)
@@ -221,7 +224,9 @@ fn check_later_sections(raw: &RawConfig) -> Result<(), ConfigError> {
     {
         return Err(refuse("alerts.smtp_server", server, "host:port, or empty"));
     }
-    for address in raw.alerts.smtp_to.iter().flatten().chain(raw.alerts.smtp_from.iter().filter(|from| !from.is_empty())) {
+    for address in
+        raw.alerts.smtp_to.iter().flatten().chain(raw.alerts.smtp_from.iter().filter(|from| !from.is_empty()))
+    {
         if !address.contains('@') {
             return Err(refuse("alerts.smtp_to / smtp_from", address, "mail addresses"));
         }
@@ -247,7 +252,11 @@ fn check_schedule(key: &str, text: &str) -> Result<(), ConfigError> {
     if interval || cron || text == "off" {
         return Ok(());
     }
-    Err(refuse(key, text, "an interval of 10 s to 366 days (\"15m\"), a cron line of five fields (\"0 4 * * 0\") or \"off\""))
+    Err(refuse(
+        key,
+        text,
+        "an interval of 10 s to 366 days (\"15m\"), a cron line of five fields (\"0 4 * * 0\") or \"off\"",
+    ))
 }
 
 /// What the user set and nothing reads yet.
@@ -279,5 +288,8 @@ fn rules_without_effect(database: &RawDatabase) -> Vec<String> {
     });
     let columns = database.column.iter().filter(|column| column.merge != "lww");
     let columns = columns.map(|c| format!("`merge = \"{}\"` of column {}.{}", c.merge, c.table, c.name));
-    tables.chain(columns).map(|what| format!("{what} in database {} has no effect in this version", database.name)).collect()
+    tables
+        .chain(columns)
+        .map(|what| format!("{what} in database {} has no effect in this version", database.name))
+        .collect()
 }

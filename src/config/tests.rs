@@ -57,7 +57,8 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_valid_one() {
     assert!(text.contains("litemesh.toml, line 5: unknown key `lisen`; the nearest valid key is `listen`"), "{text}");
     let text = refusal("[netwrk]\nmdns = true\n");
     assert!(text.contains("line 1: unknown key `netwrk`; the nearest valid key is `network`"), "{text}");
-    let text = refusal("[[database]]\nname = \"a\"\npath = \"a.db\"\n[[database.table]]\nname = \"t\"\npkk = \"natural\"\n");
+    let text =
+        refusal("[[database]]\nname = \"a\"\npath = \"a.db\"\n[[database.table]]\nname = \"t\"\npkk = \"natural\"\n");
     assert!(text.contains("line 6: unknown key `pkk`; the nearest valid key is `pk`"), "{text}");
 }
 

@@ -68,7 +68,8 @@ impl DataDir {
         builder.create(&self.path).map_err(|source| self.failed("make the data directory", &self.path, source))?;
         let metadata = std::fs::metadata(&self.path).map_err(|source| self.failed("read", &self.path, source))?;
         let open = metadata.permissions().mode() & 0o077 != 0;
-        let ours = self.has_identity() || std::fs::read_dir(&self.path).is_ok_and(|mut entries| entries.next().is_none());
+        let ours =
+            self.has_identity() || std::fs::read_dir(&self.path).is_ok_and(|mut entries| entries.next().is_none());
         if open && ours {
             let closed = std::fs::Permissions::from_mode(0o700);
             std::fs::set_permissions(&self.path, closed).map_err(|source| self.failed("close", &self.path, source))?;
@@ -111,7 +112,8 @@ impl DataDir {
         let path = self.path.join("lock");
         let failed = |source| self.failed("open", &path, source);
         let mut options = OpenOptions::new();
-        let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        let mut file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -142,7 +144,8 @@ impl DataDir {
         let path = self.identity_path();
         let text = self.read_secret(&path)?;
         let seed = text.trim().strip_prefix(KEY_PREFIX);
-        let seed = seed.and_then(|hex| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok()).and_then(|s| s.try_into().ok());
+        let seed =
+            seed.and_then(|hex| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok()).and_then(|s| s.try_into().ok());
         seed.ok_or_else(|| DaemonError::Unreadable { path, what: "not a node's key".into() })
     }
 

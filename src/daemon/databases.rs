@@ -81,8 +81,10 @@ fn check_paths(databases: &[DatabaseSettings]) -> Result<(), DaemonError> {
 
 /// Remembers a choice for later starts.
 pub(super) fn remember(data: &DataDir, databases: &[DatabaseSettings]) -> Result<(), DaemonError> {
-    let list: Vec<_> =
-        databases.iter().map(|database| Remembered { name: database.name.clone(), path: database.path.clone() }).collect();
+    let list: Vec<_> = databases
+        .iter()
+        .map(|database| Remembered { name: database.name.clone(), path: database.path.clone() })
+        .collect();
     data.remember(&list)
 }
 

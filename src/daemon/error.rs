@@ -59,7 +59,10 @@ pub enum DaemonError {
         path: PathBuf,
     },
     /// No database to replicate. Nothing was changed.
-    #[error("no database to replicate: none is named by --db or a configuration, and none of {} is here", shown(looked))]
+    #[error(
+        "no database to replicate: none is named by --db or a configuration, and none of {} is here",
+        shown(looked)
+    )]
     NoDatabases {
         /// The files looked for.
         looked: Vec<PathBuf>,
@@ -75,7 +78,9 @@ pub enum DaemonError {
         second: String,
     },
     /// The plan of a join was not accepted. Nothing was changed.
-    #[error("these databases hold rows already; nothing was changed. Read the plan above, then repeat the command with --yes")]
+    #[error(
+        "these databases hold rows already; nothing was changed. Read the plan above, then repeat the command with --yes"
+    )]
     PlanNotAccepted,
     /// The system gives no random bytes. Nothing was changed.
     #[error("the system gives no random bytes")]

@@ -118,7 +118,8 @@ async fn run_locked(
         }
     };
     let (token, token_file) = data.token_or_new(config.http.token_file.as_deref())?;
-    let url = listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| format!("http://{address}"));
+    let url =
+        listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| format!("http://{address}"));
     let serving = serve_api(config, data, &thread, &network, listener, token, shutdown);
     let ready = Ready {
         node_id: node_id(&key_seed).to_string(),
@@ -170,7 +171,8 @@ async fn wait(
 }
 
 async fn stop_node(thread: NodeThread) -> Result<(), DaemonError> {
-    let stopped = tokio::task::spawn_blocking(move || thread.stop(GOODBYE.1)).await.map_err(|_| DaemonError::NodeDied)??;
+    let stopped =
+        tokio::task::spawn_blocking(move || thread.stop(GOODBYE.1)).await.map_err(|_| DaemonError::NodeDied)??;
     if !stopped {
         tracing::warn!("the node is in the middle of long work and is cut off; the next start goes on from there");
     }

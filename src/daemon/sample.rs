@@ -10,8 +10,10 @@ use super::DaemonError;
 use crate::config::Config;
 use crate::sqlite::SqliteError;
 
-const PAIR: [(&str, &str); 2] =
-    [("scouting", include_str!("../../config/sample/scouting.sql")), ("users", include_str!("../../config/sample/users.sql"))];
+const PAIR: [(&str, &str); 2] = [
+    ("scouting", include_str!("../../config/sample/scouting.sql")),
+    ("users", include_str!("../../config/sample/users.sql")),
+];
 
 /// Where the pair goes: beside the default data directory, or into one that the user named.
 pub(super) fn directory(config: &Config, working: &Path) -> PathBuf {

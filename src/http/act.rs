@@ -19,9 +19,8 @@ use super::answer::{ask, ask_within};
 use super::problem::Problem;
 use super::query::parse_peer;
 use super::read::status_of;
-use crate::log::verify;
 use crate::node::view::{LogReport, RebuildReport};
-use crate::node::{Input, NodeError};
+use crate::node::{Input, Node};
 
 /// Seconds that a sync may wait in one request; callers ask again.
 const SYNC_WAIT_S_MAX: f64 = 5.0;
@@ -86,12 +85,7 @@ fn rfc3339(ms: u64) -> String {
 pub(super) async fn verify_log(State(services): Shared, body: Bytes) -> Reply<LogReport> {
     let _: Empty = parse(&body)?;
     let (log, membership) = ask(&services.port, |node, _| (node.log(), node.membership().clone())).await?;
-    let checked = tokio::task::spawn_blocking(move || -> Result<LogReport, NodeError> {
-        let member = |node: &crate::model::NodeId| membership.member(node).is_some();
-        let report = verify(&log.read()?, &membership.cluster().0, &member, &mut |_, _| {})?;
-        let (events, origins, bytes, faults) = (report.events, report.origins, report.bytes, report.faults);
-        Ok(LogReport { events, origins, bytes, faults })
-    });
+    let checked = tokio::task::spawn_blocking(move || Node::verify_log_of(&log, &membership));
     Ok(Json(checked.await.map_err(|_| Problem::node_busy())??))
 }
 

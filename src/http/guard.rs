@@ -35,7 +35,8 @@ pub(super) async fn guard(State(expected): State<Expected>, request: Request, ne
     {
         return problem.into_response();
     }
-    let state = request.extensions().get::<ConnectInfo<ConnectionState>>().map(|info| info.0.clone()).unwrap_or_default();
+    let state =
+        request.extensions().get::<ConnectInfo<ConnectionState>>().map(|info| info.0.clone()).unwrap_or_default();
     let request = match read_body(request).await {
         Ok(request) => request,
         Err(problem) => return problem.into_response(),
@@ -80,7 +81,8 @@ fn check_sender(expected: &Expected, headers: &HeaderMap) -> Result<(), Problem>
 
 fn check_token(expected: &Expected, headers: &HeaderMap) -> Result<(), Problem> {
     let missing = || {
-        let detail = "send the header `Authorization: Bearer TOKEN`; the token is in the file api-token of the data directory";
+        let detail =
+            "send the header `Authorization: Bearer TOKEN`; the token is in the file api-token of the data directory";
         Problem::new(StatusCode::UNAUTHORIZED, "token_missing", detail)
     };
     let value = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
@@ -106,9 +108,9 @@ async fn read_body(request: Request) -> Result<Request, Problem> {
         let detail = "orders are JSON: send the header `Content-Type: application/json`";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "json_only", detail));
     }
-    let bytes = tokio::time::timeout(PATIENCE, to_bytes(body, BODY_BYTES_MAX)).await.map_err(|_| {
-        Problem::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not arrive in time")
-    })?;
+    let bytes = tokio::time::timeout(PATIENCE, to_bytes(body, BODY_BYTES_MAX))
+        .await
+        .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not arrive in time"))?;
     let bytes = bytes.map_err(|_| {
         let detail = format!("a body may have {BODY_BYTES_MAX} bytes");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)

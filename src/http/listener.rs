@@ -61,8 +61,12 @@ impl axum::serve::Listener for LimitedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (LimitedStream, SocketAddr) {
-        let permit =
-            self.permits.clone().acquire_owned().await.expect("the semaphore lives as long as the listener, never closed");
+        let permit = self
+            .permits
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the semaphore lives as long as the listener, never closed");
         loop {
             match self.inner.accept().await {
                 Ok((inner, address)) => {

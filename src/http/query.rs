@@ -49,7 +49,8 @@ impl EventsQuery {
     /// The filter, with times read against `now_ms`.
     pub(super) fn filter(self, now_ms: u64) -> Result<EventFilter, Problem> {
         let moment = |name: &str, text: Option<String>| {
-            text.map(|text| parse_moment(&text, now_ms).ok_or_else(|| Problem::invalid(bad_moment(name, &text)))).transpose()
+            text.map(|text| parse_moment(&text, now_ms).ok_or_else(|| Problem::invalid(bad_moment(name, &text))))
+                .transpose()
         };
         Ok(EventFilter {
             database: self.db,
@@ -96,7 +97,11 @@ pub fn parse_peer(status: &Status, text: &str) -> Result<NodeId, String> {
             let known = if known.is_empty() { "no peers yet".to_string() } else { known.join(", ") };
             return Err(format!("there is no peer `{text}` (known: {known}): see `litemesh peers list`"));
         }
-        _ => return Err(format!("several peers are called `{text}`: name one by its id or its number in `litemesh peers list`")),
+        _ => {
+            return Err(format!(
+                "several peers are called `{text}`: name one by its id or its number in `litemesh peers list`"
+            ));
+        }
     };
     let key = data_encoding::HEXLOWER.decode(peer.id.as_bytes()).ok().and_then(|key| key.try_into().ok());
     key.map(NodeId).ok_or_else(|| format!("the id of peer `{text}` cannot be read"))
@@ -124,7 +129,11 @@ mod tests {
 
     #[test]
     fn peers_go_by_name_id_and_number() {
-        let peer = |name: &str, byte: u8| PeerView { name: name.into(), id: NodeId([byte; 32]).to_string(), ..Default::default() };
+        let peer = |name: &str, byte: u8| PeerView {
+            name: name.into(),
+            id: NodeId([byte; 32]).to_string(),
+            ..Default::default()
+        };
         let status = Status { peers: vec![peer("pit", 1), peer("stand", 2), peer("stand", 3)], ..Default::default() };
         assert_eq!(parse_peer(&status, "pit"), Ok(NodeId([1; 32])));
         assert_eq!(parse_peer(&status, "2"), Ok(NodeId([2; 32])));

@@ -62,13 +62,13 @@ pub(super) async fn conflicts(
     Ok(Json(json!({ "conflicts": conflicts })))
 }
 
-pub(super) async fn conflict(
-    State(services): Shared,
-    number: Result<Path<u64>, PathRejection>,
-) -> Reply<ConflictView> {
-    let Path(number) = number.map_err(|_| Problem::invalid("the number of a conflict is a number: see /api/v1/conflicts"))?;
+pub(super) async fn conflict(State(services): Shared, number: Result<Path<u64>, PathRejection>) -> Reply<ConflictView> {
+    let Path(number) =
+        number.map_err(|_| Problem::invalid("the number of a conflict is a number: see /api/v1/conflicts"))?;
     let conflict = ask(&services.port, move |node, _| node.conflict(number)).await??;
-    conflict.map(Json).ok_or_else(|| Problem::not_found(format!("there is no conflict {number}: see `litemesh conflicts list`")))
+    conflict
+        .map(Json)
+        .ok_or_else(|| Problem::not_found(format!("there is no conflict {number}: see `litemesh conflicts list`")))
 }
 
 pub(super) async fn shelf(State(services): Shared) -> Reply<Value> {
@@ -102,7 +102,10 @@ pub(super) async fn doctor(State(services): Shared) -> Reply<Value> {
     checks.extend(status.databases.iter().map(|database| Check {
         check: format!("database {}", database.name),
         state: if database.state.starts_with("ok") { "ok" } else { "failed" }.into(),
-        found: format!("{}; {} rows, {} captured rows wait for the log", database.state, database.rows, database.outbox),
+        found: format!(
+            "{}; {} rows, {} captured rows wait for the log",
+            database.state, database.rows, database.outbox
+        ),
         next: String::new(),
     }));
     let connected = status.peers.iter().filter(|peer| peer.state == "connected").count();
@@ -111,7 +114,11 @@ pub(super) async fn doctor(State(services): Shared) -> Reply<Value> {
         check: "peers".into(),
         state: if alone { "warning" } else { "ok" }.into(),
         found: format!("{connected} of {} connected", status.peers.len()),
-        next: if alone { "check the network, or name an address: litemesh peers add MULTIADDR".into() } else { String::new() },
+        next: if alone {
+            "check the network, or name an address: litemesh peers add MULTIADDR".into()
+        } else {
+            String::new()
+        },
     });
     checks.extend(status.alerts.iter().map(|alert| Check {
         check: "alert".into(),

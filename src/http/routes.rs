@@ -26,7 +26,12 @@ pub struct Route {
     pub parameters: &'static [&'static str],
 }
 
-const fn route(method: &'static str, path: &'static str, summary: &'static str, parameters: &'static [&'static str]) -> Route {
+const fn route(
+    method: &'static str,
+    path: &'static str,
+    summary: &'static str,
+    parameters: &'static [&'static str],
+) -> Route {
     Route { method, path, summary, parameters }
 }
 
@@ -98,7 +103,9 @@ async fn wrong_method() -> Response {
 
 async fn nothing_here(uri: axum::http::Uri) -> Response {
     let detail = match uri.path() {
-        "/" => "the dashboard is not part of this version: use the command line, or the API described in /api/v1/openapi.json",
+        "/" => {
+            "the dashboard is not part of this version: use the command line, or the API described in /api/v1/openapi.json"
+        }
         _ => "there is no such endpoint: see /api/v1/openapi.json",
     };
     Problem::not_found(detail).into_response()
@@ -126,7 +133,8 @@ fn openapi() -> serde_json::Value {
         if entry.method == "get" {
             parameters.extend(entry.parameters.iter().map(|name| json!({ "name": name, "in": "query", "schema": {} })));
         } else {
-            let members: serde_json::Map<_, _> = entry.parameters.iter().map(|name| (name.to_string(), json!({}))).collect();
+            let members: serde_json::Map<_, _> =
+                entry.parameters.iter().map(|name| (name.to_string(), json!({}))).collect();
             let schema = json!({ "type": "object", "properties": members, "additionalProperties": false });
             operation["requestBody"] = json!({ "content": { "application/json": { "schema": schema } } });
         }

@@ -2,12 +2,13 @@
 //!
 //! Invariant: nothing here changes anything; times are RFC 3339 in UTC. Callers: http, cli, daemon.
 
+use super::membership::Membership;
 use super::view::{
     AuthoredView, ChangeView, ClusterView, ConflictView, DatabaseView, EventFilter, EventPage, EventView, LogReport,
     NodeView, OnlyHere, PeerView, ShelfView, Status,
 };
 use super::{Node, NodeError, Now};
-use crate::log::{LogRead, verify};
+use crate::log::{Log, LogRead, verify};
 use crate::merge::image::digest;
 use crate::merge::store::{AuditKind, AuditRecord, CellVersion, Shelved};
 use crate::model::{Cell, Change, Event, NodeId, Origin, OriginId, RowId, Stamp};
@@ -372,17 +373,21 @@ impl Node {
     /// Checks every chain and signature of the log. Reads all of it: on a large log, run it on a snapshot elsewhere
     /// ([`Node::log`]).
     pub fn verify_log(&self) -> Result<LogReport, NodeError> {
-        let read = self.log.read()?;
-        let member = |origin: &Origin| {
-            origin.incarnation == GENESIS_INCARNATION || self.membership.member(&origin.node).is_some()
-        };
-        let report = verify(&read, &self.membership.cluster().0, &member, &mut |_, _| {})?;
+        Node::verify_log_of(&self.log, &self.membership)
+    }
+
+    /// Checks a log beside the node, on a snapshot: [`Node::log`] and [`Node::membership`] go to another thread.
+    pub fn verify_log_of(log: &Log, membership: &Membership) -> Result<LogReport, NodeError> {
+        let read = log.read()?;
+        let member =
+            |origin: &Origin| origin.incarnation == GENESIS_INCARNATION || membership.member(&origin.node).is_some();
+        let report = verify(&read, &membership.cluster().0, &member, &mut |_, _| {})?;
         let (events, origins, bytes, faults) = (report.events, report.origins, report.bytes, report.faults);
         Ok(LogReport { events, origins, bytes, faults })
     }
 
     /// The log, for long reads in other threads.
-    pub fn log(&self) -> std::sync::Arc<crate::log::Log> {
+    pub fn log(&self) -> std::sync::Arc<Log> {
         self.log.clone()
     }
 }

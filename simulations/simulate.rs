@@ -124,6 +124,9 @@ fn run(seed: u64, steps: u64) -> Verdict {
         }
         let pause = world.dice.below(if world.dice.clone().chance(10) { 5_000 } else { 60 });
         world.run(pause);
+        if let Err(what) = check::check_fingerprints(&world) {
+            return Verdict::Wrong(format!("at {} ms: {what}", world.now_ms));
+        }
     }
     world.heal();
     let deadline = world.now_ms + SETTLE_MS_MAX;

@@ -16,9 +16,9 @@ use super::app::MARKED;
 pub fn check(world: &World) -> Result<(), String> {
     let tables = tables(world);
     for (database, table) in &tables {
-        let first = dump(world, 0, database, table);
+        let first = dump(world.servers[0].app.file(database), table);
         for server in 1..world.servers.len() {
-            let other = dump(world, server, database, table);
+            let other = dump(world.servers[server].app.file(database), table);
             if first != other {
                 let only = |a: &[Vec<Value>], b: &[Vec<Value>]| {
                     a.iter().filter(|row| !b.contains(row)).cloned().collect::<Vec<_>>()
@@ -32,6 +32,7 @@ pub fn check(world: &World) -> Result<(), String> {
             }
         }
     }
+    check_fingerprints(world)?;
     check_digests(world)?;
     check_markers(world)?;
     for server in &world.servers {
@@ -88,7 +89,14 @@ fn check_digests(world: &World) -> Result<(), String> {
         let report = node.rebuild(&out.path().join("rebuilt")).map_err(|error| error.to_string())?;
         for rebuilt in report.databases {
             if rebuilt.digest != rebuilt.live_digest {
-                return Err(format!("server {position}: the log rebuilds {} differently", rebuilt.name));
+                let copy = rusqlite::Connection::open(&rebuilt.path).map_err(|error| error.to_string())?;
+                let tables = tables(world).into_iter().filter(|(database, _)| *database == rebuilt.name);
+                let differing = tables.filter_map(|(database, table)| {
+                    let (live, log) = (dump(server.app.file(&database), &table), dump(&copy, &table));
+                    (live != log).then(|| format!("{table}: {}", difference(&live, &log)))
+                });
+                let differing: Vec<String> = differing.collect();
+                return Err(format!("server {position}: the log rebuilds {} differently: {differing:?}", rebuilt.name));
             }
         }
     }
@@ -96,6 +104,37 @@ fn check_digests(world: &World) -> Result<(), String> {
         Some((database, digests)) => Err(format!("{database}: digests differ though rows are equal: {digests:?}")),
         None => Ok(()),
     }
+}
+
+/// The fingerprints kept with every write equal those computed anew from the rows shown (I21).
+pub fn check_fingerprints(world: &World) -> Result<(), String> {
+    for (position, server) in world.servers.iter().enumerate() {
+        let Some(node) = server.node.as_ref() else { continue };
+        let wrong = |error: litemesh::log::LogError| error.to_string();
+        let log = node.log();
+        let read = log.read().map_err(wrong)?;
+        for (database, table) in tables(world) {
+            let Some(id) = read.find_table(&database, &table).map_err(wrong)? else { continue };
+            let mut anew = litemesh::merge::store::Fingerprint::default();
+            for row in read.rows_of(id, None, usize::MAX).map_err(wrong)? {
+                if let Some(record) = read.row(&row).map_err(wrong)?.filter(|record| record.shown.is_some()) {
+                    anew.add(&record.image_hash);
+                    let key = record.shown.unwrap_or_default();
+                    let holder = read.shown(id, &key).map_err(wrong)?;
+                    if holder != Some(row) {
+                        return Err(format!(
+                            "server {position}: {database}.{table} {key:?} is said to show {row}, and {holder:?}"
+                        ));
+                    }
+                }
+            }
+            let kept = read.fingerprint(id).map_err(wrong)?;
+            if anew != kept {
+                return Err(format!("server {position}: {database}.{table} has {kept:?}, its rows give {anew:?}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// No row is lost, none is doubled.
@@ -147,9 +186,15 @@ fn tables(world: &World) -> Vec<(String, String)> {
     tables
 }
 
-fn dump(world: &World, server: usize, database: &str, table: &str) -> Vec<Vec<Value>> {
-    let mut statement =
-        world.servers[server].app.file(database).prepare(&format!("SELECT * FROM {table}")).expect("a table");
+/// What only one of two dumps holds.
+fn difference(one: &[Vec<Value>], other: &[Vec<Value>]) -> String {
+    let only =
+        |a: &[Vec<Value>], b: &[Vec<Value>]| a.iter().filter(|row| !b.contains(row)).cloned().collect::<Vec<_>>();
+    format!("only in the first: {:?}; only in the second: {:?}", only(one, other), only(other, one))
+}
+
+fn dump(file: &rusqlite::Connection, table: &str) -> Vec<Vec<Value>> {
+    let mut statement = file.prepare(&format!("SELECT * FROM {table}")).expect("a table");
     let width = statement.column_count();
     let rows =
         statement.query_map([], |row| (0..width).map(|column| row.get::<_, Value>(column)).collect()).expect("a query");

@@ -19,6 +19,7 @@
 //! Every step is idempotent: a second crash anywhere in here starts it again. Invariant: when [`Node::open`] returns, every
 //! file's cursor and the log's state agree. Callers: daemon, simulations.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
@@ -35,8 +36,8 @@ use crate::clock::HybridClock;
 use crate::log::Log;
 use crate::merge::Evaluator;
 use crate::merge::store::Store;
-use crate::model::{Cut, Head, Heads, MemberRecord, RowId};
-use crate::sqlite::{AppFile, FileSettings};
+use crate::model::{Cut, Head, Heads, Key, MemberRecord, RowId};
+use crate::sqlite::{AppFile, Drain, FileSettings};
 
 /// Under this name the log keeps the incarnation and what it is bound to.
 const INCARNATION_KEY: &str = "incarnation";
@@ -146,6 +147,7 @@ impl Node {
         };
         match meta {
             Some(meta) if meta.file_id[..] == known[..] && meta.epoch >= epoch => {
+                self.databases[position].file.refresh_schema()?;
                 self.catch_up(position, &meta.applied, now)?;
                 self.note_file(position, meta.epoch)?;
             }
@@ -162,7 +164,7 @@ impl Node {
                 self.note_file(position, epoch)?;
             }
         }
-        self.refresh_schema(position, now)?;
+        self.adopt_schema(position, now)?;
         self.capture(position, now)?;
         Ok(())
     }
@@ -246,6 +248,7 @@ impl Node {
     /// shown and what SQLite had refused.
     fn catch_up(&mut self, position: usize, applied: &Cut, now: Now) -> Result<(), NodeError> {
         let name = self.schemas[position].database.clone();
+        let written = written_since(&self.databases[position].file.drain()?);
         loop {
             let database = &mut self.databases[position];
             let missing = |origin: &crate::model::OriginId| applied.get(origin) > database.cursor.get(origin);
@@ -274,7 +277,7 @@ impl Node {
                 };
                 observed.push((row, change));
             }
-            let shown = see(&database.file, observed)?;
+            let shown = see(&database.file, observed, &written)?;
             take_over(&mut evaluator, &shown)?;
             clean_equal(&mut evaluator, &name)?;
             evaluator.finish()?;
@@ -289,6 +292,11 @@ impl Node {
         }
     }
 
+    /// The schema that rows can be rebuilt in.
+    pub(super) fn schema_text(&self, position: usize) -> Result<String, NodeError> {
+        Ok(self.databases[position].file.schema_sql()?.join(super::rebuild::SCHEMA_SEPARATOR))
+    }
+
     /// Notes in the log which file this is and how far it was.
     pub(super) fn note_file(&mut self, position: usize, epoch: u64) -> Result<(), NodeError> {
         let database = &self.databases[position];
@@ -297,10 +305,7 @@ impl Node {
         let mut write = self.log.write()?;
         write.put_meta(&file_key(name), &meta.file_id)?;
         write.put_cursor(name, &database.cursor, epoch)?;
-        write.put_meta(
-            &schema_key(name),
-            database.file.schema_sql()?.join(super::rebuild::SCHEMA_SEPARATOR).as_bytes(),
-        )?;
+        write.put_meta(&schema_key(name), self.schema_text(position)?.as_bytes())?;
         write.commit_durable()?;
         Ok(())
     }
@@ -331,18 +336,29 @@ impl Node {
     }
 }
 
-/// What the file holds of rows whose image should have changed: the new image where it stands, nothing where it does not.
+/// The keys that the app has written since the apply that is evaluated again.
+fn written_since(drain: &Drain) -> BTreeSet<(String, Key)> {
+    let keys = drain.marks.iter().flat_map(|mark| {
+        let old = mark.old_key.clone().map(|key| (mark.table.clone(), key));
+        old.into_iter().chain([(mark.table.clone(), mark.key.clone())])
+    });
+    keys.collect()
+}
+
+/// What the file showed of rows after the apply: the new image where it stands, nothing where SQLite had refused it. What
+/// the app wrote since has marks: there the apply is taken at its word, and capture finds the difference.
 fn see(
     file: &AppFile,
     changes: Vec<(RowId, crate::merge::image::Presentation)>,
+    written: &BTreeSet<(String, Key)>,
 ) -> Result<Vec<(RowId, Option<crate::merge::image::Shown>)>, NodeError> {
     let mut seen = Vec::with_capacity(changes.len());
     for (row, change) in changes {
         let shown = match change.new {
             None => None,
+            Some((key, image)) if written.contains(&(change.table.clone(), key.clone())) => Some((key, image)),
             Some((key, _)) => {
                 let images = file.read_rows(&change.table, std::slice::from_ref(&key))?;
-                // What the app wrote over it since has a mark, and is captured as a change of this very row.
                 images.into_iter().next().flatten().map(|image| (key, image))
             }
         };

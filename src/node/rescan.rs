@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::recover::SCAN_PAGE;
+use super::recover::{SCAN_PAGE, schema_key};
 use super::step::{clean_equal, take_over};
 use super::{Node, NodeError, Now};
 use crate::merge::Evaluator;
@@ -32,9 +32,11 @@ impl Node {
     /// Reads the schema again if it changed, and brings in what happened meanwhile.
     pub(super) fn refresh_schema(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
         let change = self.databases[position].file.refresh_schema()?;
-        if !change.changed {
-            return Ok(());
-        }
+        if change.changed { self.adopt_schema(position, now) } else { Ok(()) }
+    }
+
+    /// Takes over the schema as the file was last read: tables to scan, events that can be shown now.
+    pub(super) fn adopt_schema(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
         // What the triggers saw before is read against the old schema's state.
         self.schemas[position] = self.databases[position].file.schema().clone();
         self.capture(position, now)?;
@@ -55,8 +57,14 @@ impl Node {
             self.databases[position].file.table_scanned(&table)?;
         }
         self.databases[position].file.schema_seen()?;
+        let (noted, epoch) = {
+            let read = self.log.read()?;
+            (read.meta(&schema_key(&name))?, read.cursor(&name)?.map_or(0, |(_, epoch)| epoch))
+        };
+        if noted.as_deref() == Some(self.schema_text(position)?.as_bytes()) {
+            return Ok(());
+        }
         self.release_held(position, now)?;
-        let epoch = self.log.read()?.cursor(&name)?.map_or(0, |(_, epoch)| epoch);
         self.note_file(position, epoch)
     }
 

@@ -36,7 +36,8 @@ pub(crate) fn dump(path: &Path, left_out: &[&str]) -> Dump {
 
 /// Every row of a table as text that loses nothing, sorted.
 pub(crate) fn rows(connection: &Connection, table: &str) -> Vec<String> {
-    let mut columns = connection.prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden <> 1 ORDER BY cid").unwrap();
+    let mut columns =
+        connection.prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden <> 1 ORDER BY cid").unwrap();
     let names: Vec<String> = columns.query_map([table], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
     let list: Vec<String> = names.iter().map(|name| quoted(name)).collect();
     let mut statement = connection.prepare(&format!("SELECT {} FROM {}", list.join(", "), quoted(table))).unwrap();

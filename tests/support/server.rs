@@ -155,6 +155,20 @@ impl Server {
         Err(Answer { code, stdout, stderr: self.said() })
     }
 
+    /// Starts the node and kills it after a while, ready or not.
+    pub(crate) fn start_and_kill_after(&self, life: Duration) {
+        let mut command = self.command();
+        command.arg("run").args(self.database_flags()).args(["--no-mdns", "--http", "127.0.0.1:0"]);
+        command.args(self.listen.iter().flat_map(|address| ["--listen", address]));
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut goes_on = for_about(life);
+        while goes_on() {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
     /// What the ready line said.
     pub(crate) fn ready(&self) -> &Value {
         &self.running.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name)).ready

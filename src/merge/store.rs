@@ -29,6 +29,8 @@ pub struct Row {
     pub touched: Cut,
     /// Per origin, the last such event that a delete covers.
     pub covered: Cut,
+    /// The last delete that was evaluated, so that an update that did not know it can say so.
+    pub deleted: Option<(Dot, Stamp)>,
     /// Whether it lives (R7): some touch is uncovered, or a live row needs it.
     pub alive: bool,
     /// Why it cannot be shown although it lives.
@@ -39,6 +41,50 @@ pub struct Row {
     pub image_hash: [u8; 32],
     /// Index keys this row holds among the UNIQUE keys of its table.
     pub unique: Vec<[u8; 16]>,
+}
+
+impl Row {
+    /// A row nothing is known of yet.
+    pub fn new(table: TableId) -> Row {
+        Row {
+            table,
+            births: Vec::new(),
+            claim: None,
+            id: None,
+            cells: Vec::new(),
+            touched: Cut::default(),
+            covered: Cut::default(),
+            deleted: None,
+            alive: false,
+            shelved: None,
+            shown: None,
+            image_hash: [0; 32],
+            unique: Vec::new(),
+        }
+    }
+
+    /// Whether some insert or update of it is covered by no delete.
+    pub fn uncovered(&self) -> bool {
+        self.touched.iter().any(|dot| dot.counter > self.covered.get(dot.actor))
+    }
+
+    /// The winning value of a column.
+    pub fn cell(&self, column: u16) -> Option<&CellState> {
+        self.cells.binary_search_by_key(&column, |state| state.column).ok().map(|position| &self.cells[position])
+    }
+
+    /// The rows its cells refer to, with the columns that do, in column order.
+    pub fn parents(&self) -> impl Iterator<Item = (u16, &crate::model::Reference)> {
+        self.cells.iter().filter_map(|state| match &state.cell {
+            Cell::Ref(reference) => Some((state.column, reference)),
+            Cell::Plain(_) => None,
+        })
+    }
+
+    /// Whether it lives and nothing keeps it on the shelf.
+    pub fn visible(&self) -> bool {
+        self.alive && self.shelved.is_none()
+    }
 }
 
 /// A wish for an id.
@@ -187,7 +233,8 @@ pub trait Store {
     /// The row that the file shows under a key.
     fn shown(&self, table: TableId, key: &[crate::model::Value]) -> Result<Option<RowId>, Self::Error>;
     /// Sets (or, with `None`, clears) the row shown under a key.
-    fn set_shown(&mut self, table: TableId, key: &[crate::model::Value], row: Option<RowId>) -> Result<(), Self::Error>;
+    fn set_shown(&mut self, table: TableId, key: &[crate::model::Value], row: Option<RowId>)
+    -> Result<(), Self::Error>;
 
     /// All claims of a table whose id has this remainder modulo [`super::claims::STRIDE`]: (id, row), ids ascending.
     fn claims(&self, table: TableId, remainder: u32) -> Result<Vec<(i64, RowId)>, Self::Error>;

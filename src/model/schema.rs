@@ -53,6 +53,8 @@ pub struct Column {
     pub declared_type: String,
     /// Whether NULL is refused.
     pub not_null: bool,
+    /// What rows show that were written before the column was added: its constant default, else NULL.
+    pub default: super::Value,
 }
 
 /// One reference from a table's columns to another row.

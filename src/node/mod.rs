@@ -1,81 +1,232 @@
-//! Floor L3: the deterministic heart.
+//! Floor L3: the deterministic heart of a node. It owns the log and the files; sockets, clocks and dice stay outside.
+//!
+//! [`Node`]'s methods come in four classes (after quinn-proto's `Connection`):
+//! - **inputs**: [`Node::handle`], with the time read by the caller. Time never goes back in `mono_ms`.
+//! - **outputs**: [`Node::poll_effect`] until `None` after every input, then [`Node::next_deadline`] for the next tick.
+//! - **orders** of people: `add_address`, `invite`, `redeem`, …: durable when they return.
+//! - **getters**: `&self`, in [`query`].
+//!
+//! The way of a change: [`marks`] → [`capture`] → [`chain`] → log → [`exchange`] → log → merge → [`apply`]; [`genesis`] and
+//! [`rescan`] bring in what no trigger saw, [`recover`] what a crash left open.
+//!
+//! Invariants: an effect that reveals an event comes out after the commit that holds it; local writes are captured before
+//! remote ones are applied; the same inputs give the same effects and the same files, always.
+//! Callers: daemon, simulations.
+
+mod apply;
+pub mod capture;
+mod chain;
+mod database;
 pub mod effect;
+mod exchange;
+pub mod genesis;
+pub mod invite;
+mod marks;
+pub mod membership;
+mod orders;
 pub mod port;
+mod query;
+mod query_rows;
+mod rebuild;
+mod recover;
+mod rescan;
+mod settings;
+mod step;
 pub mod view;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 pub use effect::{Effect, Input, Now};
-use crate::model::NodeId;
-use std::path::PathBuf;
+pub use settings::{DatabaseSettings, NodeSettings};
 
-/// A database to replicate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DatabaseSettings {
-    /// Name in the cluster.
-    pub name: String,
-    /// The app's file.
-    pub path: PathBuf,
-    /// Table name patterns (`*` and `?`) to replicate.
-    pub include: Vec<String>,
-    /// Table name patterns to leave out (node-local tables).
-    pub exclude: Vec<String>,
-    /// References that the schema does not declare: (table, column, "[database.]table.column").
-    pub references: Vec<(String, String, String)>,
-    /// Tables whose integer primary key is a natural key (`pk = "natural"`).
-    pub natural_keys: Vec<String>,
-}
+use crate::clock::HybridClock;
+use crate::log::{Log, LogError};
+use crate::merge::rank::Ranks;
+use crate::model::{DatabaseSchema, Heads, NodeId};
+use crate::sqlite::SqliteError;
+use crate::wire::WireError;
+use crate::wire::message::{Message, MessageError};
+use chain::Chain;
+use database::Database;
+use exchange::{Exchange, Standing};
+use invite::Invites;
+use membership::{Membership, MembershipError};
 
-/// What a node is opened with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeSettings {
-    /// Directory of log and keys.
-    pub data_dir: PathBuf,
-    /// ed25519 secret seed of the node's key.
-    pub key_seed: [u8; 32],
-    /// Name for people.
-    pub name: String,
-    /// Databases, in the order of inputs' positions.
-    pub databases: Vec<DatabaseSettings>,
-    /// Fresh randomness for this start (incarnations).
-    pub entropy: [u8; 32],
-    /// Identifies the machine: a change starts a new incarnation.
-    pub machine_id: String,
-}
-
-/// The node.
+/// A node: see the module.
 pub struct Node {
-    id: NodeId,
+    settings: NodeSettings,
+    log: Arc<Log>,
+    membership: Membership,
+    invites: Invites,
+    clock: HybridClock,
+    chain: Chain,
+    ranks: Ranks,
+    heads: Heads,
+    databases: Vec<Database>,
+    /// Parallel to `databases`.
+    schemas: Vec<DatabaseSchema>,
+    exchange: Exchange,
+    effects: VecDeque<Effect>,
+    alerts: Vec<String>,
+    started: Now,
+    /// State was committed without a sync since the last durable commit.
+    relaxed: bool,
+    /// When rows that SQLite refused are tried again, monotonic ms.
+    retry_refused_ms: u64,
 }
 
-/// Why a node cannot go on.
+/// Why something could not be done.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// Placeholder.
+    /// The log. Nothing was changed; see the inner error whether a retry helps.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// An app's database. Nothing was changed in it; `Busy` passes by itself.
+    #[error(transparent)]
+    Sqlite(#[from] SqliteError),
+    /// An event in the log does not decode: the log is damaged. Nothing was changed.
+    #[error("an event in the log cannot be read ({0}): run `litemesh log verify`")]
+    Wire(#[from] WireError),
+    /// A stored message does not decode. Nothing was changed.
+    #[error("a stored record cannot be read: {0}")]
+    Record(#[from] MessageError),
+    /// A member record contradicts the cluster. It was not taken over.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    /// A peer broke the protocol. Nothing it sent was stored.
+    #[error("a peer broke the protocol: {reason}")]
+    PeerFault {
+        /// What it did.
+        reason: String,
+    },
+    /// The caller asked for something that is not there. Nothing was changed.
     #[error("{0}")]
-    Other(String),
+    Invalid(String),
+    /// The data directory belongs to no cluster yet. Nothing was changed.
+    #[error("this data directory has no cluster yet: run `litemesh init`, `litemesh run` or `litemesh join CODE`")]
+    NoCluster,
+    /// Writing a file failed. What was written so far stays.
+    #[error("cannot write {path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
 }
 
-#[allow(missing_docs, unused_variables, clippy::todo)]
 impl Node {
-    pub fn open(settings: NodeSettings, now: Now) -> Result<Node, NodeError> { todo!() }
-    pub fn handle(&mut self, input: Input, now: Now) -> Result<(), NodeError> { todo!() }
-    pub fn poll_effect(&mut self) -> Option<Effect> { todo!() }
-    /// Monotonic ms at which `Input::Tick` is wanted.
-    pub fn next_deadline(&self) -> Option<u64> { todo!() }
-    /// Everything reached the disk; closes the files.
-    pub fn close(self) -> Result<(), NodeError> { todo!() }
-    pub fn id(&self) -> NodeId { self.id }
+    /// This node's key.
+    pub fn id(&self) -> NodeId {
+        self.chain.origin().node
+    }
 
-    pub fn status(&self, now: Now) -> Result<view::Status, NodeError> { todo!() }
-    pub fn events(&self, filter: &view::EventFilter) -> Result<view::EventPage, NodeError> { todo!() }
-    pub fn history(&self, database: &str, table: &str, key: &str) -> Result<view::HistoryView, NodeError> { todo!() }
-    pub fn conflicts(&self, after: u64, limit: usize) -> Result<Vec<view::ConflictView>, NodeError> { todo!() }
-    pub fn conflict(&self, number: u64) -> Result<Option<view::ConflictView>, NodeError> { todo!() }
-    pub fn shelf(&self) -> Result<Vec<view::ShelfView>, NodeError> { todo!() }
-    pub fn where_is(&self, database: &str, table: &str, id: &str, node: Option<&str>) -> Result<view::WhereView, NodeError> { todo!() }
-    pub fn verify_log(&self) -> Result<view::LogReport, NodeError> { todo!() }
-    pub fn rebuild(&self, out: &std::path::Path) -> Result<view::RebuildReport, NodeError> { todo!() }
-    /// Remembers a way to reach a peer, across restarts.
-    pub fn add_address(&mut self, address: view::KnownAddress) -> Result<(), NodeError> { todo!() }
-    pub fn known_addresses(&self) -> Result<Vec<view::KnownAddress>, NodeError> { todo!() }
-    /// Whether this node and each of `peers` (empty: every connected one) hold the same events and have applied them.
-    pub fn in_sync(&self, peers: &[NodeId]) -> Result<bool, NodeError> { todo!() }
+    /// Takes an input. An error means that a store failed: nothing half-done remains, and the same node may be used on
+    /// (a full disk passes) or dropped.
+    pub fn handle(&mut self, input: Input, now: Now) -> Result<(), NodeError> {
+        match input {
+            Input::FileTouched(position) => {
+                if let Some(database) = self.databases.get_mut(position) {
+                    database.touch(now);
+                }
+            }
+            Input::Tick => {}
+            Input::PeerConnected { peer, address } => {
+                let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
+                let effects = self.exchange.connected(peer, address, &standing);
+                self.effects.extend(effects);
+            }
+            Input::PeerDisconnected { peer } => self.exchange.disconnected(peer, now),
+            Input::Received { peer, frame } => self.receive(peer, &frame, now)?,
+            Input::Announced { frame } => self.handle_announcement(&frame),
+            Input::MembersLearnt(records) => self.learn_members(records)?,
+            Input::RoundTrip { peer, micros } => {
+                if let Some(peer) = self.exchange.peers.get_mut(&peer) {
+                    peer.round_trip_micros = Some(micros);
+                }
+            }
+            Input::SyncRequested(peer) => {
+                for database in &mut self.databases {
+                    database.touch(now);
+                }
+                let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
+                let effects = self.exchange.greet(peer, &standing);
+                self.effects.extend(effects);
+            }
+        }
+        self.step(now)
+    }
+
+    /// The next effect; call until `None` after every input.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When `Input::Tick` is wanted, in monotonic ms.
+    pub fn next_deadline(&self, now: Now) -> Option<u64> {
+        let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();
+        let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.len());
+        [files, peers].into_iter().flatten().min()
+    }
+
+    /// Makes everything durable and closes the files.
+    pub fn close(mut self) -> Result<(), NodeError> {
+        self.sync_state()?;
+        for database in &self.databases {
+            database.file.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, peer: NodeId, frame: &[u8], now: Now) -> Result<(), NodeError> {
+        let result = match Message::decode(frame) {
+            Ok(message) => self.handle_message(peer, message, now),
+            Err(error) => Err(NodeError::PeerFault { reason: format!("a frame does not decode: {error}") }),
+        };
+        match result {
+            Err(NodeError::PeerFault { reason }) => {
+                tracing::warn!(%peer, reason, "peer fault");
+                self.effects.push_back(Effect::PeerFault { peer, reason });
+                Ok(())
+            }
+            Err(NodeError::Log(LogError::Fork { origin, seq })) => {
+                self.alert(format!(
+                    "two histories of one node: origin {origin} wrote event {seq} twice (its data directory was copied or \
+                     restored); both copies keep their rows, the second one's events are not taken over yet"
+                ));
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Whether every file shows all that the log holds.
+    fn applied_all(&self) -> bool {
+        self.databases.iter().all(|database| !database.behind)
+    }
+
+    fn alert(&mut self, message: String) {
+        if !self.alerts.contains(&message) {
+            tracing::warn!("{message}");
+            // Bounded: the oldest goes first.
+            if self.alerts.len() >= 50 {
+                self.alerts.remove(0);
+            }
+            self.alerts.push(message);
+        }
+    }
+}
+
+/// What the exchange must know, borrowed field by field so that the exchange itself can be changed.
+fn standing<'s>(
+    log: &'s Log,
+    heads: &'s Heads,
+    membership: &'s Membership,
+    settings: &'s NodeSettings,
+    databases: &[Database],
+    now: Now,
+) -> Standing<'s> {
+    let applied_all = databases.iter().all(|database| !database.behind);
+    Standing { log, heads, membership, name: &settings.name, applied_all, now }
 }

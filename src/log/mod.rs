@@ -1,0 +1,257 @@
+//! Floor L2: the truth of what happened: an append-only event log, its indexes and the evaluator's state, on redb.
+//!
+//! Invariant: what [`LogWrite::commit_durable`] returned from is on disk; per origin the log holds a gapless hash chain
+//! from event 1 to its head; an event is checked against its hash every time it is read, because storage engines return
+//! flipped bits silently. The file is made aside, synced and renamed, so it is whole or not there.
+//! Callers: node.
+//!
+//! One writer at a time ([`Log::write`] waits), any number of snapshots ([`Log::read`]). A write transaction keeps the
+//! evaluator's changes in memory and writes them in key order when it commits: redb takes ascending keys several times
+//! faster than random ones, and the evaluator reads its own writes without decoding them again.
+
+mod names;
+mod overlay;
+mod progress;
+mod read;
+mod record;
+mod row_record;
+mod state;
+mod store;
+mod stored;
+mod tables;
+mod verify;
+mod write;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redb::{Builder, Database, ReadableDatabase};
+
+use crate::model::OriginId;
+use names::Names;
+
+pub use read::{Arrival, LogRead};
+pub use redb::StorageBackend;
+pub use stored::StoredEvent;
+pub use verify::{VerifyReport, verify};
+pub use write::LogWrite;
+
+/// Memory for pages read and written. Small on purpose: an idle node stays small, and the system's page cache holds the
+/// file anyway.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// Why the log could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The store's own structure is broken. Nothing can be trusted; a retry does not help: move the file aside and take
+    /// the events from peers.
+    #[error("the event log is damaged: {0}")]
+    Corruption(String),
+    /// A stored event differs from what was stored (or is gone). Other events are not affected; a retry does not help,
+    /// the event must come from a peer.
+    #[error("event {seq} of origin {origin} is damaged in the log")]
+    CorruptEvent {
+        /// Its origin.
+        origin: OriginId,
+        /// Its sequence number.
+        seq: u64,
+    },
+    /// A record of this node's own differs from what was stored. A retry does not help; the evaluator's records can be
+    /// derived again from the events.
+    #[error("a record of table `{table}` is damaged in the log")]
+    CorruptRecord {
+        /// Name of the redb table.
+        table: &'static str,
+    },
+    /// Reading or writing the disk failed. Nothing of the transaction is stored; a retry helps once the cause (a full
+    /// disk) is gone, after an I/O error only with the log opened again.
+    #[error("the event log cannot be read or written: {0}")]
+    Storage(#[source] io::Error),
+    /// The event is not the next of its origin (or is stored already). Nothing was written, the transaction can go on;
+    /// retry when the events before it are there.
+    #[error("event {found} of origin {origin} cannot be appended: {expected} is next")]
+    OutOfOrder {
+        /// Its origin.
+        origin: OriginId,
+        /// The sequence number that comes next.
+        expected: u64,
+        /// The sequence number given.
+        found: u64,
+    },
+    /// Another event stands at this place of the chain, or the one before it is another one: its writer forked. Nothing
+    /// was written, the transaction can go on; a retry never helps.
+    #[error("origin {origin} has two different chains at event {seq}")]
+    Fork {
+        /// Its origin.
+        origin: OriginId,
+        /// Sequence number of the event that does not fit.
+        seq: u64,
+    },
+    /// A newer version of litemesh wrote this log. Nothing was touched; only a newer version can open it.
+    #[error("the event log has format {found}, this version knows {known}: use a newer litemesh")]
+    Newer {
+        /// Format of the file.
+        found: u32,
+        /// Newest format this version knows.
+        known: u32,
+    },
+    /// Another process has the log open. Nothing was touched; retry when it has stopped.
+    #[error("already running: another process has the event log open")]
+    Locked,
+}
+
+/// The log of one node.
+#[derive(Debug)]
+pub struct Log {
+    database: Database,
+    names: Mutex<Arc<Names>>,
+}
+
+impl Log {
+    /// Opens the log, or makes a new one. What an interrupted first start left is replaced.
+    pub fn open(path: &Path) -> Result<Log, LogError> {
+        let exists = match std::fs::metadata(path) {
+            Ok(metadata) => metadata.len() > 0,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(LogError::Storage(error)),
+        };
+        if !exists {
+            create_aside(path)?;
+        }
+        let database = builder().open(path)?;
+        Log::with_database(database)
+    }
+
+    /// A log on any storage, empty or holding a log: for simulated disks.
+    pub fn with_backend(backend: impl StorageBackend) -> Result<Log, LogError> {
+        Log::with_database(builder().create_with_backend(backend)?)
+    }
+
+    /// Starts the one write transaction, waiting for the one before it to end. Dropping it undoes it.
+    pub fn write(&self) -> Result<LogWrite<'_>, LogError> {
+        let transaction = self.database.begin_write()?;
+        LogWrite::new(self, transaction)
+    }
+
+    /// A snapshot: what was committed (durably or not) before now.
+    pub fn read(&self) -> Result<LogRead, LogError> {
+        let names = self.names();
+        let transaction = self.database.begin_read()?;
+        LogRead::new(&transaction, names.clone())
+    }
+
+    fn with_database(database: Database) -> Result<Log, LogError> {
+        if tables::version(&database)?.is_none() {
+            tables::create_all(&database)?;
+        }
+        match tables::version(&database)? {
+            Some(found) if found > tables::STORE_VERSION => {
+                return Err(LogError::Newer { found, known: tables::STORE_VERSION });
+            }
+            Some(_) => {}
+            None => return Err(LogError::Corruption("no format version".to_owned())),
+        }
+        let transaction = database.begin_read()?;
+        let names = Names::load(&transaction.open_table(tables::NAMES)?)?;
+        Ok(Log { database, names: Mutex::new(Arc::new(names)) })
+    }
+
+    /// The committed names. Whoever commits new ones holds this across the commit, so that a snapshot never shows a table
+    /// whose name is missing.
+    fn names(&self) -> MutexGuard<'_, Arc<Names>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// Makes a whole, empty log beside `path` and renames it there: a crash leaves no half log under the name.
+fn create_aside(path: &Path) -> Result<(), LogError> {
+    let mut aside: PathBuf = path.to_path_buf();
+    aside.as_mut_os_string().push(".new");
+    match std::fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(LogError::Storage(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(&aside).map_err(LogError::Storage)?;
+    let database = builder().create_file(file)?;
+    tables::create_all(&database)?;
+    drop(database);
+    File::open(&aside).and_then(|file| file.sync_all()).map_err(LogError::Storage)?;
+    std::fs::rename(&aside, path).map_err(LogError::Storage)?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(_) | None => Path::new("."),
+    };
+    // Not every system can sync a folder (Windows cannot open one): the rename itself is enough there.
+    if let Ok(folder) = File::open(folder) {
+        folder.sync_all().map_err(LogError::Storage)?;
+    }
+    Ok(())
+}
+
+impl From<redb::StorageError> for LogError {
+    fn from(error: redb::StorageError) -> LogError {
+        match error {
+            redb::StorageError::Corrupted(what) => LogError::Corruption(what),
+            redb::StorageError::Io(error) => LogError::Storage(error),
+            other => LogError::Storage(io::Error::other(other.to_string())),
+        }
+    }
+}
+
+impl From<redb::TableError> for LogError {
+    fn from(error: redb::TableError) -> LogError {
+        match error {
+            redb::TableError::Storage(error) => error.into(),
+            other => LogError::Corruption(other.to_string()),
+        }
+    }
+}
+
+impl From<redb::TransactionError> for LogError {
+    fn from(error: redb::TransactionError) -> LogError {
+        match error {
+            redb::TransactionError::Storage(error) => error.into(),
+            other => LogError::Storage(io::Error::other(other.to_string())),
+        }
+    }
+}
+
+impl From<redb::CommitError> for LogError {
+    fn from(error: redb::CommitError) -> LogError {
+        match error {
+            redb::CommitError::Storage(error) => error.into(),
+            other => LogError::Storage(io::Error::other(other.to_string())),
+        }
+    }
+}
+
+impl From<redb::SetDurabilityError> for LogError {
+    fn from(error: redb::SetDurabilityError) -> LogError {
+        LogError::Storage(io::Error::other(error.to_string()))
+    }
+}
+
+impl From<redb::DatabaseError> for LogError {
+    fn from(error: redb::DatabaseError) -> LogError {
+        match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => LogError::Locked,
+            redb::DatabaseError::Storage(error) => error.into(),
+            other => LogError::Corruption(other.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+//! A write transaction's changes to sets of keys, laid over the committed set.
+//!
+//! Invariant: reads see the changes made before them; nothing reaches redb before [`KeySet::flush`], and then in
+//! ascending order. Callers: [`super::write`], [`super::store`].
+
+use std::collections::BTreeMap;
+
+use redb::{ReadOnlyTable, Table};
+
+use super::LogError;
+
+/// A committed set of fixed-width keys.
+pub(super) type Keys<const N: usize> = ReadOnlyTable<&'static [u8; N], ()>;
+
+/// Keys added (`true`) and removed (`false`).
+#[derive(Debug, Default)]
+pub(super) struct KeySet<const N: usize> {
+    changes: BTreeMap<[u8; N], bool>,
+}
+
+impl<const N: usize> KeySet<N> {
+    pub(super) fn set(&mut self, key: [u8; N], present: bool) {
+        self.changes.insert(key, present);
+    }
+
+    /// At most `limit` keys of the range (both ends included), ascending, as they are after the changes.
+    pub(super) fn range(
+        &self,
+        base: &Keys<N>,
+        from: &[u8; N],
+        through: &[u8; N],
+        limit: usize,
+    ) -> Result<Vec<[u8; N]>, LogError> {
+        let mut changes = self.changes.range(*from..=*through).peekable();
+        let mut found = Vec::new();
+        for entry in base.range::<&[u8; N]>(from..=through)? {
+            let stored = *entry?.0.value();
+            while let Some((&key, &present)) = changes.next_if(|(key, _)| **key < stored) {
+                if present {
+                    found.push(key);
+                }
+            }
+            let changed = changes.next_if(|(key, _)| **key == stored);
+            if changed.is_none_or(|(_, &present)| present) {
+                found.push(stored);
+            }
+            if found.len() >= limit {
+                found.truncate(limit);
+                return Ok(found);
+            }
+        }
+        found.extend(changes.filter(|(_, present)| **present).map(|(key, _)| *key));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    pub(super) fn flush(self, table: &mut Table<'_, &'static [u8; N], ()>) -> Result<(), LogError> {
+        for (key, present) in self.changes {
+            if present {
+                table.insert(&key, ())?;
+            } else {
+                table.remove(&key)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,258 @@
+//! Snapshots of the log: events and the node's own records.
+//!
+//! Invariant: a snapshot never changes; every event it returns was checked against its hash, every record against its
+//! check. Callers: node; [`super::write`] reads what was committed before it through one.
+
+use std::sync::Arc;
+
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableHandle};
+use serde::{Deserialize, Serialize};
+
+use super::names::Names;
+use super::overlay::Keys;
+use super::stored::{self, StoredEvent};
+use super::tables::{self, join, prefix};
+use super::{LogError, record};
+use crate::model::{Cut, Head, Heads, NodeId, OriginId};
+
+/// A place in the order in which this node stored events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Arrival {
+    /// From 1, without gaps.
+    pub number: u64,
+    /// The event's origin.
+    pub origin: OriginId,
+    /// Its sequence number.
+    pub seq: u64,
+}
+
+/// What is kept of one database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DatabaseRecord {
+    /// Its number in keys.
+    pub(super) number: u32,
+    /// Its events in the log.
+    pub(super) events: u64,
+    /// Its audit records.
+    pub(super) audits: u64,
+}
+
+/// A snapshot. Holding one keeps the pages it shows: drop it soon.
+pub struct LogRead {
+    pub(super) meta: ReadOnlyTable<&'static str, &'static [u8]>,
+    pub(super) events: ReadOnlyTable<&'static [u8; 24], &'static [u8]>,
+    pub(super) heads: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
+    pub(super) arrivals: ReadOnlyTable<u64, &'static [u8; 24]>,
+    pub(super) databases: ReadOnlyTable<&'static str, &'static [u8]>,
+    pub(super) database_events: Keys<28>,
+    pub(super) cuts: ReadOnlyTable<&'static [u8; 28], &'static [u8]>,
+    pub(super) rids: ReadOnlyTable<&'static [u8; 12], &'static [u8]>,
+    pub(super) held: ReadOnlyTable<&'static [u8; 28], &'static str>,
+    pub(super) members: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
+    pub(super) addresses: ReadOnlyTable<(&'static str, &'static str), ()>,
+    pub(super) rows: ReadOnlyTable<&'static [u8; 29], &'static [u8]>,
+    pub(super) table_rows: Keys<33>,
+    pub(super) shown: ReadOnlyTable<&'static [u8], &'static [u8; 29]>,
+    pub(super) claims: Keys<45>,
+    pub(super) referrers: Keys<58>,
+    pub(super) unique: Keys<49>,
+    pub(super) fingerprints: ReadOnlyTable<u32, &'static [u8]>,
+    pub(super) audit: ReadOnlyTable<u64, &'static [u8]>,
+    pub(super) audit_rows: Keys<37>,
+    pub(super) shelf: Keys<29>,
+    pub(super) dirty: Keys<33>,
+    pub(super) names: Arc<Names>,
+}
+
+impl LogRead {
+    pub(super) fn new(transaction: &ReadTransaction, names: Arc<Names>) -> Result<LogRead, LogError> {
+        Ok(LogRead {
+            meta: transaction.open_table(tables::META)?,
+            events: transaction.open_table(tables::EVENTS)?,
+            heads: transaction.open_table(tables::HEADS)?,
+            arrivals: transaction.open_table(tables::ARRIVALS)?,
+            databases: transaction.open_table(tables::DATABASES)?,
+            database_events: transaction.open_table(tables::DATABASE_EVENTS)?,
+            cuts: transaction.open_table(tables::CUTS)?,
+            rids: transaction.open_table(tables::RIDS)?,
+            held: transaction.open_table(tables::HELD)?,
+            members: transaction.open_table(tables::MEMBERS)?,
+            addresses: transaction.open_table(tables::ADDRESSES)?,
+            rows: transaction.open_table(tables::ROWS)?,
+            table_rows: transaction.open_table(tables::TABLE_ROWS)?,
+            shown: transaction.open_table(tables::SHOWN)?,
+            claims: transaction.open_table(tables::CLAIMS)?,
+            referrers: transaction.open_table(tables::REFERRERS)?,
+            unique: transaction.open_table(tables::UNIQUE)?,
+            fingerprints: transaction.open_table(tables::FINGERPRINTS)?,
+            audit: transaction.open_table(tables::AUDIT)?,
+            audit_rows: transaction.open_table(tables::AUDIT_ROWS)?,
+            shelf: transaction.open_table(tables::SHELF)?,
+            dirty: transaction.open_table(tables::DIRTY)?,
+            names,
+        })
+    }
+
+    /// Per origin, the last event held.
+    pub fn heads(&self) -> Result<Heads, LogError> {
+        let mut heads = Heads::new();
+        for entry in self.heads.iter()? {
+            let (key, value) = entry?;
+            let head: Head = record::unseal(tables::HEADS.name(), key.value(), value.value())?;
+            heads.insert(OriginId(*key.value()), head);
+        }
+        Ok(heads)
+    }
+
+    /// The last event held of one origin.
+    pub fn head(&self, origin: OriginId) -> Result<Option<Head>, LogError> {
+        match self.heads.get(&origin.0)? {
+            Some(value) => record::unseal(tables::HEADS.name(), &origin.0, value.value()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// One event; `None` beyond the origin's head.
+    pub fn event(&self, origin: OriginId, seq: u64) -> Result<Option<StoredEvent>, LogError> {
+        let found = stored::find(&self.events, origin, seq)?;
+        if found.is_none() && seq > 0 && self.head(origin)?.is_some_and(|head| head.seq >= seq) {
+            return Err(LogError::CorruptEvent { origin, seq });
+        }
+        Ok(found)
+    }
+
+    /// The events of an origin from `from_seq` on, until their bytes exceed `bytes_max` (the first one in any case).
+    pub fn events_from(&self, origin: OriginId, from_seq: u64, bytes_max: usize) -> Result<Vec<StoredEvent>, LogError> {
+        stored::find_from(&self.events, origin, from_seq, bytes_max)
+    }
+
+    /// The first event of a database in an origin's chain, at or after `from_seq`.
+    pub fn next_of_database(
+        &self,
+        origin: OriginId,
+        from_seq: u64,
+        database: &str,
+    ) -> Result<Option<StoredEvent>, LogError> {
+        let Some(record) = self.database(database)? else { return Ok(None) };
+        match next_seq(&self.database_events, record.number, origin, from_seq)? {
+            Some(seq) => match stored::find(&self.events, origin, seq)? {
+                Some(event) => Ok(Some(event)),
+                None => Err(LogError::CorruptEvent { origin, seq }),
+            },
+            None => Ok(None),
+        }
+    }
+
+    /// At most `limit` events in the order in which this node stored them, behind the arrival number `after`.
+    pub fn arrivals(&self, after: u64, limit: usize) -> Result<Vec<Arrival>, LogError> {
+        let mut found = Vec::new();
+        for entry in self.arrivals.range(after.saturating_add(1)..)?.take(limit) {
+            let (number, key) = entry?;
+            let (origin, seq) = stored::split_key(key.value());
+            found.push(Arrival { number: number.value(), origin, seq });
+        }
+        Ok(found)
+    }
+
+    /// The number of the last arrival; 0 in an empty log.
+    pub fn last_arrival(&self) -> Result<u64, LogError> {
+        Ok(self.arrivals.last()?.map_or(0, |(number, _)| number.value()))
+    }
+
+    /// How many events of a database the log holds.
+    pub fn events_of_database(&self, database: &str) -> Result<u64, LogError> {
+        Ok(self.database(database)?.map_or(0, |record| record.events))
+    }
+
+    /// The full cut an event's author had applied, its own earlier events included.
+    pub fn cut_of(&self, database: &str, origin: OriginId, seq: u64) -> Result<Cut, LogError> {
+        let number = self.database(database)?.map(|record| record.number);
+        cut_at(&self.cuts, number, origin, seq)
+    }
+
+    /// Marks that own events hold and that the file of a database may still hold: (own seq, rids), ascending.
+    pub fn rids(&self, database: &str) -> Result<Vec<(u64, Vec<[u8; 16]>)>, LogError> {
+        let Some(record) = self.database(database)? else { return Ok(Vec::new()) };
+        let (from, through) = prefix::<12>(&record.number.to_be_bytes());
+        let mut found = Vec::new();
+        for entry in self.rids.range::<&[u8; 12]>(&from..=&through)? {
+            let (key, value) = entry?;
+            let seq = key.value().last_chunk::<8>().map_or(0, |seq| u64::from_be_bytes(*seq));
+            found.push((seq, record::unseal(tables::RIDS.name(), key.value(), value.value())?));
+        }
+        Ok(found)
+    }
+
+    /// A value the node keeps by name.
+    pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, LogError> {
+        Ok(self.meta.get(key)?.map(|value| value.value().to_vec()))
+    }
+
+    /// All member records, by node key.
+    pub fn members(&self) -> Result<Vec<(NodeId, Vec<u8>)>, LogError> {
+        let mut members = Vec::new();
+        for entry in self.members.iter()? {
+            let (key, value) = entry?;
+            members.push((NodeId(*key.value()), value.value().to_vec()));
+        }
+        Ok(members)
+    }
+
+    /// All remembered ways to reach peers: (peer's key in hex or empty, multiaddr).
+    pub fn addresses(&self) -> Result<Vec<(String, String)>, LogError> {
+        let mut addresses = Vec::new();
+        for entry in self.addresses.iter()? {
+            let key = entry?.0;
+            let (peer, address) = key.value();
+            addresses.push((peer.to_owned(), address.to_owned()));
+        }
+        Ok(addresses)
+    }
+
+    pub(super) fn database(&self, database: &str) -> Result<Option<DatabaseRecord>, LogError> {
+        match self.databases.get(database)? {
+            Some(value) => record::unseal(tables::DATABASES.name(), database.as_bytes(), value.value()).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+pub(super) fn database_key(number: u32, origin: OriginId, seq: u64) -> [u8; 28] {
+    join(&[&number.to_be_bytes(), &origin.0, &seq.to_be_bytes()])
+}
+
+/// The first event of a database in an origin's chain, at or after `from_seq`.
+pub(super) fn next_seq(
+    table: &impl ReadableTable<&'static [u8; 28], ()>,
+    database: u32,
+    origin: OriginId,
+    from_seq: u64,
+) -> Result<Option<u64>, LogError> {
+    let (from, through) = (database_key(database, origin, from_seq), database_key(database, origin, u64::MAX));
+    match table.range::<&[u8; 28]>(&from..=&through)?.next() {
+        Some(entry) => Ok(entry?.0.value().last_chunk::<8>().map(|seq| u64::from_be_bytes(*seq))),
+        None => Ok(None),
+    }
+}
+
+/// The full cut of an event: the last one stored at or before it, and the author's own events before this one.
+pub(super) fn cut_at(
+    cuts: &impl ReadableTable<&'static [u8; 28], &'static [u8]>,
+    database: Option<u32>,
+    origin: OriginId,
+    seq: u64,
+) -> Result<Cut, LogError> {
+    let mut cut = Cut::default();
+    if let Some(number) = database {
+        let (from, through) = (database_key(number, origin, 0), database_key(number, origin, seq));
+        if let Some(entry) = cuts.range::<&[u8; 28]>(&from..=&through)?.next_back() {
+            let (key, value) = entry?;
+            cut = record::unseal(tables::CUTS.name(), key.value(), value.value())?;
+        }
+    }
+    match seq.saturating_sub(1) {
+        0 => cut.dots.remove(&origin),
+        own => cut.dots.insert(origin, own),
+    };
+    Ok(cut)
+}

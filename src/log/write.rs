@@ -1,0 +1,308 @@
+//! The one write transaction: appends events, keeps the node's records, and carries the evaluator's changes.
+//!
+//! Invariant: an event is appended only behind the one it names as its predecessor, so a chain in the log never has a gap
+//! or a fork; nothing is visible or durable before a commit, and a dropped transaction leaves no trace.
+//! Callers: node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use redb::{Durability, ReadableDatabase, ReadableTable, WriteTransaction};
+
+use super::names::Names;
+use super::overlay::KeySet;
+use super::read::{DatabaseRecord, cut_at, database_key, next_seq};
+use super::stored::{self, StoredEvent, event_key};
+use super::tables;
+use super::{Log, LogError, LogRead, record, row_record};
+use crate::merge::store::{AuditRecord, Fingerprint, Row, TableId};
+use crate::model::{Event, Head, Heads, NodeId, OriginId, RowId};
+
+/// A write transaction. Dropping it undoes everything.
+pub struct LogWrite<'log> {
+    log: &'log Log,
+    pub(super) transaction: WriteTransaction,
+    /// What was committed before.
+    pub(super) base: LogRead,
+    /// The evaluator's changes, written at the commit.
+    pub(super) changed: Changed,
+    /// Tables and columns; a copy of the committed ones as soon as one is added.
+    pub(super) names: Arc<Names>,
+    pub(super) names_changed: BTreeSet<u32>,
+    heads: Heads,
+    heads_changed: BTreeSet<OriginId>,
+    databases: BTreeMap<String, DatabaseRecord>,
+    databases_changed: BTreeSet<String>,
+    arrival: u64,
+}
+
+/// The evaluator's changes.
+#[derive(Default)]
+pub(super) struct Changed {
+    pub(super) rows: BTreeMap<RowId, Row>,
+    pub(super) table_rows: KeySet<33>,
+    pub(super) shown: BTreeMap<Vec<u8>, Option<RowId>>,
+    pub(super) claims: KeySet<45>,
+    pub(super) referrers: KeySet<58>,
+    pub(super) unique: KeySet<49>,
+    pub(super) shelf: KeySet<29>,
+    pub(super) dirty: KeySet<33>,
+    pub(super) fingerprints: BTreeMap<TableId, Fingerprint>,
+    pub(super) audit: Vec<AuditRecord>,
+    /// The last audit number given, once one was.
+    pub(super) last_audit: Option<u64>,
+}
+
+impl<'log> LogWrite<'log> {
+    pub(super) fn new(log: &'log Log, transaction: WriteTransaction) -> Result<LogWrite<'log>, LogError> {
+        let base = LogRead::new(&log.database.begin_read()?, log.names().clone())?;
+        let mut databases = BTreeMap::new();
+        for entry in base.databases.iter()? {
+            let name = entry?.0.value().to_owned();
+            if let Some(record) = base.database(&name)? {
+                databases.insert(name, record);
+            }
+        }
+        Ok(LogWrite {
+            log,
+            transaction,
+            changed: Changed::default(),
+            names: base.names.clone(),
+            names_changed: BTreeSet::new(),
+            heads: base.heads()?,
+            heads_changed: BTreeSet::new(),
+            databases,
+            databases_changed: BTreeSet::new(),
+            arrival: base.last_arrival()?,
+            base,
+        })
+    }
+
+    /// Appends the next event of its origin; returns its arrival number. `bytes` are its canonical bytes and `hash` their
+    /// chain hash. The signature, if there is one, was verified by the caller.
+    pub fn append(
+        &mut self,
+        event: &Event,
+        bytes: &[u8],
+        hash: [u8; 32],
+        signature: Option<[u8; 64]>,
+    ) -> Result<u64, LogError> {
+        let header = &event.header;
+        let (origin, seq) = (header.origin.id(), header.seq);
+        self.check_next(event, origin, &hash)?;
+        let key = event_key(origin, seq);
+        let value = stored::pack(&key, bytes, &hash, signature.as_ref());
+        self.transaction.open_table(tables::EVENTS)?.insert(&key, value.as_slice())?;
+        self.arrival += 1;
+        self.transaction.open_table(tables::ARRIVALS)?.insert(self.arrival, &key)?;
+        let database = self.database_mut(&header.database);
+        database.events += 1;
+        let key = database_key(database.number, origin, seq);
+        let number = database.number;
+        self.transaction.open_table(tables::DATABASE_EVENTS)?.insert(&key, ())?;
+        if !header.applied.dots.is_empty() {
+            let mut cuts = self.transaction.open_table(tables::CUTS)?;
+            let mut cut = cut_at(&cuts, Some(number), origin, seq)?;
+            cut.dots.extend(header.applied.dots.iter().map(|(&other, &count)| (other, count)));
+            cuts.insert(&key, record::seal(&key, &cut).as_slice())?;
+        }
+        self.heads.insert(origin, Head { origin: header.origin, seq, hash });
+        self.heads_changed.insert(origin);
+        Ok(self.arrival)
+    }
+
+    /// Whether the event is the next of its chain.
+    fn check_next(&self, event: &Event, origin: OriginId, hash: &[u8; 32]) -> Result<(), LogError> {
+        let found = event.header.seq;
+        let (last, previous) = self.heads.get(&origin).map_or((0, [0; 32]), |head| (head.seq, head.hash));
+        let expected = last + 1;
+        if found == expected {
+            let fits = event.header.previous == previous;
+            return if fits { Ok(()) } else { Err(LogError::Fork { origin, seq: found }) };
+        }
+        if found <= last && found > 0 && self.event(origin, found)?.is_some_and(|stored| stored.hash != *hash) {
+            return Err(LogError::Fork { origin, seq: found });
+        }
+        Err(LogError::OutOfOrder { origin, expected, found })
+    }
+
+    /// Per origin, the last event held, those of this transaction included.
+    pub fn heads(&self) -> &Heads {
+        &self.heads
+    }
+
+    /// One event, of this transaction or before; `None` beyond the origin's head.
+    pub fn event(&self, origin: OriginId, seq: u64) -> Result<Option<StoredEvent>, LogError> {
+        let found = stored::find(&self.transaction.open_table(tables::EVENTS)?, origin, seq)?;
+        if found.is_none() && seq > 0 && self.heads.get(&origin).is_some_and(|head| head.seq >= seq) {
+            return Err(LogError::CorruptEvent { origin, seq });
+        }
+        Ok(found)
+    }
+
+    /// The first event of a database in an origin's chain, at or after `from_seq`.
+    pub fn next_of_database(
+        &self,
+        origin: OriginId,
+        from_seq: u64,
+        database: &str,
+    ) -> Result<Option<StoredEvent>, LogError> {
+        let Some(record) = self.databases.get(database) else { return Ok(None) };
+        let table = self.transaction.open_table(tables::DATABASE_EVENTS)?;
+        match next_seq(&table, record.number, origin, from_seq)? {
+            Some(seq) => self.event(origin, seq),
+            None => Ok(None),
+        }
+    }
+
+    /// The full cut an event's author had applied, its own earlier events included.
+    pub fn cut_of(&self, database: &str, origin: OriginId, seq: u64) -> Result<crate::model::Cut, LogError> {
+        let number = self.databases.get(database).map(|record| record.number);
+        cut_at(&self.transaction.open_table(tables::CUTS)?, number, origin, seq)
+    }
+
+    /// Keeps a value by name.
+    pub fn put_meta(&mut self, key: &str, value: &[u8]) -> Result<(), LogError> {
+        self.transaction.open_table(tables::META)?.insert(key, value)?;
+        Ok(())
+    }
+
+    /// A value kept by name.
+    pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, LogError> {
+        let table = self.transaction.open_table(tables::META)?;
+        let value = table.get(key)?;
+        Ok(value.map(|value| value.value().to_vec()))
+    }
+
+    /// Stores a member's record.
+    pub fn put_member(&mut self, node: NodeId, record: &[u8]) -> Result<(), LogError> {
+        self.transaction.open_table(tables::MEMBERS)?.insert(&node.0, record)?;
+        Ok(())
+    }
+
+    /// Remembers a way to reach a peer.
+    pub fn put_address(&mut self, peer: &str, address: &str) -> Result<(), LogError> {
+        self.transaction.open_table(tables::ADDRESSES)?.insert((peer, address), ())?;
+        Ok(())
+    }
+
+    /// Forgets a way to reach a peer.
+    pub fn drop_address(&mut self, peer: &str, address: &str) -> Result<(), LogError> {
+        self.transaction.open_table(tables::ADDRESSES)?.remove((peer, address))?;
+        Ok(())
+    }
+
+    /// Notes the marks that an own event holds, until the file has cleared them.
+    pub fn put_rids(&mut self, database: &str, seq: u64, rids: &[[u8; 16]]) -> Result<(), LogError> {
+        let number = self.database_mut(database).number;
+        let key: [u8; 12] = tables::join(&[&number.to_be_bytes(), &seq.to_be_bytes()]);
+        self.transaction.open_table(tables::RIDS)?.insert(&key, record::seal(&key, &rids).as_slice())?;
+        Ok(())
+    }
+
+    /// Forgets the marks of own events up to `seq`: the file has cleared them.
+    pub fn drop_rids_through(&mut self, database: &str, seq: u64) -> Result<(), LogError> {
+        let Some(record) = self.databases.get(database) else { return Ok(()) };
+        let from: [u8; 12] = tables::join(&[&record.number.to_be_bytes(), &[0; 8]]);
+        let through: [u8; 12] = tables::join(&[&record.number.to_be_bytes(), &seq.to_be_bytes()]);
+        let mut table = self.transaction.open_table(tables::RIDS)?;
+        table.retain_in::<&[u8; 12], _>(&from..=&through, |_, _| false)?;
+        Ok(())
+    }
+
+    /// Commits; when this returns, everything is on disk, and opening after a crash needs no repair.
+    pub fn commit_durable(self) -> Result<(), LogError> {
+        self.commit(Durability::Immediate)
+    }
+
+    /// Commits without waiting for the disk: a crash may lose it (never tear it) until the next durable commit. For
+    /// state that recovery can derive again.
+    pub fn commit_relaxed(self) -> Result<(), LogError> {
+        self.commit(Durability::None)
+    }
+
+    /// The record of a database, numbered at its first use.
+    pub(super) fn database_mut(&mut self, database: &str) -> &mut DatabaseRecord {
+        let next = self.databases.len() as u32;
+        self.databases_changed.insert(database.to_owned());
+        let fresh = DatabaseRecord { number: next, ..DatabaseRecord::default() };
+        self.databases.entry(database.to_owned()).or_insert(fresh)
+    }
+
+    fn commit(mut self, durability: Durability) -> Result<(), LogError> {
+        self.flush_log()?;
+        self.flush_state()?;
+        let LogWrite { log, mut transaction, base, names, names_changed, .. } = self;
+        drop(base);
+        transaction.set_durability(durability)?;
+        if matches!(durability, Durability::Immediate) {
+            transaction.set_two_phase_commit(true);
+            transaction.set_quick_repair(true);
+        }
+        if names_changed.is_empty() {
+            transaction.commit()?;
+        } else {
+            let mut committed = log.names();
+            transaction.commit()?;
+            *committed = names;
+        }
+        Ok(())
+    }
+
+    fn flush_log(&mut self) -> Result<(), LogError> {
+        let mut heads = self.transaction.open_table(tables::HEADS)?;
+        for origin in &self.heads_changed {
+            if let Some(head) = self.heads.get(origin) {
+                heads.insert(&origin.0, record::seal(&origin.0, head).as_slice())?;
+            }
+        }
+        let mut databases = self.transaction.open_table(tables::DATABASES)?;
+        for name in &self.databases_changed {
+            if let Some(database) = self.databases.get(name) {
+                databases.insert(name.as_str(), record::seal(name.as_bytes(), database).as_slice())?;
+            }
+        }
+        let mut names = self.transaction.open_table(tables::NAMES)?;
+        for number in &self.names_changed {
+            if let Some(entry) = self.names.tables.get(*number as usize) {
+                names.insert(number, record::seal(&number.to_be_bytes(), entry).as_slice())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush_state(&mut self) -> Result<(), LogError> {
+        let changed = std::mem::take(&mut self.changed);
+        let transaction = &self.transaction;
+        let mut rows = transaction.open_table(tables::ROWS)?;
+        for (id, row) in &changed.rows {
+            rows.insert(&id.to_bytes(), row_record::pack(id, row).as_slice())?;
+        }
+        let mut shown = transaction.open_table(tables::SHOWN)?;
+        for (key, row) in &changed.shown {
+            match row {
+                Some(row) => shown.insert(key.as_slice(), &row.to_bytes())?,
+                None => shown.remove(key.as_slice())?,
+            };
+        }
+        changed.table_rows.flush(&mut transaction.open_table(tables::TABLE_ROWS)?)?;
+        changed.claims.flush(&mut transaction.open_table(tables::CLAIMS)?)?;
+        changed.referrers.flush(&mut transaction.open_table(tables::REFERRERS)?)?;
+        changed.unique.flush(&mut transaction.open_table(tables::UNIQUE)?)?;
+        changed.shelf.flush(&mut transaction.open_table(tables::SHELF)?)?;
+        changed.dirty.flush(&mut transaction.open_table(tables::DIRTY)?)?;
+        let mut fingerprints = transaction.open_table(tables::FINGERPRINTS)?;
+        for (table, fingerprint) in &changed.fingerprints {
+            let value = record::seal(&table.0.to_be_bytes(), fingerprint);
+            fingerprints.insert(table.0, value.as_slice())?;
+        }
+        let mut audit = transaction.open_table(tables::AUDIT)?;
+        let mut audit_rows = transaction.open_table(tables::AUDIT_ROWS)?;
+        for entry in &changed.audit {
+            let value = record::seal(&entry.number.to_be_bytes(), entry);
+            audit.insert(entry.number, value.as_slice())?;
+            audit_rows.insert(&super::state::audit_row_key(&entry.row, entry.number), ())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,230 @@
+//! R5 and the bookkeeping of births, claims and deletes: what one event adds to what is known.
+//!
+//! Invariant: after [`Evaluator::integrate`] every index that [`super::settle`] needs names the rows to look at again;
+//! nothing the file shows has changed. Redelivered changes add nothing. Caller: node, one event after the other in causal
+//! order.
+
+use crdts::CmRDT;
+
+use super::Evaluator;
+use super::claims::remainder;
+use super::store::{AuditKind, AuditRecord, CellState, CellVersion, Claim, Row, Store, TableId};
+use crate::model::{Cell, Change, Cut, Dot, Event, OriginId, RowId, Stamp};
+
+/// The origin under which rows found at enrolment are born: every author knew it.
+pub const GENESIS_ORIGIN: OriginId = OriginId([0; 16]);
+
+/// The dot of the birth of every row found at enrolment.
+const GENESIS_DOT: Dot = Dot { origin: GENESIS_ORIGIN, seq: 1, index: 0 };
+
+/// An event's table, resolved to numbers.
+struct Resolved {
+    table: TableId,
+    columns: Vec<u16>,
+}
+
+/// Where a change stands: the event's cut, the change's own dot and the event's stamp.
+struct Position<'e> {
+    cut: &'e Cut,
+    dot: Dot,
+    stamp: Stamp,
+}
+
+impl<S: Store> Evaluator<'_, S> {
+    /// Adds an event to what is known. `event`'s causes must have been added before.
+    pub fn integrate(&mut self, event: &Event) -> Result<(), S::Error> {
+        let header = &event.header;
+        let cut = self.store.cut_of(&header.database, header.origin.id(), header.seq)?;
+        let mut tables = Vec::with_capacity(event.tables.len());
+        for entry in &event.tables {
+            let table = self.store.table_id(&header.database, &entry.table)?;
+            let mut columns = Vec::with_capacity(entry.columns.len());
+            for column in &entry.columns {
+                columns.push(self.column_number(table, column)?);
+            }
+            tables.push(Resolved { table, columns });
+        }
+        for (index, change) in event.changes.iter().enumerate() {
+            let at = Position { cut: &cut, dot: event.dot(index as u32), stamp: header.stamp };
+            self.integrate_change(change, &tables[change.table() as usize], &at)?;
+        }
+        Ok(())
+    }
+
+    fn integrate_change(&mut self, change: &Change, to: &Resolved, at: &Position<'_>) -> Result<(), S::Error> {
+        let id = change.row();
+        if self.row(&id)?.is_none() {
+            self.insert_row(id, Row::new(to.table));
+        }
+        self.touched.insert(id);
+        match change {
+            Change::Insert { claim, after, cells, .. } => {
+                let dot = if matches!(id, RowId::Genesis(_)) { GENESIS_DOT } else { at.dot };
+                if self.add_birth(&id, dot, at.stamp)? {
+                    self.touch(&id, dot, at)?;
+                }
+                if let Some(claimed) = *claim {
+                    self.consider_claim(&id, Claim { id: claimed, after: *after, depth: 0, dot })?;
+                }
+                for (column, cell) in cells {
+                    let column = to.columns[*column as usize];
+                    let state = CellState { column, cell: cell.clone(), stamp: at.stamp, dot, born: true };
+                    self.put_cell(&id, state, at.cut)?;
+                }
+            }
+            Change::Update { cells, .. } => {
+                self.touch(&id, at.dot, at)?;
+                for (column, cell, stamp) in cells {
+                    let column = to.columns[*column as usize];
+                    let state = CellState { column, cell: cell.clone(), stamp: *stamp, dot: at.dot, born: false };
+                    self.put_cell(&id, state, at.cut)?;
+                }
+            }
+            Change::Delete { .. } => self.cover(&id, at)?,
+            Change::Claim { id: claimed, after, depth, .. } => {
+                self.touch(&id, at.dot, at)?;
+                self.consider_claim(&id, Claim { id: *claimed, after: *after, depth: *depth, dot: at.dot })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a birth; false when it is known.
+    fn add_birth(&mut self, id: &RowId, dot: Dot, stamp: Stamp) -> Result<bool, S::Error> {
+        let Some(row) = self.row_mut(id)? else { return Ok(false) };
+        let new = row.births.iter().all(|(known, _)| *known != dot);
+        if new {
+            row.births.push((dot, stamp));
+            row.births.sort();
+        }
+        Ok(new)
+    }
+
+    /// Notes an insert or update. One that did not know the row's delete revives it, and the audit says so.
+    fn touch(&mut self, id: &RowId, dot: Dot, at: &Position<'_>) -> Result<(), S::Error> {
+        let Some(row) = self.row_mut(id)? else { return Ok(()) };
+        let was_dead = !row.uncovered();
+        row.touched.apply(crdts::Dot::new(dot.origin, dot.seq));
+        let revived = was_dead && row.uncovered();
+        let lost = row.deleted.filter(|(delete, _)| revived && !knows(at, delete));
+        if let Some((delete, stamp)) = lost {
+            let table = row.table;
+            self.audit(table, *id, AuditKind::DeleteLost { delete, stamp })?;
+        }
+        Ok(())
+    }
+
+    /// R7: a delete covers exactly the inserts and updates its author's file had applied.
+    fn cover(&mut self, id: &RowId, at: &Position<'_>) -> Result<(), S::Error> {
+        let Some(row) = self.row_mut(id)? else { return Ok(()) };
+        let touches: Vec<(OriginId, u64)> = row.touched.iter().map(|dot| (*dot.actor, dot.counter)).collect();
+        for (origin, seq) in touches {
+            let known = if origin == GENESIS_ORIGIN { 1 } else { at.cut.get(&origin) };
+            row.covered.apply(crdts::Dot::new(origin, seq.min(known)));
+        }
+        let outlived = row.uncovered();
+        let newer = row.deleted.is_none_or(|(delete, stamp)| (stamp, delete) < (at.stamp, at.dot));
+        if newer {
+            row.deleted = Some((at.dot, at.stamp));
+        }
+        let table = row.table;
+        if outlived {
+            self.audit(table, *id, AuditKind::DeleteLost { delete: at.dot, stamp: at.stamp })?;
+        }
+        Ok(())
+    }
+
+    /// Of a row's claims the one that knew most earlier ones counts; ties go to the most senior author.
+    fn consider_claim(&mut self, id: &RowId, claim: Claim) -> Result<(), S::Error> {
+        let Some(row) = self.row(id)? else { return Ok(()) };
+        let table = row.table;
+        let current = row.claim;
+        let wins = match current {
+            None => true,
+            Some(current) => {
+                let order = |claim: &Claim| (std::cmp::Reverse(claim.depth), self.ranks.place(&claim.dot), claim.dot);
+                order(&claim) < order(&current)
+            }
+        };
+        if !wins {
+            return Ok(());
+        }
+        if let Some(current) = current {
+            self.store.remove_claim(table, current.id, *id)?;
+            self.classes.insert((table, remainder(current.id)));
+        }
+        self.store.add_claim(table, claim.id, *id)?;
+        self.classes.insert((table, remainder(claim.id)));
+        if let Some(row) = self.row_mut(id)? {
+            row.claim = Some(claim);
+        }
+        Ok(())
+    }
+
+    /// R5: an update beats what a row was born with; else the greatest (stamp, event) wins.
+    fn put_cell(&mut self, id: &RowId, new: CellState, cut: &Cut) -> Result<(), S::Error> {
+        let Some(row) = self.row_mut(id)? else { return Ok(()) };
+        let table = row.table;
+        let position = row.cells.binary_search_by_key(&new.column, |state| state.column);
+        let Ok(position) = position else {
+            row.cells.insert(position.unwrap_or_else(|free| free), new.clone());
+            return self.refer(id, None, Some(&new.cell));
+        };
+        let old = row.cells[position].clone();
+        if old.dot == new.dot && old.stamp == new.stamp {
+            return Ok(());
+        }
+        let wins = strength(&new) > strength(&old);
+        if wins {
+            row.cells[position] = new.clone();
+            self.refer(id, Some(&old.cell), Some(&new.cell))?;
+        }
+        let concurrent = old.dot.origin != new.dot.origin && cut.get(&old.dot.origin) < old.dot.seq;
+        if concurrent && old.dot.origin != GENESIS_ORIGIN && old.cell != new.cell {
+            let column = self.info(table)?.columns[new.column as usize].clone();
+            let (winner, loser) = if wins { (version(new), version(old)) } else { (version(old), version(new)) };
+            self.audit(table, *id, AuditKind::Cell { column, winner, loser })?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the index of referrers when a cell's value changes.
+    fn refer(&mut self, id: &RowId, old: Option<&Cell>, new: Option<&Cell>) -> Result<(), S::Error> {
+        if let Some(Cell::Ref(reference)) = old {
+            let parent = reference.row;
+            let still = self.row(id)?.is_some_and(|row| row.parents().any(|(_, other)| other.row == parent));
+            if !still {
+                self.store.remove_referrer(parent, *id)?;
+            }
+            self.liveness.insert(parent);
+        }
+        if let Some(Cell::Ref(reference)) = new {
+            self.store.add_referrer(reference.row, *id)?;
+            self.liveness.insert(reference.row);
+        }
+        Ok(())
+    }
+
+    pub(super) fn audit(&mut self, table: TableId, row: RowId, kind: AuditKind) -> Result<(), S::Error> {
+        let seen_ms = self.seen_ms;
+        let info = self.info(table)?;
+        let (database, table) = (info.database.clone(), info.name.clone());
+        self.store.add_audit(AuditRecord { number: 0, database, table, row, kind, seen_ms })
+    }
+}
+
+/// Whether the change at this position knew another change.
+fn knows(at: &Position<'_>, other: &Dot) -> bool {
+    at.cut.get(&other.origin) >= other.seq || (other.origin == at.dot.origin && other.seq <= at.dot.seq)
+}
+
+/// The order in which cell values beat each other. Among values that rows were born with, one that says something beats
+/// NULL, so that a re-import erases nothing.
+fn strength(state: &CellState) -> (bool, bool, Stamp, Dot) {
+    let says_something = !matches!(state.cell, Cell::Plain(crate::model::Value::Null));
+    (!state.born, !state.born || says_something, state.stamp, state.dot)
+}
+
+fn version(state: CellState) -> CellVersion {
+    CellVersion { cell: state.cell, stamp: state.stamp, dot: state.dot }
+}

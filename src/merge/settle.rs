@@ -1,0 +1,228 @@
+//! R3, R7, R8: from what events added to what is shown: ids, liveness, the shelf.
+//!
+//! Order matters only for cost: ids depend on claims alone, liveness on cells and deletes, the shelf on both. Each step
+//! is computed from scratch for the rows concerned (no counters that could drift), so the result is F of the events.
+//! Invariant: afterwards every row whose file image may differ is noted as dirty in the store. Caller: node, after one or
+//! more [`Evaluator::integrate`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Evaluator;
+use super::claims::{Claimant, assign};
+use super::store::{AuditKind, Row, Shelved, Store, TableId};
+use crate::model::{Identity, RowId, TableSchema};
+
+impl<S: Store> Evaluator<'_, S> {
+    /// Settles all rows that the integrated events concern. Returns the rows that are dirty by it.
+    pub fn settle(&mut self) -> Result<BTreeSet<RowId>, S::Error> {
+        self.settle_ids()?;
+        self.settle_liveness()?;
+        self.settle_shelf()?;
+        let dirty = std::mem::take(&mut self.touched);
+        for id in &dirty {
+            let Some(row) = self.row(id)? else { continue };
+            let table = row.table;
+            let on_shelf = row.alive && row.shelved.is_some();
+            self.store.set_dirty(table, *id, true)?;
+            self.store.set_shelf(*id, on_shelf)?;
+        }
+        Ok(dirty)
+    }
+
+    /// Looks at rows again although no event concerns them: their table's schema changed, or SQLite refused them before.
+    pub fn touch_again(&mut self, rows: impl IntoIterator<Item = RowId>) -> Result<(), S::Error> {
+        for id in rows {
+            if self.row(&id)?.is_some() {
+                self.touched.insert(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a row on the shelf because SQLite refused it here. The rows that need it follow at the next settling.
+    pub fn refuse(&mut self, id: &RowId, message: &str) -> Result<(), S::Error> {
+        if let Some(row) = self.row_mut(id)? {
+            row.shelved = Some(Shelved::Refused { message: message.to_string() });
+            self.touched.insert(*id);
+            self.refused.insert(*id);
+        }
+        Ok(())
+    }
+
+    fn settle_ids(&mut self) -> Result<(), S::Error> {
+        for (table, remainder) in std::mem::take(&mut self.classes) {
+            let mut claimants = Vec::new();
+            for (id, row) in self.store.claims(table, remainder)? {
+                claimants.extend(self.claimant(id, &row)?);
+            }
+            self.give_ids(table, &claimants)?;
+        }
+        Ok(())
+    }
+
+    /// A claim with what decides about it.
+    pub fn claimant(&mut self, id: i64, row: &RowId) -> Result<Option<Claimant>, S::Error> {
+        let Some(record) = self.row(row)?.cloned() else { return Ok(None) };
+        let seniority = self.ranks.seniority(row, &record);
+        let after = record.claim.and_then(|claim| claim.after);
+        Ok(Some(Claimant { id, row: *row, seniority, after, slot: self.ranks.slot(row) }))
+    }
+
+    fn give_ids(&mut self, table: TableId, claimants: &[Claimant]) -> Result<(), S::Error> {
+        let ids = assign(claimants);
+        let holders: BTreeMap<i64, RowId> = ids.iter().map(|(row, id)| (*id, *row)).collect();
+        for claimant in claimants {
+            let new = ids[&claimant.row];
+            let old = self.row(&claimant.row)?.and_then(|row| row.id);
+            if old == Some(new) {
+                continue;
+            }
+            if let Some(row) = self.row_mut(&claimant.row)? {
+                row.id = Some(new);
+            }
+            self.touched.insert(claimant.row);
+            self.touch_referrers(claimant.row)?;
+            if new != claimant.id
+                && let Some(holder) = holders.get(&claimant.id)
+            {
+                let kind = AuditKind::IdMoved { from: claimant.id, to: new, holder: *holder };
+                self.audit(table, claimant.row, kind)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows that show a value of this row, and those that show a value of theirs where that is part of a key.
+    fn touch_referrers(&mut self, parent: RowId) -> Result<(), S::Error> {
+        let mut open = vec![parent];
+        let mut seen = BTreeSet::from([parent]);
+        while let Some(row) = open.pop() {
+            for child in self.store.referrers(&row)? {
+                self.touched.insert(child);
+                let Some(table) = self.row(&child)?.map(|child| child.table) else { continue };
+                let keyed = self.schema(table)?.is_some_and(|schema| matches!(schema.identity, Identity::Keyed(_)));
+                if keyed && seen.insert(child) {
+                    open.push(child);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn settle_liveness(&mut self) -> Result<(), S::Error> {
+        let mut open: BTreeSet<RowId> = std::mem::take(&mut self.liveness);
+        open.extend(self.touched.iter().copied());
+        while let Some(id) = open.pop_first() {
+            let Some(row) = self.row(&id)? else { continue };
+            let was = row.alive;
+            let alive = self.is_alive(&id)?;
+            if alive == was {
+                continue;
+            }
+            if let Some(row) = self.row_mut(&id)? {
+                row.alive = alive;
+            }
+            self.touched.insert(id);
+            open.extend(self.needed_parents(&id)?);
+            self.touch_referrers(id)?;
+        }
+        Ok(())
+    }
+
+    /// R7: alive is the least set that holds every row with an uncovered insert or update and, with a row, the parents it
+    /// needs. Searched upwards from the row, so rings that nothing holds up stay dead.
+    fn is_alive(&mut self, id: &RowId) -> Result<bool, S::Error> {
+        let mut open = vec![*id];
+        let mut seen = BTreeSet::from([*id]);
+        while let Some(row) = open.pop() {
+            if self.row(&row)?.is_some_and(Row::uncovered) {
+                return Ok(true);
+            }
+            for child in self.store.referrers(&row)? {
+                if !seen.contains(&child) && self.needed_parents(&child)?.contains(&row) {
+                    seen.insert(child);
+                    open.push(child);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The rows that a row keeps alive.
+    fn needed_parents(&mut self, id: &RowId) -> Result<BTreeSet<RowId>, S::Error> {
+        let Some(row) = self.row(id)?.cloned() else { return Ok(BTreeSet::new()) };
+        let Some(schema) = self.schema(row.table)? else { return Ok(BTreeSet::new()) };
+        let mut parents = BTreeSet::new();
+        for (column, reference) in row.parents() {
+            let name = self.info(row.table)?.columns[column as usize].clone();
+            if needs_parent(schema, &name) {
+                parents.insert(reference.row);
+            }
+        }
+        Ok(parents)
+    }
+
+    fn settle_shelf(&mut self) -> Result<(), S::Error> {
+        let mut affected = BTreeSet::new();
+        for id in self.touched.clone() {
+            self.index_unique(&id, &mut affected)?;
+        }
+        let mut open: BTreeSet<RowId> = self.decide_unique(affected)?.into_iter().collect();
+        self.touched.extend(open.iter().copied());
+        open.extend(self.touched.iter().copied());
+        while let Some(id) = open.pop_first() {
+            let Some(row) = self.row(&id)? else { continue };
+            let old = row.shelved.clone();
+            // What SQLite refused before is tried again whenever something about the row changes.
+            let refused = matches!(old, Some(Shelved::Refused { .. })) && self.refused.contains(&id);
+            let own = refused || matches!(old, Some(Shelved::Unique { .. }));
+            let new = if own { old.clone() } else { self.hidden_parent(&id)?.map(|parent| Shelved::Parent { parent }) };
+            if new != old
+                && let Some(row) = self.row_mut(&id)?
+            {
+                row.shelved = new;
+            }
+            // Children look again whenever this row's own place may have changed.
+            if self.touched.insert(id) || self.place_changed(&id)? {
+                for child in self.store.referrers(&id)? {
+                    if !self.touched.contains(&child) {
+                        open.insert(child);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what the file shows of a row differs from what it is: shown while hidden or the other way round.
+    fn place_changed(&mut self, id: &RowId) -> Result<bool, S::Error> {
+        Ok(self.row(id)?.is_some_and(|row| row.visible() != row.shown.is_some()))
+    }
+
+    /// The nearest row, following the parents a row needs, that is on the shelf by itself or unknown.
+    fn hidden_parent(&mut self, id: &RowId) -> Result<Option<RowId>, S::Error> {
+        if !self.row(id)?.is_some_and(|row| row.alive) {
+            return Ok(None);
+        }
+        let mut open: Vec<RowId> = self.needed_parents(id)?.into_iter().collect();
+        let mut seen: BTreeSet<RowId> = open.iter().copied().collect();
+        seen.insert(*id);
+        let mut hidden = None;
+        while let Some(parent) = open.pop() {
+            match self.row(&parent)? {
+                None => hidden = hidden.max(Some(parent)),
+                Some(row) if matches!(row.shelved, Some(Shelved::Unique { .. } | Shelved::Refused { .. })) => {
+                    hidden = hidden.max(Some(parent));
+                }
+                Some(_) => open.extend(self.needed_parents(&parent)?.into_iter().filter(|next| seen.insert(*next))),
+            }
+        }
+        Ok(hidden)
+    }
+}
+
+/// Whether a live row keeps the row alive that this column refers to.
+pub fn needs_parent(schema: &TableSchema, column: &str) -> bool {
+    let Some(position) = schema.column(column) else { return false };
+    schema.foreign_keys.iter().any(|key| key.keeps_parent && key.columns.contains(&position))
+}

@@ -1,0 +1,299 @@
+//! Apply: from events in the log to rows in one file, in one transaction.
+//!
+//! Steps, all under the file's write lock: nothing undrained may be left (local writes before remote ones); evaluate the
+//! events that are ready; write final images; read back (in `sqlite`); move the cursor; commit the file, then the log's
+//! state. The file is the truth about what it shows: its cursor is in the same transaction as its rows. Should the
+//! machine die between the two commits, [`super::recover`] evaluates the same events again, without writing.
+//! Invariants: an event (with those that continue it) is shown whole or not at all, except columns and tables this file
+//! does not have yet; ids that people see move only in a quiet moment (R12); a row that SQLite refuses goes to the shelf
+//! and holds up nothing. Caller: `node`.
+
+use std::collections::BTreeSet;
+
+use crdts::CmRDT;
+
+use super::database::Database;
+use super::{NodeError, Now};
+use crate::log::{Log, LogWrite};
+use crate::merge::Evaluator;
+use crate::merge::image::Presentation;
+use crate::merge::rank::Ranks;
+use crate::merge::store::Store;
+use crate::model::{Cut, DatabaseSchema, Event, OriginId, RowId};
+use crate::sqlite::{Apply, RowWrite, SqliteError};
+use crate::wire::event::decode_event;
+
+/// At most about this many changes in one write transaction, so that the app's writers get in between.
+const CHANGES_PER_APPLY: usize = 500;
+
+/// What an attempt came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Nothing is waiting.
+    Done,
+    /// Something was applied; there may be more.
+    Applied,
+    /// The app wrote meanwhile: drain first.
+    DrainFirst,
+    /// The file is locked by somebody else.
+    Busy,
+    /// Visible ids would move: not now.
+    NotQuiet,
+}
+
+/// What every step of an apply needs.
+pub(super) struct Context<'c> {
+    pub(super) log: &'c Log,
+    pub(super) ranks: &'c Ranks,
+    pub(super) schemas: &'c [DatabaseSchema],
+    pub(super) position: usize,
+    pub(super) now: Now,
+}
+
+/// Applies one batch.
+pub(super) fn apply(context: &Context<'_>, database: &mut Database) -> Result<Outcome, NodeError> {
+    let name = &context.schemas[context.position].database;
+    let mut limit = CHANGES_PER_APPLY;
+    loop {
+        let ready = ready_events(context.log, name, &database.cursor, limit)?;
+        let dirty = !context.log.read()?.dirty(name)?.is_empty();
+        if ready.is_empty() && !dirty {
+            database.caught_up();
+            return Ok(Outcome::Done);
+        }
+        let may_move = database.may_move_ids(context.now);
+        let cursor = database.cursor.clone();
+        let transaction = match database.file.begin_apply() {
+            Ok(transaction) => transaction,
+            Err(SqliteError::Busy) => return Ok(Outcome::Busy),
+            Err(error) => return Err(error.into()),
+        };
+        if transaction.has_marks()? {
+            return Ok(Outcome::DrainFirst);
+        }
+        match apply_in(context, transaction, &ready, cursor, may_move)? {
+            Attempt::Committed { cursor } => {
+                database.cursor = cursor;
+                database.was_free();
+                return Ok(Outcome::Applied);
+            }
+            // Everything before the event that moves ids can be shown now.
+            Attempt::Moves { before: 0 } => return Ok(Outcome::NotQuiet),
+            Attempt::Moves { before } => limit = ready[..before].iter().map(|event| event.changes.len()).sum(),
+        }
+    }
+}
+
+enum Attempt {
+    Committed {
+        cursor: Cut,
+    },
+    /// Ids would move; the events before this one move none.
+    Moves {
+        before: usize,
+    },
+}
+
+fn apply_in(
+    context: &Context<'_>,
+    mut transaction: Apply<'_>,
+    ready: &[Event],
+    mut cursor: Cut,
+    may_move: bool,
+) -> Result<Attempt, NodeError> {
+    let schema = &context.schemas[context.position];
+    let mut write = context.log.write()?;
+    let mut evaluator = Evaluator::new(&mut write, context.ranks, context.schemas, context.now.wall_ms);
+    if may_move {
+        for event in ready {
+            evaluator.integrate(event)?;
+        }
+        evaluator.settle()?;
+    } else {
+        // One capture at a time, to find the last one that moves no visible id.
+        let waiting: BTreeSet<RowId> = evaluator.store().dirty(&schema.database)?.into_iter().collect();
+        if moves_ids(&mut evaluator, schema, &waiting)? {
+            return Ok(Attempt::Moves { before: 0 });
+        }
+        let mut settled = 0;
+        for (position, event) in ready.iter().enumerate() {
+            evaluator.integrate(event)?;
+            if event.header.continues && position + 1 < ready.len() {
+                continue;
+            }
+            let dirtied = evaluator.settle()?;
+            if moves_ids(&mut evaluator, schema, &dirtied)? {
+                return Ok(Attempt::Moves { before: settled });
+            }
+            settled = position + 1;
+        }
+    }
+    write_rows(&mut evaluator, &mut transaction, &schema.database)?;
+    evaluator.finish()?;
+    for event in ready {
+        cursor.apply(crdts::Dot::new(event.header.origin.id(), event.header.seq));
+        note_held(&mut write, schema, event)?;
+    }
+    let epoch = transaction.commit(&cursor)?;
+    write.put_cursor(&schema.database, &cursor, epoch)?;
+    write.commit_relaxed()?;
+    Ok(Attempt::Committed { cursor })
+}
+
+/// Whether showing these rows would change an id that people see.
+fn moves_ids(
+    evaluator: &mut Evaluator<'_, LogWrite>,
+    schema: &DatabaseSchema,
+    rows: &BTreeSet<RowId>,
+) -> Result<bool, NodeError> {
+    for row in rows {
+        let presentation = evaluator.presentation(row)?;
+        let moves =
+            presentation.is_some_and(|change| schema.table(&change.table).is_some_and(|table| change.moves_id(table)));
+        if moves {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Writes all dirty rows of the database. Rows that SQLite refuses are shelved, and those that need them with them.
+fn write_rows(
+    evaluator: &mut Evaluator<'_, LogWrite>,
+    transaction: &mut Apply<'_>,
+    database: &str,
+) -> Result<(), NodeError> {
+    let mut refused: BTreeSet<RowId> = BTreeSet::new();
+    loop {
+        let mut changes: Vec<Presentation> = Vec::new();
+        for row in evaluator.store().dirty(database)? {
+            changes.extend(evaluator.presentation(&row)?);
+        }
+        // A row that was refused is already out of the file.
+        changes.retain(|change| !refused.contains(&change.row) || change.new.is_some());
+        let writes: Vec<RowWrite> = changes
+            .iter()
+            .map(|change| RowWrite {
+                table: change.table.clone(),
+                old_key: change.old_key.clone(),
+                new: change.new.clone(),
+            })
+            .collect();
+        let refusals = transaction.write(&writes)?;
+        let failed: BTreeSet<usize> = refusals.iter().map(|refusal| refusal.index).collect();
+        // First the rows that leave their keys, then those that take them over.
+        for change in changes.iter().filter(|change| change.old_key.is_some()) {
+            evaluator.mark_shown(&change.row, None)?;
+        }
+        for (index, change) in changes.iter().enumerate() {
+            let shown = change.new.as_ref().filter(|_| !failed.contains(&index));
+            evaluator.mark_shown(&change.row, shown)?;
+        }
+        for row in evaluator.store().dirty(database)? {
+            clean(evaluator, &row)?;
+        }
+        if refusals.is_empty() {
+            return Ok(());
+        }
+        for refusal in &refusals {
+            let row = changes[refusal.index].row;
+            refused.insert(row);
+            evaluator.refuse(&row, &refusal.message)?;
+        }
+        evaluator.settle()?;
+    }
+}
+
+/// Takes a row off the list of those whose image must be written.
+pub(super) fn clean<S: Store>(evaluator: &mut Evaluator<'_, S>, row: &RowId) -> Result<(), S::Error> {
+    let Some(table) = evaluator.row(row)?.map(|record| record.table) else { return Ok(()) };
+    evaluator.store_mut().set_dirty(table, *row, false)
+}
+
+/// Notes an event of which this file cannot show everything yet.
+pub(super) fn note_held(write: &mut LogWrite, schema: &DatabaseSchema, event: &Event) -> Result<(), NodeError> {
+    let mut missing = Vec::new();
+    for (position, entry) in event.tables.iter().enumerate() {
+        let Some(table) = schema.table(&entry.table) else {
+            if !schema.left_out.iter().any(|(name, _)| name.eq_ignore_ascii_case(&entry.table)) {
+                missing.push(entry.table.clone());
+            }
+            continue;
+        };
+        let unknown = |column: &u32| table.column(&entry.columns[*column as usize]).is_none();
+        for change in event.changes.iter().filter(|change| change.table() as usize == position) {
+            let columns: Vec<u32> = match change {
+                crate::model::Change::Insert { cells, .. } => cells.iter().map(|(column, _)| *column).collect(),
+                crate::model::Change::Update { cells, .. } => cells.iter().map(|(column, _, _)| *column).collect(),
+                crate::model::Change::Delete { .. } | crate::model::Change::Claim { .. } => Vec::new(),
+            };
+            if let Some(column) = columns.iter().find(|column| unknown(column)) {
+                missing.push(format!("{}.{}", entry.table, entry.columns[*column as usize]));
+                break;
+            }
+        }
+    }
+    if !missing.is_empty() {
+        write.put_held(&schema.database, event.header.origin.id(), event.header.seq, &missing.join(", "))?;
+    }
+    Ok(())
+}
+
+/// Events of a database that the file does not show yet and whose causes it shows, in causal order, about `limit` changes
+/// (at least one capture).
+pub(super) fn ready_events(log: &Log, database: &str, cursor: &Cut, limit: usize) -> Result<Vec<Event>, NodeError> {
+    let read = log.read()?;
+    let origins: Vec<OriginId> = read.heads()?.into_keys().collect();
+    let mut cut = cursor.clone();
+    let mut ready: Vec<Event> = Vec::new();
+    let mut changes = 0;
+    loop {
+        let before = ready.len();
+        for origin in &origins {
+            while changes < limit {
+                let group = next_capture(&read, database, origin, &cut)?;
+                let Some(group) = group else { break };
+                let size: usize = group.iter().map(|event| event.changes.len()).sum();
+                if changes > 0 && changes + size > limit {
+                    return Ok(ready);
+                }
+                changes += size;
+                if let Some(last) = group.last() {
+                    cut.apply(crdts::Dot::new(*origin, last.header.seq));
+                }
+                ready.extend(group);
+            }
+        }
+        if ready.len() == before || changes >= limit {
+            return Ok(ready);
+        }
+    }
+}
+
+/// The next whole capture of an origin behind a cut, if its causes are in the cut.
+fn next_capture(
+    read: &crate::log::LogRead,
+    database: &str,
+    origin: &OriginId,
+    cut: &Cut,
+) -> Result<Option<Vec<Event>>, NodeError> {
+    let mut group: Vec<Event> = Vec::new();
+    let mut from = cut.get(origin) + 1;
+    loop {
+        let Some(stored) = read.next_of_database(*origin, from, database)? else { return Ok(None) };
+        let seq = stored.seq;
+        if group.is_empty() {
+            let causes = read.cut_of(database, *origin, seq)?;
+            if causes.iter().any(|dot| dot.actor != origin && dot.counter > cut.get(dot.actor)) {
+                return Ok(None);
+            }
+        }
+        let event = decode_event(&stored.bytes)?;
+        from = seq + 1;
+        let last = !event.header.continues;
+        group.push(event);
+        if last {
+            return Ok(Some(group));
+        }
+    }
+}

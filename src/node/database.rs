@@ -1,0 +1,149 @@
+//! One replicated database as the node sees it between two steps.
+//!
+//! Invariant: `cursor` is what the file shows (and the log's state has evaluated); it changes only together with the file.
+//! Caller: the other files of `node`.
+
+use std::collections::BTreeSet;
+
+use super::{DatabaseSettings, Now};
+use crate::model::Cut;
+use crate::sqlite::AppFile;
+
+/// Look at the file at least this often, ms: file notifications can be lost.
+const SAFETY_POLL_MS: u64 = 250;
+
+/// After a notification look again every millisecond for this long: it comes before the commit is visible.
+const BURST_MS: u64 = 15;
+
+/// Ids that people can see move only after this long without writers, ms (R12).
+const QUIET_MS: u64 = 2_000;
+
+/// … but waiting for a quiet moment ends after this long, ms.
+const QUIET_WAIT_MS_MAX: u64 = 30_000;
+
+/// Waits after a busy file: from, to, ms.
+const BUSY_WAIT_MS: (u64, u64) = (2, 500);
+
+/// A database and what the node remembers of it in memory.
+pub(super) struct Database {
+    pub(super) settings: DatabaseSettings,
+    pub(super) file: AppFile,
+    /// What the file shows.
+    pub(super) cursor: Cut,
+    /// The cut that this origin's last event of this database said, its own entry left out.
+    pub(super) said: Cut,
+    /// Marks that are in the log and perhaps still in the outbox, by the random id of each.
+    pub(super) uncleared: BTreeSet<[u8; 16]>,
+    /// `PRAGMA data_version` when the file was last drained.
+    pub(super) data_version: Option<i64>,
+    /// Events may be waiting in the log.
+    pub(super) behind: bool,
+    /// Why the database needs a person, in words; empty when all is well.
+    pub(super) trouble: String,
+    /// When the last write of the app was captured, monotonic ms.
+    last_write_ms: Option<u64>,
+    next_poll_ms: u64,
+    burst_until_ms: u64,
+    /// Since when an apply waits for a quiet moment, and (once the wait is over) what may be applied without one.
+    waiting_since_ms: Option<u64>,
+    busy_until_ms: u64,
+    busy_wait_ms: u64,
+}
+
+impl Database {
+    pub(super) fn new(settings: DatabaseSettings, file: AppFile) -> Database {
+        Database {
+            settings,
+            file,
+            cursor: Cut::default(),
+            said: Cut::default(),
+            uncleared: BTreeSet::new(),
+            data_version: None,
+            behind: true,
+            trouble: String::new(),
+            last_write_ms: None,
+            next_poll_ms: 0,
+            burst_until_ms: 0,
+            waiting_since_ms: None,
+            busy_until_ms: 0,
+            busy_wait_ms: BUSY_WAIT_MS.0,
+        }
+    }
+
+    /// Starts a burst of looks at the file.
+    pub(super) fn touch(&mut self, now: Now) {
+        self.burst_until_ms = now.mono_ms + BURST_MS;
+        self.next_poll_ms = now.mono_ms;
+    }
+
+    /// Whether it is time to look at the file; plans the next look.
+    pub(super) fn poll_due(&mut self, now: Now) -> bool {
+        if now.mono_ms < self.next_poll_ms {
+            return false;
+        }
+        let in_burst = now.mono_ms < self.burst_until_ms;
+        self.next_poll_ms = now.mono_ms + if in_burst { 1 } else { SAFETY_POLL_MS };
+        true
+    }
+
+    /// Notes that the app wrote.
+    pub(super) fn app_wrote(&mut self, now: Now) {
+        self.last_write_ms = Some(now.mono_ms);
+    }
+
+    /// Whether visible ids may move now: no writer for a while, or waited long enough. Else the wait begins or goes on.
+    pub(super) fn may_move_ids(&mut self, now: Now) -> bool {
+        let quiet = self.last_write_ms.is_none_or(|last| now.mono_ms >= last + QUIET_MS);
+        let waited = self.waiting_since_ms.is_some_and(|since| now.mono_ms >= since + QUIET_WAIT_MS_MAX);
+        if !quiet && !waited {
+            self.waiting_since_ms.get_or_insert(now.mono_ms);
+        }
+        quiet || waited
+    }
+
+    /// Ends the wait for a quiet moment: everything that waited is applied.
+    pub(super) fn caught_up(&mut self) {
+        self.waiting_since_ms = None;
+    }
+
+    /// Whether an apply waits for a quiet moment.
+    pub(super) fn waits_for_quiet(&self) -> bool {
+        self.waiting_since_ms.is_some()
+    }
+
+    /// When a waiting apply shall be tried again, monotonic ms.
+    pub(super) fn quiet_deadline_ms(&self) -> Option<u64> {
+        let since = self.waiting_since_ms?;
+        let quiet = self.last_write_ms.map_or(since, |last| last + QUIET_MS);
+        Some(quiet.min(since + QUIET_WAIT_MS_MAX))
+    }
+
+    /// The file was busy: wait, twice as long each time.
+    pub(super) fn was_busy(&mut self, now: Now) {
+        // Spread by the file's position in time, not by dice: retries of two files rarely coincide.
+        let jitter = self.settings.name.bytes().map(u64::from).sum::<u64>() % (self.busy_wait_ms / 2 + 1);
+        self.busy_until_ms = now.mono_ms + self.busy_wait_ms + jitter;
+        self.busy_wait_ms = (self.busy_wait_ms * 2).min(BUSY_WAIT_MS.1);
+    }
+
+    /// The file could be written.
+    pub(super) fn was_free(&mut self) {
+        self.busy_wait_ms = BUSY_WAIT_MS.0;
+    }
+
+    /// Whether writing must still wait.
+    pub(super) fn is_busy(&self, now: Now) -> bool {
+        now.mono_ms < self.busy_until_ms
+    }
+
+    /// When the next step is due, monotonic ms.
+    pub(super) fn deadline_ms(&self, now_ms: u64) -> u64 {
+        let mut deadline = self.next_poll_ms;
+        if self.busy_until_ms > now_ms {
+            deadline = deadline.min(self.busy_until_ms);
+        } else if self.behind {
+            deadline = deadline.min(self.quiet_deadline_ms().unwrap_or(now_ms));
+        }
+        deadline
+    }
+}

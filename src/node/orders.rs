@@ -1,0 +1,164 @@
+//! What people order: invites, addresses; and what the cluster tells of its members.
+//!
+//! Invariant: durable when the method returns. Callers: http, net, cli (through the node's port).
+
+use super::invite::{Invites, JoinRequest, Refusal, redeem};
+use super::membership::Membership;
+use super::view::KnownAddress;
+use super::{Effect, Node, NodeError, Now};
+use crate::log::{Log, LogWrite};
+use crate::merge::rank::Ranks;
+use crate::model::{Heads, MemberRecord, NodeId};
+use crate::wire::invite::InviteCode;
+use crate::wire::member::{decode_member, encode_member};
+
+/// Under this name the log keeps the list of invites.
+const INVITES_KEY: &str = "invites";
+
+impl Node {
+    /// The members of the cluster.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Makes a join code from 16 random bytes: who brings it back in time becomes a member. `addresses`: where this node
+    /// can be reached.
+    pub fn invite(
+        &mut self,
+        secret: [u8; 16],
+        addresses: Vec<String>,
+        lifetime_ms: u64,
+        now: Now,
+    ) -> Result<InviteCode, NodeError> {
+        let key_seed = self.settings.key_seed;
+        let mut invites = self.invites.clone();
+        let code = invites
+            .create(&key_seed, &self.membership, secret, addresses, (now.wall_ms, lifetime_ms))
+            .map_err(|error| NodeError::Invalid(error.to_string()))?;
+        self.store_invites(invites)?;
+        Ok(code)
+    }
+
+    /// Redeems an invite: all member records, the founder's first, the joiner's among them. The secret is burnt, durably,
+    /// before this returns.
+    pub fn redeem(&mut self, request: &JoinRequest, now: Now) -> Result<Vec<MemberRecord>, Refusal> {
+        let mut invites = self.invites.clone();
+        let result = redeem(&mut invites, &self.membership, &self.settings.key_seed, request, now.wall_ms);
+        self.store_invites(invites).map_err(|_| Refusal::Busy)?;
+        self.learn_members(vec![result?]).map_err(|_| Refusal::Busy)?;
+        Ok(self.membership.records().into_iter().cloned().collect())
+    }
+
+    fn store_invites(&mut self, invites: Invites) -> Result<(), NodeError> {
+        if invites != self.invites {
+            let mut write = self.log.write()?;
+            write.put_meta(INVITES_KEY, &invites.to_bytes())?;
+            write.commit_durable()?;
+            self.invites = invites;
+        }
+        Ok(())
+    }
+
+    /// Takes over member records that fit the cluster; others are dropped.
+    pub(super) fn learn_members(&mut self, records: Vec<MemberRecord>) -> Result<(), NodeError> {
+        let mut membership = self.membership.clone();
+        let mut grew = false;
+        for record in records {
+            match membership.add(record) {
+                Ok(new) => grew |= new,
+                Err(error) => tracing::warn!(%error, "a member record was dropped"),
+            }
+        }
+        if grew {
+            let mut write = self.log.write()?;
+            store_members(&mut write, &membership)?;
+            write.commit_durable()?;
+            self.membership = membership;
+            self.rank_origins();
+            self.effects.push_back(Effect::MembersChanged);
+        }
+        Ok(())
+    }
+
+    /// Gives every origin of the log its node's rank and slot.
+    pub(super) fn rank_origins(&mut self) {
+        self.ranks = ranks(&self.heads, &self.membership);
+        let own = self.chain.origin();
+        if let Some(member) = self.membership.member(&own.node) {
+            self.ranks.set(own.id(), member.rank, member.slot);
+        }
+    }
+
+    /// Remembers a way to reach a peer, across restarts.
+    pub fn add_address(&mut self, address: KnownAddress) -> Result<(), NodeError> {
+        if self.known_addresses()?.contains(&address) {
+            return Ok(());
+        }
+        let mut write = self.log.write()?;
+        write.put_address(&address.peer, &address.address)?;
+        write.commit_durable()?;
+        Ok(())
+    }
+
+    /// Ways to reach peers, as remembered.
+    pub fn known_addresses(&self) -> Result<Vec<KnownAddress>, NodeError> {
+        let known = self.log.read()?.addresses()?;
+        Ok(known.into_iter().map(|(peer, address)| KnownAddress { peer, address }).collect())
+    }
+
+    /// Whether this node and each of `peers` (empty: every connected one) hold the same events and show them all. False
+    /// while a named peer is away.
+    pub fn in_sync(&self, peers: &[NodeId]) -> bool {
+        let all: Vec<NodeId> =
+            self.exchange.peers.iter().filter(|(_, peer)| peer.connected).map(|(id, _)| *id).collect();
+        let asked = if peers.is_empty() { all.as_slice() } else { peers };
+        let same = |id: &NodeId| {
+            self.exchange
+                .peers
+                .get(id)
+                .is_some_and(|peer| peer.connected && peer.heard && peer.applied_all && peer.heads == self.heads)
+        };
+        self.applied_all() && asked.iter().all(same)
+    }
+}
+
+/// Rank and slot of every origin in a log.
+pub(super) fn ranks(heads: &Heads, membership: &Membership) -> Ranks {
+    let mut ranks = Ranks::default();
+    for (id, head) in heads {
+        if let Some(member) = membership.member(&head.origin.node) {
+            ranks.set(*id, member.rank, member.slot);
+        }
+    }
+    ranks
+}
+
+/// Writes all member records.
+pub(super) fn store_members(write: &mut LogWrite, membership: &Membership) -> Result<(), NodeError> {
+    for record in membership.records() {
+        write.put_member(record.member.node, &encode_member(record))?;
+    }
+    Ok(())
+}
+
+/// The membership a log holds; `None` when the data directory belongs to no cluster yet.
+pub(super) fn load_membership(log: &Log) -> Result<Option<Membership>, NodeError> {
+    let mut records = Vec::new();
+    for (_, bytes) in log.read()?.members()? {
+        records.push(decode_member(&bytes)?);
+    }
+    let Some(founder) = records.iter().position(|record| record.cluster == [0; 32]) else { return Ok(None) };
+    let mut membership = Membership::new(records.swap_remove(founder))?;
+    for record in records {
+        membership.add(record)?;
+    }
+    Ok(Some(membership))
+}
+
+/// The invites a log holds.
+pub(super) fn load_invites(log: &Log) -> Result<Invites, NodeError> {
+    Ok(match log.read()?.meta(INVITES_KEY)? {
+        Some(bytes) => Invites::from_bytes(&bytes)?,
+        None => Invites::default(),
+    })
+}

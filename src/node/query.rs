@@ -1,0 +1,455 @@
+//! Getters about the whole node: status, events, audit, shelf, the log's integrity.
+//!
+//! Invariant: nothing here changes anything; times are RFC 3339 in UTC. Callers: http, cli, daemon.
+
+use super::view::{
+    AuthoredView, ChangeView, ClusterView, ConflictView, DatabaseView, EventFilter, EventPage, EventView, LogReport,
+    NodeView, OnlyHere, PeerView, ShelfView, Status,
+};
+use super::{Node, NodeError, Now};
+use crate::log::{LogRead, verify};
+use crate::merge::image::digest;
+use crate::merge::store::{AuditKind, AuditRecord, CellVersion, Shelved};
+use crate::model::{Cell, Change, Event, NodeId, OriginId, RowId, Stamp};
+use crate::node::genesis::GENESIS_INCARNATION;
+use crate::wire::decode_event;
+
+/// Events listed when nobody says how many.
+const EVENTS_DEFAULT: usize = 100;
+
+/// Events looked at behind one listing, at most.
+const EVENTS_SCANNED_MAX: usize = 200_000;
+
+impl Node {
+    /// What `status` shows.
+    pub fn status(&self, now: Now) -> Result<Status, NodeError> {
+        let read = self.log.read()?;
+        let own = self.membership.member(&self.id());
+        let node = NodeView {
+            id: self.id().to_string(),
+            name: self.settings.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            uptime_s: now.mono_ms.saturating_sub(self.started.mono_ms) / 1000,
+            origin_rank: own.map_or(0, |member| member.rank),
+            slot: own.map_or(0, |member| member.slot),
+        };
+        let cluster = ClusterView {
+            id: data_encoding::HEXLOWER.encode(&self.membership.cluster().0),
+            name: self.membership.cluster_name().to_string(),
+            members: self.membership.len() as u32,
+        };
+        let mut databases = Vec::new();
+        for position in 0..self.databases.len() {
+            databases.push(self.database_view(&read, position)?);
+        }
+        let others: Vec<NodeId> =
+            self.membership.members().iter().map(|member| member.node).filter(|node| *node != self.id()).collect();
+        let mut peers = Vec::new();
+        for peer in others {
+            peers.push(self.peer_view(&peer)?);
+        }
+        Ok(Status { node, cluster, databases, peers, only_here: self.only_here(&read)?, alerts: self.alerts.clone() })
+    }
+
+    fn database_view(&self, read: &LogRead, position: usize) -> Result<DatabaseView, NodeError> {
+        let database = &self.databases[position];
+        let schema = &self.schemas[position];
+        let name = database.settings.name.clone();
+        let mut tables = Vec::with_capacity(schema.tables.len());
+        for table in &schema.tables {
+            let fingerprint = match read.find_table(&name, &table.name) {
+                Some(id) => read.fingerprint(id)?,
+                None => Default::default(),
+            };
+            tables.push((table.name.as_str(), fingerprint));
+        }
+        tables.sort_by(|a, b| a.0.cmp(b.0));
+        let shelved = self.shelved_rows(read)?.into_iter().filter(|(_, owner, _)| *owner == name).count() as u64;
+        let state = if !database.trouble.is_empty() {
+            database.trouble.clone()
+        } else if database.waits_for_quiet() {
+            "ok: waits for a quiet moment to move ids".to_string()
+        } else if database.behind {
+            "ok: catching up".to_string()
+        } else {
+            "ok".to_string()
+        };
+        Ok(DatabaseView {
+            path: database.settings.path.display().to_string(),
+            tables: schema.tables.len() as u32,
+            rows: tables.iter().map(|(_, fingerprint)| fingerprint.rows).sum(),
+            outbox: database.file.outbox_len().unwrap_or_default(),
+            events: read.events_of_database(&name)?,
+            digest: data_encoding::HEXLOWER.encode(&digest(tables.into_iter())),
+            conflicts: read.audit_count(&name)?,
+            shelved,
+            held_events: read.held_count(&name)? + self.pending(read, position)?,
+            state,
+            name,
+        })
+    }
+
+    /// Events of a database in the log that its file does not show yet.
+    fn pending(&self, read: &LogRead, position: usize) -> Result<u64, NodeError> {
+        let database = &self.databases[position];
+        if !database.behind {
+            return Ok(0);
+        }
+        let mut pending = 0;
+        for origin in self.heads.keys() {
+            let mut from = database.cursor.get(origin) + 1;
+            while let Some(stored) = read.next_of_database(*origin, from, &database.settings.name)? {
+                pending += 1;
+                from = stored.seq + 1;
+                if pending >= 10_000 {
+                    return Ok(pending);
+                }
+            }
+        }
+        Ok(pending)
+    }
+
+    fn peer_view(&self, id: &NodeId) -> Result<PeerView, NodeError> {
+        let peer = self.exchange.peers.get(id).cloned().unwrap_or_default();
+        let mut addresses: Vec<String> = self
+            .known_addresses()?
+            .into_iter()
+            .filter(|known| known.peer == id.to_string())
+            .map(|known| known.address)
+            .collect();
+        if !peer.address.is_empty() && !addresses.contains(&peer.address) {
+            addresses.push(peer.address.clone());
+        }
+        let behind = peer
+            .heads
+            .iter()
+            .map(|(origin, head)| head.seq.saturating_sub(self.heads.get(origin).map_or(0, |mine| mine.seq)));
+        let ahead = self
+            .heads
+            .iter()
+            .map(|(origin, head)| head.seq.saturating_sub(peer.heads.get(origin).map_or(0, |theirs| theirs.seq)));
+        // One number for now: reachable or not. Success rates come with run tracking.
+        let score = if peer.connected { 1.0 } else { 0.5 };
+        Ok(PeerView {
+            id: id.to_string(),
+            name: self.membership.member(id).map(|member| member.name.clone()).unwrap_or_default(),
+            state: if peer.connected { "connected" } else { "away" }.to_string(),
+            addresses,
+            last_seen: if peer.last_seen_ms == 0 { String::new() } else { rfc3339(peer.last_seen_ms) },
+            behind: behind.sum(),
+            ahead: ahead.sum(),
+            rtt_ms: peer.round_trip_micros.map(|micros| micros as f64 / 1000.0),
+            clock_skew_ms: peer.skew_ms,
+            score,
+            band: if peer.connected { "excellent" } else { "fair" }.to_string(),
+        })
+    }
+
+    /// What no other member is known to hold.
+    fn only_here(&self, read: &LogRead) -> Result<OnlyHere, NodeError> {
+        let mut only = OnlyHere::default();
+        for (origin, head) in &self.heads {
+            let known =
+                self.exchange.peers.values().filter_map(|peer| peer.heads.get(origin)).map(|head| head.seq).max();
+            let from = known.unwrap_or(0) + 1;
+            for seq in from..=head.seq {
+                only.events += 1;
+                // Counting rows reads events: enough to say "many".
+                if only.events <= 1_000
+                    && let Some(stored) = read.event(*origin, seq)?
+                {
+                    only.rows += decode_event(&stored.bytes)?.changes.len() as u64;
+                }
+            }
+        }
+        Ok(only)
+    }
+
+    /// A page of the event log.
+    pub fn events(&self, filter: &EventFilter) -> Result<EventPage, NodeError> {
+        let read = self.log.read()?;
+        let limit = if filter.limit == 0 { EVENTS_DEFAULT } else { filter.limit };
+        let mut found = Vec::new();
+        let mut last_arrival = read.last_arrival()?;
+        if let Some(after) = filter.after_arrival {
+            for arrival in read.arrivals(after, EVENTS_SCANNED_MAX)? {
+                last_arrival = arrival.number;
+                found.extend(self.listed(&read, arrival.origin, arrival.seq, filter)?);
+                if found.len() >= limit {
+                    break;
+                }
+            }
+            return Ok(EventPage { events: found, last_arrival });
+        }
+        let mut before = last_arrival;
+        let mut scanned = 0;
+        while before > 0 && found.len() < limit && scanned < EVENTS_SCANNED_MAX {
+            let from = before.saturating_sub(256);
+            let page = read.arrivals(from, (before - from) as usize)?;
+            for arrival in page.iter().rev() {
+                scanned += 1;
+                if found.len() < limit {
+                    found.extend(self.listed(&read, arrival.origin, arrival.seq, filter)?);
+                }
+            }
+            before = from;
+        }
+        found.reverse();
+        Ok(EventPage { events: found, last_arrival })
+    }
+
+    fn listed(
+        &self,
+        read: &LogRead,
+        origin: OriginId,
+        seq: u64,
+        filter: &EventFilter,
+    ) -> Result<Option<EventView>, NodeError> {
+        let Some(stored) = read.event(origin, seq)? else { return Ok(None) };
+        let event = decode_event(&stored.bytes)?;
+        let header = &event.header;
+        let node = self.author(&header.origin.id());
+        let stamp = header.stamp.wall_ms();
+        let fits = filter.database.as_ref().is_none_or(|name| *name == header.database)
+            && filter.table.as_ref().is_none_or(|name| event.tables.iter().any(|entry| entry.table == *name))
+            && filter.origin.as_ref().is_none_or(|name| origin.to_string().starts_with(name.as_str()) || node == *name)
+            && filter.since_ms.is_none_or(|since| stamp >= since)
+            && filter.until_ms.is_none_or(|until| stamp < until);
+        if !fits {
+            return Ok(None);
+        }
+        let mut changes = Vec::new();
+        for change in &event.changes {
+            changes.push(self.change_view(read, &event, change)?);
+        }
+        Ok(Some(EventView {
+            origin: origin.to_string(),
+            node,
+            seq,
+            database: header.database.clone(),
+            time: rfc3339(stamp),
+            hash: data_encoding::HEXLOWER.encode(&stored.hash),
+            changes,
+        }))
+    }
+
+    fn change_view(&self, read: &LogRead, event: &Event, change: &Change) -> Result<ChangeView, NodeError> {
+        let (operation, cells) = describe(event, change);
+        Ok(ChangeView {
+            table: event.tables[change.table() as usize].table.clone(),
+            operation,
+            row: change.row().to_string(),
+            id: self.shown_id(read, &change.row())?,
+            cells,
+        })
+    }
+
+    /// Where a row is shown: its key values joined by commas; empty when it is not in the file.
+    pub(super) fn shown_id(&self, read: &LogRead, row: &RowId) -> Result<String, NodeError> {
+        Ok(read.row(row)?.and_then(|row| row.shown).map(|key| key_text(&key)).unwrap_or_default())
+    }
+
+    /// Name of the node that wrote under an origin.
+    pub(super) fn author(&self, origin: &OriginId) -> String {
+        match self.heads.get(origin) {
+            Some(head) if head.origin.incarnation == GENESIS_INCARNATION => "genesis".to_string(),
+            Some(head) => {
+                let member = self.membership.member(&head.origin.node);
+                member.map(|member| member.name.clone()).unwrap_or_else(|| head.origin.node.to_string())
+            }
+            None if *origin == crate::merge::integrate::GENESIS_ORIGIN => "genesis".to_string(),
+            None => origin.to_string(),
+        }
+    }
+
+    /// Audit records numbered above `after`, at most `limit`.
+    pub fn conflicts(&self, after: u64, limit: usize) -> Result<Vec<ConflictView>, NodeError> {
+        let read = self.log.read()?;
+        read.audit_page(after, limit)?.iter().map(|record| self.conflict_view(&read, record)).collect()
+    }
+
+    /// One audit record.
+    pub fn conflict(&self, number: u64) -> Result<Option<ConflictView>, NodeError> {
+        let read = self.log.read()?;
+        read.audit(number)?.map(|record| self.conflict_view(&read, &record)).transpose()
+    }
+
+    pub(super) fn conflict_view(&self, read: &LogRead, record: &AuditRecord) -> Result<ConflictView, NodeError> {
+        let mut view = ConflictView {
+            number: record.number,
+            database: record.database.clone(),
+            table: record.table.clone(),
+            row: record.row.to_string(),
+            id: self.shown_id(read, &record.row)?,
+            seen: rfc3339(record.seen_ms),
+            ..ConflictView::default()
+        };
+        match &record.kind {
+            AuditKind::Cell { column, winner, loser } => {
+                view.kind = "cell".to_string();
+                view.column = column.clone();
+                view.winner = self.authored(winner);
+                view.loser = self.authored(loser);
+                view.reason = "both were written without knowing the other; the later stamp is shown".to_string();
+            }
+            AuditKind::DeleteLost { delete, stamp } => {
+                view.kind = "delete".to_string();
+                view.loser = AuthoredView {
+                    value: "deleted".to_string(),
+                    node: self.author(&delete.origin),
+                    time: rfc3339(stamp.wall_ms()),
+                };
+                view.reason = "somebody changed the row without knowing of its delete: it lives on".to_string();
+            }
+            AuditKind::IdMoved { from, to, holder } => {
+                view.kind = "id".to_string();
+                view.winner.value = format!("{from} belongs to {holder}");
+                view.loser.value = format!("{from} became {to}");
+                view.reason = "two rows were born with one id; the senior one keeps it, references follow".to_string();
+            }
+        }
+        Ok(view)
+    }
+
+    fn authored(&self, version: &CellVersion) -> AuthoredView {
+        AuthoredView {
+            value: cell_text(&version.cell),
+            node: self.author(&version.dot.origin),
+            time: rfc3339(version.stamp.wall_ms()),
+        }
+    }
+
+    /// (row, database, reason) of everything on the shelf.
+    fn shelved_rows(&self, read: &LogRead) -> Result<Vec<(RowId, String, Shelved)>, NodeError> {
+        let mut rows = Vec::new();
+        for id in read.shelf()? {
+            let Some(row) = read.row(&id)? else { continue };
+            let Some(reason) = row.shelved.filter(|_| row.alive) else { continue };
+            rows.push((id, read.table_name(row.table)?.0, reason));
+        }
+        Ok(rows)
+    }
+
+    /// Rows that live but cannot be shown, with the reason.
+    pub fn shelf(&self) -> Result<Vec<ShelfView>, NodeError> {
+        let read = self.log.read()?;
+        let mut views = Vec::new();
+        for (number, (id, database, reason)) in self.shelved_rows(&read)?.into_iter().enumerate() {
+            let Some(row) = read.row(&id)? else { continue };
+            let columns = read.columns(row.table)?;
+            let cells = row.cells.iter().map(|state| (columns[state.column as usize].clone(), cell_text(&state.cell)));
+            views.push(ShelfView {
+                number: number as u64 + 1,
+                database,
+                table: read.table_name(row.table)?.1,
+                row: id.to_string(),
+                id: row.id.map(|id| id.to_string()).unwrap_or_default(),
+                reason: self.shelf_reason(&read, &reason)?,
+                cells: cells.collect(),
+            });
+        }
+        Ok(views)
+    }
+
+    pub(super) fn shelf_reason(&self, read: &LogRead, reason: &Shelved) -> Result<String, NodeError> {
+        Ok(match reason {
+            Shelved::Unique { index, holder } => {
+                format!(
+                    "row {} holds the same unique key ({index}); it comes back when the key is free",
+                    self.named(read, holder)?
+                )
+            }
+            Shelved::Parent { parent } => format!("the row it needs is not shown ({})", self.named(read, parent)?),
+            Shelved::Refused { message } => format!("SQLite refused it here: {message}; it is tried again"),
+        })
+    }
+
+    fn named(&self, read: &LogRead, row: &RowId) -> Result<String, NodeError> {
+        let id = self.shown_id(read, row)?;
+        Ok(if id.is_empty() { row.to_string() } else { id })
+    }
+
+    /// Checks every chain and signature of the log. Reads all of it: on a large log, run it on a snapshot elsewhere
+    /// ([`Node::log`]).
+    pub fn verify_log(&self) -> Result<LogReport, NodeError> {
+        let read = self.log.read()?;
+        let member = |node: &NodeId| self.membership.member(node).is_some();
+        let report = verify(&read, &self.membership.cluster().0, &member, &mut |_, _| {})?;
+        let (events, origins, bytes, faults) = (report.events, report.origins, report.bytes, report.faults);
+        Ok(LogReport { events, origins, bytes, faults })
+    }
+
+    /// The log, for long reads in other threads.
+    pub fn log(&self) -> std::sync::Arc<crate::log::Log> {
+        self.log.clone()
+    }
+}
+
+/// Operation and written cells of a change, in words.
+pub(super) fn describe(event: &Event, change: &Change) -> (String, Vec<(String, String)>) {
+    let columns = &event.tables[change.table() as usize].columns;
+    let name = |column: &u32| columns[*column as usize].clone();
+    match change {
+        Change::Insert { claim, cells, .. } => {
+            let id = claim.map(|id| ("(id)".to_string(), id.to_string()));
+            let cells = cells.iter().map(|(column, cell)| (name(column), cell_text(cell)));
+            ("insert".to_string(), id.into_iter().chain(cells).collect())
+        }
+        Change::Update { cells, .. } => {
+            ("update".to_string(), cells.iter().map(|(column, cell, _)| (name(column), cell_text(cell))).collect())
+        }
+        Change::Delete { .. } => ("delete".to_string(), Vec::new()),
+        Change::Claim { id, .. } => ("claim".to_string(), vec![("(id)".to_string(), id.to_string())]),
+    }
+}
+
+/// A cell as people read it.
+pub(super) fn cell_text(cell: &Cell) -> String {
+    match cell {
+        Cell::Plain(value) => value.to_string(),
+        Cell::Ref(reference) => format!("→ {}.{} {}", reference.table, reference.column, reference.row),
+    }
+}
+
+/// A key as people type it: values joined by commas, text without quotes.
+pub(super) fn key_text(key: &[crate::model::Value]) -> String {
+    let plain = |value: &crate::model::Value| match value {
+        crate::model::Value::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        other => other.to_string(),
+    };
+    key.iter().map(plain).collect::<Vec<_>>().join(",")
+}
+
+/// RFC 3339 in UTC with milliseconds. The civil date is computed as in Howard Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms" (`civil_from_days`).
+pub(super) fn rfc3339(ms: u64) -> String {
+    let (days, rest) = ((ms / 86_400_000) as i64, ms % 86_400_000);
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hours, minutes, seconds, millis) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1000 % 60, rest % 1000);
+    format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z")
+}
+
+/// The time of a stamp, as people read it.
+pub(super) fn stamp_text(stamp: Stamp) -> String {
+    rfc3339(stamp.wall_ms())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_as_rfc_3339() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(rfc3339(1_795_246_205_123), "2026-11-21T05:30:05.123Z");
+    }
+}

@@ -1,0 +1,177 @@
+//! Getters about single rows: history, where an id went.
+//!
+//! Invariant: nothing here changes anything. Callers: http, cli.
+
+use std::collections::BTreeSet;
+
+use super::query::{describe, key_text, stamp_text};
+use super::view::{HistoryView, VersionView, WhereRow, WhereView};
+use super::{Node, NodeError};
+use crate::log::LogRead;
+use crate::merge::claims::remainder;
+use crate::merge::store::{Row, TableId};
+use crate::model::{Change, Identity, Key, RowId, TableSchema, Value};
+use crate::wire::decode_event;
+
+impl Node {
+    /// Every version of the rows that are, or were, known under a key (values joined by commas) or a row identity as
+    /// printed by other commands. The row shown there now comes first.
+    pub fn history(&self, database: &str, table: &str, key: &str) -> Result<HistoryView, NodeError> {
+        let read = self.log.read()?;
+        let (id, schema) = self.table_of(&read, database, table)?;
+        let row = self.rows_under(&read, database, id, schema, key)?.into_iter().next().ok_or_else(|| {
+            NodeError::Invalid(format!("no row of {database}.{table} was ever known under {key}: check the id"))
+        })?;
+        let record = read.row(&row)?.unwrap_or_else(|| Row::new(id));
+        let conflicts = read.audit_by_row(&row)?;
+        Ok(HistoryView {
+            database: database.to_string(),
+            table: table.to_string(),
+            row: row.to_string(),
+            id: record.shown.as_deref().map(key_text).unwrap_or_default(),
+            state: self.state_text(&read, &record)?,
+            versions: self.versions(&read, database, &row)?,
+            conflicts: conflicts.iter().map(|one| self.conflict_view(&read, one)).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// All changes of a row, in the order of their stamps.
+    fn versions(&self, read: &LogRead, database: &str, row: &RowId) -> Result<Vec<VersionView>, NodeError> {
+        let mut versions = Vec::new();
+        for (origin, head) in &self.heads {
+            let mut from = 1;
+            while from <= head.seq {
+                let Some(stored) = read.next_of_database(*origin, from, database)? else { break };
+                let seq = stored.seq;
+                from = seq + 1;
+                let event = decode_event(&stored.bytes)?;
+                for change in event.changes.iter().filter(|change| change.row() == *row) {
+                    let (operation, cells) = describe(&event, change);
+                    let stamp = match change {
+                        Change::Update { cells, .. } => cells.iter().map(|cell| cell.2).max(),
+                        Change::Insert { .. } | Change::Delete { .. } | Change::Claim { .. } => None,
+                    };
+                    let stamp = stamp.unwrap_or(event.header.stamp);
+                    let event = format!("{origin}:{seq}");
+                    versions.push((
+                        stamp,
+                        VersionView { time: stamp_text(stamp), node: self.author(origin), event, operation, cells },
+                    ));
+                }
+            }
+        }
+        versions.sort_by(|a, b| (a.0, &a.1.event).cmp(&(b.0, &b.1.event)));
+        Ok(versions.into_iter().map(|(_, version)| version).collect())
+    }
+
+    /// All rows that were ever born with an id or are shown under it; with `node`, only those born there.
+    pub fn where_is(&self, database: &str, table: &str, id: &str, node: Option<&str>) -> Result<WhereView, NodeError> {
+        let read = self.log.read()?;
+        let (number, schema) = self.table_of(&read, database, table)?;
+        let mut view = WhereView {
+            database: database.to_string(),
+            table: table.to_string(),
+            id: id.to_string(),
+            rows: Vec::new(),
+        };
+        for row in self.rows_under(&read, database, number, schema, id)? {
+            let Some(record) = read.row(&row)? else { continue };
+            let author = record.births.first().map(|(dot, _)| self.author(&dot.origin)).unwrap_or_default();
+            if node.is_some_and(|node| node != author) {
+                continue;
+            }
+            let state = self.state_text(&read, &record)?;
+            let now = record.shown.as_deref().map(key_text);
+            view.rows.push(WhereRow {
+                row: row.to_string(),
+                node: author,
+                born_as: record.claim.map_or_else(|| id.to_string(), |claim| claim.id.to_string()),
+                now: now.or(record.id.map(|id| id.to_string())).unwrap_or_default(),
+                state,
+            });
+        }
+        Ok(view)
+    }
+
+    /// Rows known under a key: first the one shown there, then those that claim it or got it, then the one so named.
+    fn rows_under(
+        &self,
+        read: &LogRead,
+        database: &str,
+        table: TableId,
+        schema: &TableSchema,
+        key: &str,
+    ) -> Result<Vec<RowId>, NodeError> {
+        let mut rows = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut add = |row: RowId, rows: &mut Vec<RowId>| {
+            if seen.insert(row) {
+                rows.push(row);
+            }
+        };
+        for key in keys_meant(schema, key) {
+            if let Some(row) = read.shown(table, &key)? {
+                add(row, &mut rows);
+            }
+            let cells: Vec<crate::model::Cell> = key.iter().cloned().map(crate::model::Cell::Plain).collect();
+            let identity = RowId::keyed(database, &schema.name, &cells);
+            if read.row(&identity)?.is_some() {
+                add(identity, &mut rows);
+            }
+        }
+        if let (Ok(id), Identity::Surrogate(_) | Identity::Rowid) = (key.parse::<i64>(), &schema.identity) {
+            for (claimed, row) in read.claims(table, remainder(id))? {
+                let holds = read.row(&row)?.is_some_and(|record| record.id == Some(id));
+                if claimed == id || holds {
+                    add(row, &mut rows);
+                }
+            }
+        }
+        let mut after = None;
+        while rows.is_empty() && key.contains(':') {
+            let page = read.rows_of(table, after, 2_000)?;
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            rows.extend(page.into_iter().filter(|row| row.to_string() == key));
+        }
+        Ok(rows)
+    }
+
+    fn table_of(&self, read: &LogRead, database: &str, table: &str) -> Result<(TableId, &TableSchema), NodeError> {
+        let schema = self.schemas.iter().find(|schema| schema.database == database).ok_or_else(|| {
+            let known: Vec<&str> = self.schemas.iter().map(|schema| schema.database.as_str()).collect();
+            NodeError::Invalid(format!("no database is named {database}: this node has {}", known.join(", ")))
+        })?;
+        let found = schema.table(table).ok_or_else(|| {
+            NodeError::Invalid(format!(
+                "no replicated table of {database} is named {table}: `litemesh preflight` lists them"
+            ))
+        })?;
+        let id = read
+            .find_table(database, &found.name)
+            .ok_or_else(|| NodeError::Invalid(format!("{database}.{table} has never held a row")))?;
+        Ok((id, found))
+    }
+
+    fn state_text(&self, read: &LogRead, record: &Row) -> Result<String, NodeError> {
+        Ok(match (&record.shelved, record.alive, &record.shown) {
+            (_, false, _) => "deleted".to_string(),
+            (Some(reason), true, _) => format!("shelved: {}", self.shelf_reason(read, reason)?),
+            (None, true, Some(_)) => "shown".to_string(),
+            (None, true, None) => "not applied yet".to_string(),
+        })
+    }
+}
+
+/// The keys that a typed key can mean: numbers as numbers and as text.
+fn keys_meant(schema: &TableSchema, typed: &str) -> Vec<Key> {
+    let count = schema.key_columns().len().max(1);
+    let parts: Vec<&str> = if count == 1 { vec![typed] } else { typed.split(',').collect() };
+    if parts.len() != count {
+        return Vec::new();
+    }
+    let as_number = |part: &&str| part.trim().parse::<i64>().map_or_else(|_| Value::text(part), Value::Integer);
+    let numbers: Key = parts.iter().map(as_number).collect();
+    let texts: Key = parts.iter().map(|part| Value::text(part)).collect();
+    if numbers == texts { vec![texts] } else { vec![numbers, texts] }
+}

@@ -1,0 +1,397 @@
+//! Start and recovery: from whatever a crash, a copy or a restore left, to a node that goes on.
+//!
+//! | durable when it stopped                         | what the start does                                              |
+//! |-------------------------------------------------|------------------------------------------------------------------|
+//! | app's commit: row and mark                      | drains it                                                        |
+//! | drain read, fence                               | drains it again                                                  |
+//! | log commit; marks still in the outbox           | their random ids are known: skipped, cleared                     |
+//! | published, peer committed, acknowledged         | nothing: hellos tell                                             |
+//! | marks cleared                                   | nothing                                                          |
+//! | file's apply; log's state behind it             | evaluates the same events again, without writing (file is truth) |
+//! | one file's apply, the other's not               | each file rolls forward from its own cursor                      |
+//! | checkpoint                                      | SQLite's own recovery                                            |
+//! | file older than the log's note (epoch, file id) | log is truth: rows the log knows are written back, rows it does   |
+//! |                                                 | not know are captured as new ([`super::rescan`])                 |
+//! | log missing                                     | a new log: rows enrolled again by content, the rest from peers   |
+//! | log half created                                | created aside and renamed, so it is either there or not (`log`)  |
+//! | data directory copied or restored               | new incarnation; a peer that holds more of the old one serves it |
+//!
+//! Every step is idempotent: a second crash anywhere in here starts it again. Invariant: when [`Node::open`] returns, every
+//! file's cursor and the log's state agree. Callers: daemon, simulations.
+
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use super::apply::{clean, ready_events};
+use super::chain::Chain;
+use super::database::Database;
+use super::exchange::Exchange;
+use super::genesis::{Found, genesis};
+use super::membership::{Membership, found_cluster};
+use super::orders::{load_invites, load_membership, ranks, store_members};
+use super::step::{clean_equal, heads_of, others, take_over};
+use super::{DatabaseSettings, Node, NodeError, NodeSettings, Now};
+use crate::clock::HybridClock;
+use crate::log::Log;
+use crate::merge::Evaluator;
+use crate::merge::store::Store;
+use crate::model::{Cut, Head, Heads, MemberRecord, RowId};
+use crate::sqlite::{AppFile, FileSettings};
+
+/// Under this name the log keeps the incarnation and what it is bound to.
+const INCARNATION_KEY: &str = "incarnation";
+
+/// Rows read in one step of a scan.
+pub(super) const SCAN_PAGE: usize = 2_000;
+
+impl Node {
+    /// Founds a cluster in a data directory that has none. The first member is this node.
+    pub fn found(log: &Log, key_seed: &[u8; 32], name: &str, cluster_name: &str, now: Now) -> Result<(), NodeError> {
+        Node::enter(log, vec![found_cluster(key_seed, name, cluster_name, now.wall_ms)])
+    }
+
+    /// Enters a cluster: stores its member records (the founder's among them) in a data directory that has none.
+    pub fn enter(log: &Log, records: Vec<MemberRecord>) -> Result<(), NodeError> {
+        if load_membership(log)?.is_some() {
+            return Err(NodeError::Invalid(
+                "this data directory belongs to a cluster already: use another --data directory".to_string(),
+            ));
+        }
+        let founder = records.iter().find(|record| record.cluster == [0; 32]).cloned().ok_or(NodeError::NoCluster)?;
+        let mut membership = Membership::new(founder)?;
+        for record in records {
+            membership.add(record)?;
+        }
+        let mut write = log.write()?;
+        store_members(&mut write, &membership)?;
+        write.commit_durable()?;
+        Ok(())
+    }
+
+    /// Whether a data directory's log belongs to a cluster.
+    pub fn has_cluster(log: &Log) -> Result<bool, NodeError> {
+        Ok(load_membership(log)?.is_some())
+    }
+
+    /// Opens a node on a log that belongs to a cluster: recovers, enrols files that are new, drains.
+    pub fn open(settings: NodeSettings, log: Arc<Log>, now: Now) -> Result<Node, NodeError> {
+        let membership = load_membership(&log)?.ok_or(NodeError::NoCluster)?;
+        let incarnation = incarnation(&log, &settings)?;
+        let chain = Chain::new(&settings.key_seed, membership.cluster().0, incarnation);
+        let heads = heads_of(&log)?;
+        let clock = HybridClock::resume(log.read()?.clock()?);
+        let mut node = Node {
+            ranks: ranks(&heads, &membership),
+            invites: load_invites(&log)?,
+            settings,
+            log,
+            membership,
+            clock,
+            chain,
+            heads,
+            databases: Vec::new(),
+            schemas: Vec::new(),
+            exchange: Exchange::default(),
+            effects: Default::default(),
+            alerts: Vec::new(),
+            started: now,
+            relaxed: false,
+            retry_refused_ms: now.mono_ms,
+        };
+        node.rank_origins();
+        for settings in node.settings.databases.clone() {
+            let (database, schema) = open_file(settings)?;
+            node.databases.push(database);
+            node.schemas.push(schema);
+        }
+        for position in 0..node.databases.len() {
+            node.recover(position, now)?;
+        }
+        node.sync_state()?;
+        Ok(node)
+    }
+
+    /// Closes and opens a file that was replaced under the running node.
+    pub(super) fn reopen(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+        let name = self.databases[position].settings.name.clone();
+        self.alert(format!(
+            "the file of database {name} was replaced by another one: its rows are compared with the log"
+        ));
+        let (database, schema) = open_file(self.databases[position].settings.clone())?;
+        self.databases[position] = database;
+        self.schemas[position] = schema;
+        self.recover(position, now)
+    }
+
+    /// Brings the log's state and one file together.
+    fn recover(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+        let name = self.databases[position].settings.name.clone();
+        let origin = self.chain.origin().id();
+        let (cursor, epoch, file_id) = {
+            let read = self.log.read()?;
+            let (cursor, epoch) = read.cursor(&name)?.unwrap_or_default();
+            (cursor, epoch, read.meta(&file_key(&name))?)
+        };
+        let said = self.log.read()?.cut_of(&name, origin, cursor.get(&origin))?;
+        let rids = self.log.read()?.rids(&name)?;
+        let database = &mut self.databases[position];
+        database.cursor = cursor;
+        database.said = others(&said, origin);
+        database.uncleared = rids.into_iter().flat_map(|(_, rids)| rids).collect();
+        let Some(known) = file_id else { return self.enrol(position, now) };
+        let meta = match database.file.meta() {
+            Ok(meta) => Some(meta),
+            Err(crate::sqlite::SqliteError::NotEnrolled) => None,
+            Err(error) => return Err(error.into()),
+        };
+        match meta {
+            Some(meta) if meta.file_id[..] == known[..] && meta.epoch >= epoch => {
+                self.catch_up(position, &meta.applied, now)?;
+                self.note_file(position, meta.epoch)?;
+            }
+            _ => {
+                self.alert(format!(
+                    "the file of database {name} is older than the log or another one (a backup was put back?): rows the \
+                     log knows are written back, rows it does not know are taken as new"
+                ));
+                self.databases[position].file.enroll()?;
+                self.databases[position].file.schema_seen()?;
+                let epoch = self.databases[position].file.fence()?;
+                self.restore_from_log(position, now)?;
+                self.all_scanned(position)?;
+                self.note_file(position, epoch)?;
+            }
+        }
+        self.refresh_schema(position, now)?;
+        self.capture(position, now)?;
+        Ok(())
+    }
+
+    /// Takes a file under replication for the first time: triggers, then births for the rows that are there.
+    fn enrol(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+        let database = &mut self.databases[position];
+        database.file.enroll()?;
+        let before = database.file.drain()?;
+        if before.through_seq > 0 {
+            // Left by an earlier node: their rows are in the file.
+            database.file.clear_marks(before.through_seq)?;
+        }
+        self.schemas[position] = database.file.schema().clone();
+        let tables: Vec<usize> = (0..self.schemas[position].tables.len()).collect();
+        self.adopt_tables(position, &tables, now)?;
+        self.all_scanned(position)?;
+        self.databases[position].file.schema_seen()?;
+        let epoch = self.databases[position].file.fence()?;
+        self.note_file(position, epoch)
+    }
+
+    /// Notes in the file that no table needs a scan any more.
+    fn all_scanned(&mut self, position: usize) -> Result<(), NodeError> {
+        let file = &mut self.databases[position].file;
+        for table in file.tables_to_scan() {
+            file.table_scanned(&table)?;
+        }
+        Ok(())
+    }
+
+    /// Gives births by content to all rows of tables that the log knows nothing of, and takes them over as shown.
+    pub(super) fn adopt_tables(&mut self, position: usize, tables: &[usize], now: Now) -> Result<(), NodeError> {
+        let database = &mut self.databases[position];
+        let schema = &self.schemas[position];
+        let mut found = Vec::new();
+        for table in tables {
+            let name = &schema.tables[*table].name;
+            let mut after = None;
+            loop {
+                let page = database.file.scan_page(name, after.as_ref(), SCAN_PAGE)?;
+                after = page.last().map(|(key, _)| key.clone());
+                found.extend(page.into_iter().map(|(key, image)| Found { table: *table, key, image }));
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        let Some(genesis) = genesis(schema, self.membership.cluster().0, found) else { return Ok(()) };
+        let name = schema.database.clone();
+        let mut write = self.log.write()?;
+        let mut heads: Heads = self.heads.clone();
+        let mut cursor = database.cursor.clone();
+        let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
+        for one in &genesis.events {
+            let header = &one.event.header;
+            let id = header.origin.id();
+            if heads.get(&id).is_none_or(|head| head.seq < header.seq) {
+                evaluator.store_mut().append(&one.event, &one.bytes, one.hash, Some(one.signature))?;
+                heads.insert(id, Head { origin: header.origin, seq: header.seq, hash: one.hash });
+            }
+            evaluator.integrate(&one.event)?;
+            crdts::CmRDT::apply(&mut cursor, crdts::Dot::new(id, header.seq));
+        }
+        evaluator.settle()?;
+        let shown: Vec<_> = genesis.shown.into_iter().map(|(row, shown)| (row, Some(shown))).collect();
+        take_over(&mut evaluator, &shown)?;
+        let left = clean_equal(&mut evaluator, &name)?;
+        evaluator.finish()?;
+        let epoch = write.cursor(&name)?.map_or(0, |(_, epoch)| epoch);
+        write.put_cursor(&name, &cursor, epoch)?;
+        write.commit_durable()?;
+        self.heads = heads;
+        let database = &mut self.databases[position];
+        database.cursor = cursor;
+        database.behind |= left;
+        Ok(())
+    }
+
+    /// The file shows more than the log's state knows: evaluates those events again. What the file holds decides what was
+    /// shown and what SQLite had refused.
+    fn catch_up(&mut self, position: usize, applied: &Cut, now: Now) -> Result<(), NodeError> {
+        let name = self.schemas[position].database.clone();
+        loop {
+            let database = &mut self.databases[position];
+            let missing = |origin: &crate::model::OriginId| applied.get(origin) > database.cursor.get(origin);
+            if !applied.iter().any(|dot| missing(dot.actor)) {
+                return Ok(());
+            }
+            let mut events = ready_events(&self.log, &name, &database.cursor, super::capture::CHANGES_MAX)?;
+            events.retain(|event| event.header.seq <= applied.get(&event.header.origin.id()));
+            if events.is_empty() {
+                return Ok(());
+            }
+            let mut cursor = database.cursor.clone();
+            let mut write = self.log.write()?;
+            let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
+            for event in &events {
+                evaluator.integrate(event)?;
+                crdts::CmRDT::apply(&mut cursor, crdts::Dot::new(event.header.origin.id(), event.header.seq));
+            }
+            evaluator.settle()?;
+            let dirty = evaluator.store().dirty(&name)?;
+            let mut observed = Vec::new();
+            for row in dirty {
+                let Some(change) = evaluator.presentation(&row)? else {
+                    clean(&mut evaluator, &row)?;
+                    continue;
+                };
+                observed.push((row, change));
+            }
+            let shown = see(&database.file, observed)?;
+            take_over(&mut evaluator, &shown)?;
+            clean_equal(&mut evaluator, &name)?;
+            evaluator.finish()?;
+            for event in &events {
+                super::apply::note_held(&mut write, &self.schemas[position], event)?;
+            }
+            let epoch = write.cursor(&name)?.map_or(0, |(_, epoch)| epoch);
+            write.put_cursor(&name, &cursor, epoch)?;
+            write.commit_relaxed()?;
+            self.relaxed = true;
+            self.databases[position].cursor = cursor;
+        }
+    }
+
+    /// Notes in the log which file this is and how far it was.
+    pub(super) fn note_file(&mut self, position: usize, epoch: u64) -> Result<(), NodeError> {
+        let database = &self.databases[position];
+        let name = &database.settings.name;
+        let meta = database.file.meta()?;
+        let mut write = self.log.write()?;
+        write.put_meta(&file_key(name), &meta.file_id)?;
+        write.put_cursor(name, &database.cursor, epoch)?;
+        write.put_meta(
+            &schema_key(name),
+            database.file.schema_sql()?.join(super::rebuild::SCHEMA_SEPARATOR).as_bytes(),
+        )?;
+        write.commit_durable()?;
+        Ok(())
+    }
+
+    /// A peer that holds more of this chain than the log does shows that the data directory went back: begin a new one.
+    pub(super) fn notice_own_chain(&mut self, heads: &[Head], now: Now) -> Result<(), NodeError> {
+        let own = self.chain.origin();
+        let mine = self.heads.get(&own.id()).map_or(0, |head| head.seq);
+        if !heads.iter().any(|head| head.origin == own && head.seq > mine) {
+            return Ok(());
+        }
+        let fresh = blake3::derive_key(
+            "litemesh 1 next incarnation",
+            &[&self.settings.entropy[..], &now.wall_ms.to_be_bytes()].concat(),
+        );
+        let incarnation = u64::from_be_bytes(fresh[..8].try_into().expect("eight bytes")).max(1);
+        let mut write = self.log.write()?;
+        write.put_meta(INCARNATION_KEY, bound(&self.settings, incarnation).as_bytes())?;
+        write.commit_durable()?;
+        self.chain = Chain::new(&self.settings.key_seed, self.membership.cluster().0, incarnation);
+        self.rank_origins();
+        self.alert(
+            "a peer holds events of this node that its own log lacks: the data directory was restored or copied. They are \
+             taken over; this node goes on under a new incarnation"
+                .to_string(),
+        );
+        Ok(())
+    }
+}
+
+/// What the file holds of rows whose image should have changed: the new image where it stands, nothing where it does not.
+fn see(
+    file: &AppFile,
+    changes: Vec<(RowId, crate::merge::image::Presentation)>,
+) -> Result<Vec<(RowId, Option<crate::merge::image::Shown>)>, NodeError> {
+    let mut seen = Vec::with_capacity(changes.len());
+    for (row, change) in changes {
+        let shown = match change.new {
+            None => None,
+            Some((key, _)) => {
+                let images = file.read_rows(&change.table, std::slice::from_ref(&key))?;
+                // What the app wrote over it since has a mark, and is captured as a change of this very row.
+                images.into_iter().next().flatten().map(|image| (key, image))
+            }
+        };
+        seen.push((row, shown));
+    }
+    Ok(seen)
+}
+
+fn open_file(settings: DatabaseSettings) -> Result<(Database, crate::model::DatabaseSchema), NodeError> {
+    let file = AppFile::open(FileSettings {
+        name: settings.name.clone(),
+        path: settings.path.clone(),
+        include: settings.include.clone(),
+        exclude: settings.exclude.clone(),
+        references: settings.references.clone(),
+        natural_keys: settings.natural_keys.clone(),
+    })?;
+    let schema = file.schema().clone();
+    Ok((Database::new(settings, file), schema))
+}
+
+/// Under this name the log keeps which file a database is.
+fn file_key(database: &str) -> String {
+    format!("file:{database}")
+}
+
+/// Under this name the log keeps the schema its rows can be rebuilt in.
+pub(super) fn schema_key(database: &str) -> String {
+    format!("schema:{database}")
+}
+
+/// The incarnation, with the machine and the directory it is bound to.
+fn bound(settings: &NodeSettings, incarnation: u64) -> String {
+    let directory = std::fs::metadata(&settings.data_dir).map(|data| format!("{}:{}", data.dev(), data.ino()));
+    format!("{incarnation}\n{}\n{}", settings.machine_id, directory.unwrap_or_default())
+}
+
+/// The incarnation to go on with: a new one where the data directory stands on another machine or in another place.
+fn incarnation(log: &Log, settings: &NodeSettings) -> Result<u64, NodeError> {
+    let stored = log.read()?.meta(INCARNATION_KEY)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let known = stored.as_ref().and_then(|text| text.lines().next()?.parse::<u64>().ok());
+    if let (Some(known), Some(text)) = (known, &stored)
+        && *text == bound(settings, known)
+    {
+        return Ok(known);
+    }
+    let fresh = u64::from_be_bytes(settings.entropy[..8].try_into().expect("eight bytes")).max(1);
+    let mut write = log.write()?;
+    write.put_meta(INCARNATION_KEY, bound(settings, fresh).as_bytes())?;
+    write.commit_durable()?;
+    Ok(fresh)
+}

@@ -1,0 +1,325 @@
+//! Scans: what no trigger saw.
+//!
+//! Two cases, two rules. Triggers were missing for a while (a migration rebuilt the table, a tool removed them): rows that
+//! differ are taken as the app's edits, unknown rows as new; rows that are missing come back from the log, because a
+//! rebuilt or dropped table is a change of schema, never a delete for others. The file went back (a backup was restored):
+//! the log is the truth for every row it knows; only unknown rows are taken as new. Tables without a key are matched by
+//! content, since VACUUM renumbers their rowids.
+//! Invariant: nothing is deleted from anybody by a scan. Callers: `recover`, and the watch on the schema.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::recover::SCAN_PAGE;
+use super::step::{clean_equal, take_over};
+use super::{Node, NodeError, Now};
+use crate::merge::Evaluator;
+use crate::merge::store::{Store, TableId};
+use crate::model::{Identity, Key, RowId, Value};
+use crate::sqlite::{Drain, Image, Mark, MarkOp};
+
+/// What differs between a file's table and the store.
+#[derive(Default)]
+struct Difference {
+    /// Keys whose image differs from what the store says the file shows.
+    changed: Vec<(Key, Image, RowId)>,
+    /// Keys the store knows nothing of.
+    unknown: Vec<(Key, Image)>,
+    /// Rows the store says are shown but are not there.
+    missing: Vec<RowId>,
+}
+
+impl Node {
+    /// Reads the schema again if it changed, and brings in what happened meanwhile.
+    pub(super) fn refresh_schema(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+        let change = self.databases[position].file.refresh_schema()?;
+        if !change.changed {
+            return Ok(());
+        }
+        // What the triggers saw before is read against the old schema's state.
+        self.schemas[position] = self.databases[position].file.schema().clone();
+        self.capture(position, now)?;
+        let name = self.schemas[position].database.clone();
+        for table in self.databases[position].file.tables_to_scan() {
+            let Some(at) = self.schemas[position].tables.iter().position(|known| known.name == table) else { continue };
+            let read = self.log.read()?;
+            let known = match read.find_table(&name, &table) {
+                Some(id) => !read.rows_of(id, None, 1)?.is_empty(),
+                None => false,
+            };
+            drop(read);
+            if known {
+                self.rescan(position, at, now)?;
+            } else {
+                self.adopt_tables(position, &[at], now)?;
+            }
+            self.databases[position].file.table_scanned(&table)?;
+        }
+        self.databases[position].file.schema_seen()?;
+        self.release_held(position, now)?;
+        let epoch = self.log.read()?.cursor(&name)?.map_or(0, |(_, epoch)| epoch);
+        self.note_file(position, epoch)
+    }
+
+    /// Triggers were missing: differing rows are edits, unknown rows new, missing rows come back.
+    fn rescan(&mut self, position: usize, table: usize, now: Now) -> Result<(), NodeError> {
+        let mut difference = self.compare(position, table, now)?;
+        let name = self.schemas[position].tables[table].name.clone();
+        if difference.changed.is_empty() && difference.unknown.is_empty() && difference.missing.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(
+            table = name,
+            changed = difference.changed.len(),
+            new = difference.unknown.len(),
+            missing = difference.missing.len(),
+            "a scan found rows that no trigger had marked"
+        );
+        self.take_missing(position, &difference.missing, now)?;
+        if self.schemas[position].tables[table].identity == Identity::Rowid {
+            // The same rows under other rowids: the file gets the claimed ones back.
+            let moved: Vec<_> =
+                difference.changed.drain(..).map(|(key, image, row)| (row, Some((key, image)))).collect();
+            self.take_over_dirty(position, &moved, now)?;
+        }
+        let mut drain = Drain { meta: self.databases[position].file.meta()?, ..Drain::default() };
+        let edits = difference.changed.into_iter().map(|(key, image, _)| (MarkOp::Update, key, image));
+        let inserts = difference.unknown.into_iter().map(|(key, image)| (MarkOp::Insert, key, image));
+        for (op, key, image) in edits.chain(inserts) {
+            let (old_key, table) = (Some(key.clone()), name.clone());
+            drain.marks.push(Mark { seq: 0, rid: [0; 16], op, table, key: key.clone(), old_key, wall_ms: now.wall_ms });
+            drain.images.insert((name.clone(), key), Some(image));
+        }
+        self.log_drain(position, &drain, now)?;
+        Ok(())
+    }
+
+    /// The file went back: the log is the truth for all it knows.
+    pub(super) fn restore_from_log(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+        let stale = self.databases[position].file.drain()?;
+        self.databases[position].file.clear_marks(stale.through_seq)?;
+        self.schemas[position] = self.databases[position].file.schema().clone();
+        for table in 0..self.schemas[position].tables.len() {
+            let difference = self.compare(position, table, now)?;
+            let name = self.schemas[position].tables[table].name.clone();
+            self.take_missing(position, &difference.missing, now)?;
+            let differing: Vec<_> =
+                difference.changed.into_iter().map(|(key, image, row)| (row, Some((key, image)))).collect();
+            self.take_over_dirty(position, &differing, now)?;
+            let mut drain = Drain { meta: self.databases[position].file.meta()?, ..Drain::default() };
+            let mut old: Vec<(RowId, Option<(Key, Image)>)> = Vec::new();
+            for (key, image) in difference.unknown {
+                // A row that was deleted or moved since the backup stands where it stood: the log knows it.
+                if let Some(row) = self.former_holder(position, table, &key)? {
+                    old.push((row, Some((key, image))));
+                    continue;
+                }
+                let mark = Mark {
+                    seq: 0,
+                    rid: [0; 16],
+                    op: MarkOp::Insert,
+                    table: name.clone(),
+                    key: key.clone(),
+                    old_key: None,
+                    wall_ms: now.wall_ms,
+                };
+                drain.marks.push(mark);
+                drain.images.insert((name.clone(), key), Some(image));
+            }
+            self.take_over_dirty(position, &old, now)?;
+            self.log_drain(position, &drain, now)?;
+        }
+        // The state is what the log says, whatever cursor the old file carried.
+        self.databases[position].behind = true;
+        Ok(())
+    }
+
+    /// The row that held a key before, by claim or (keyed tables) by identity, though the file should not show it.
+    fn former_holder(&mut self, position: usize, table: usize, key: &Key) -> Result<Option<RowId>, NodeError> {
+        let schema = &self.schemas[position].tables[table];
+        let read = self.log.read()?;
+        let Some(id) = read.find_table(&self.schemas[position].database, &schema.name) else { return Ok(None) };
+        let number = key.first().and_then(Value::as_integer);
+        if let (Identity::Surrogate(_) | Identity::Rowid, Some(number)) = (&schema.identity, number) {
+            let claims = read.claims(id, crate::merge::claims::remainder(number))?;
+            return Ok(claims.into_iter().find(|(claimed, _)| *claimed == number).map(|(_, row)| row));
+        }
+        let cells: Vec<crate::model::Cell> = key.iter().cloned().map(crate::model::Cell::Plain).collect();
+        let identity = RowId::keyed(&self.schemas[position].database, &schema.name, &cells);
+        Ok(read.row(&identity)?.map(|_| identity))
+    }
+
+    /// Rows that should be shown and are not: to be written again.
+    fn take_missing(&mut self, position: usize, missing: &[RowId], now: Now) -> Result<(), NodeError> {
+        let gone: Vec<_> = missing.iter().map(|row| (*row, None)).collect();
+        self.take_over_dirty(position, &gone, now)
+    }
+
+    /// Takes over what the file really shows of rows, and has them written as they should be.
+    fn take_over_dirty(
+        &mut self,
+        position: usize,
+        seen: &[(RowId, Option<(Key, Image)>)],
+        now: Now,
+    ) -> Result<(), NodeError> {
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let name = self.schemas[position].database.clone();
+        let mut write = self.log.write()?;
+        let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
+        take_over(&mut evaluator, seen)?;
+        evaluator.touch_again(seen.iter().map(|(row, _)| *row))?;
+        evaluator.settle()?;
+        clean_equal(&mut evaluator, &name)?;
+        evaluator.finish()?;
+        write.commit_durable()?;
+        self.databases[position].behind = true;
+        Ok(())
+    }
+
+    /// Compares a whole table with what the store says the file shows.
+    fn compare(&mut self, position: usize, table: usize, now: Now) -> Result<Difference, NodeError> {
+        let schema = self.schemas[position].tables[table].clone();
+        let mut rows: Vec<(Key, Image)> = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.databases[position].file.scan_page(&schema.name, after.as_ref(), SCAN_PAGE)?;
+            after = page.last().map(|(key, _)| key.clone());
+            rows.extend(page);
+            if after.is_none() {
+                break;
+            }
+        }
+        let expected = self.expected(position, table, now)?;
+        if schema.identity == Identity::Rowid {
+            return Ok(match_by_content(rows, expected));
+        }
+        let mut difference = Difference::default();
+        let mut expected: BTreeMap<Key, (RowId, Image)> =
+            expected.into_iter().map(|(key, row, image)| (key, (row, image))).collect();
+        for (key, image) in rows {
+            match expected.remove(&key) {
+                Some((_, known)) if known == image => {}
+                Some((row, _)) => difference.changed.push((key, image, row)),
+                None => difference.unknown.push((key, image)),
+            }
+        }
+        difference.missing = expected.into_values().map(|(row, _)| row).collect();
+        Ok(difference)
+    }
+
+    /// What the store says a table shows: (key, row, image).
+    fn expected(&mut self, position: usize, table: usize, now: Now) -> Result<Vec<(Key, RowId, Image)>, NodeError> {
+        let schema = &self.schemas[position];
+        let Some(id) = self.log.read()?.find_table(&schema.database, &schema.tables[table].name) else {
+            return Ok(Vec::new());
+        };
+        let mut write = self.log.write()?;
+        let rows = all_rows(&write, id)?;
+        let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
+        let mut expected = Vec::new();
+        for row in rows {
+            let Some(record) = evaluator.row(&row)?.cloned() else { continue };
+            if let Some(key) = record.shown.clone() {
+                let image = evaluator.image(&record, &schema.tables[table])?;
+                expected.push((key, row, image));
+            }
+        }
+        Ok(expected)
+    }
+
+    /// After a schema change: events that waited for tables or columns can be shown now.
+    fn release_held(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+        let name = self.schemas[position].database.clone();
+        let held = self.log.read()?.held(&name)?;
+        let mut write = self.log.write()?;
+        let mut rows: BTreeSet<RowId> = BTreeSet::new();
+        for (origin, seq, _) in &held {
+            let Some(stored) = self.log.read()?.event(*origin, *seq)? else { continue };
+            let event = crate::wire::decode_event(&stored.bytes)?;
+            rows.extend(event.changes.iter().map(crate::model::Change::row));
+            write.drop_held(&name, *origin, *seq)?;
+            super::apply::note_held(&mut write, &self.schemas[position], &event)?;
+        }
+        // UNIQUE keys and references may have changed for every row of the database.
+        for table in &self.schemas[position].tables {
+            if let Some(id) = write.find_table(&name, &table.name)? {
+                rows.extend(all_rows(&write, id)?);
+            }
+        }
+        let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
+        evaluator.touch_again(rows)?;
+        evaluator.settle()?;
+        let left = clean_equal(&mut evaluator, &name)?;
+        evaluator.finish()?;
+        write.commit_durable()?;
+        self.databases[position].behind |= left;
+        Ok(())
+    }
+
+    /// Tries rows again that SQLite refused.
+    pub(super) fn retry_refused(&mut self, now: Now) -> Result<(), NodeError> {
+        let shelf = self.log.read()?.shelf()?;
+        if shelf.is_empty() {
+            return Ok(());
+        }
+        let mut write = self.log.write()?;
+        let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
+        let mut refused = Vec::new();
+        for row in shelf {
+            let retry = evaluator
+                .row(&row)?
+                .is_some_and(|record| matches!(record.shelved, Some(crate::merge::store::Shelved::Refused { .. })));
+            if retry {
+                refused.push(row);
+            }
+        }
+        if refused.is_empty() {
+            return Ok(());
+        }
+        evaluator.touch_again(refused)?;
+        evaluator.settle()?;
+        evaluator.finish()?;
+        write.commit_relaxed()?;
+        self.relaxed = true;
+        for database in &mut self.databases {
+            database.behind = true;
+        }
+        Ok(())
+    }
+}
+
+/// All rows of a table.
+pub(super) fn all_rows<S: Store>(store: &S, table: TableId) -> Result<Vec<RowId>, S::Error> {
+    let mut rows: Vec<RowId> = Vec::new();
+    loop {
+        let page = store.rows_of(table, rows.last().copied(), SCAN_PAGE)?;
+        if page.is_empty() {
+            return Ok(rows);
+        }
+        rows.extend(page);
+    }
+}
+
+/// Rows without a key: equal content in the same order is the same row, whatever its rowid is now.
+fn match_by_content(rows: Vec<(Key, Image)>, expected: Vec<(Key, RowId, Image)>) -> Difference {
+    let mut by_content: BTreeMap<Image, Vec<(Key, RowId)>> = BTreeMap::new();
+    for (key, row, image) in expected {
+        by_content.entry(image).or_default().push((key, row));
+    }
+    for list in by_content.values_mut() {
+        list.sort();
+        list.reverse();
+    }
+    let mut difference = Difference::default();
+    for (key, image) in rows {
+        match by_content.get_mut(&image).and_then(Vec::pop) {
+            Some((known, _)) if known == key => {}
+            // The same row under another rowid: the app cannot see it, the file gets the claimed one back.
+            Some((_, row)) => difference.changed.push((key, image, row)),
+            None => difference.unknown.push((key, image)),
+        }
+    }
+    difference.missing = by_content.into_values().flatten().map(|(_, row)| row).collect();
+    difference
+}

@@ -1,0 +1,359 @@
+//! One step: look at the files, capture, apply, exchange: whatever is due now.
+//!
+//! Order: capture before apply, files before peers. Invariants: a step ends after a bounded amount of work (what remains
+//! has a deadline of now); a busy file is tried again later and holds up nobody else. Caller: [`super::Node::handle`].
+
+use super::apply::{Context, Outcome, apply, clean};
+use super::capture::{Author, capture};
+use super::chain::Sealing;
+use super::exchange::Accepted;
+use super::{Effect, Node, NodeError, Now, standing};
+use crate::merge::Evaluator;
+use crate::merge::image::Shown;
+use crate::merge::store::Store;
+use crate::model::{Cut, Head, Heads, NodeId, RowId};
+use crate::sqlite::{Drain, Mark, SqliteError};
+use crate::wire::limits;
+use crate::wire::message::{Announcement, Message, SignedEvent};
+
+/// Batches applied in one step before other inputs get their turn.
+const BATCHES_PER_STEP: usize = 8;
+
+/// Captures between two attempts to apply, in one step, while the app writes all the time.
+const DRAINS_PER_STEP: usize = 20;
+
+/// Rows that SQLite refused are tried again this often, ms.
+const RETRY_REFUSED_MS: u64 = 30_000;
+
+impl Node {
+    pub(super) fn step(&mut self, now: Now) -> Result<(), NodeError> {
+        for position in 0..self.databases.len() {
+            match self.step_database(position, now) {
+                Ok(()) => {}
+                Err(NodeError::Sqlite(SqliteError::Busy)) => self.databases[position].was_busy(now),
+                // The next look reads the schema, or the outbox, again.
+                Err(NodeError::Sqlite(SqliteError::SchemaChanged | SqliteError::WentBack)) => {
+                    self.databases[position].data_version = None;
+                    self.databases[position].touch(now);
+                }
+                Err(NodeError::Sqlite(error)) => self.database_trouble(position, &error, now),
+                Err(error) => return Err(error),
+            }
+        }
+        let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
+        let effects = self.exchange.tick(&standing);
+        self.effects.extend(effects);
+        if self.relaxed && self.applied_all() {
+            self.sync_state()?;
+        }
+        Ok(())
+    }
+
+    /// One file's trouble is told and tried again; the other files and the peers go on.
+    fn database_trouble(&mut self, position: usize, error: &SqliteError, now: Now) {
+        let database = &mut self.databases[position];
+        database.trouble = error.to_string();
+        database.was_busy(now);
+        let name = database.settings.name.clone();
+        self.alert(format!("database {name}: {error}"));
+    }
+
+    fn step_database(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+        if self.databases[position].is_busy(now) {
+            return Ok(());
+        }
+        if self.databases[position].poll_due(now) {
+            self.look(position, now)?;
+        }
+        if now.mono_ms >= self.retry_refused_ms {
+            self.retry_refused_ms = now.mono_ms + RETRY_REFUSED_MS;
+            self.retry_refused(now)?;
+        }
+        let mut drains = 0;
+        for _ in 0..BATCHES_PER_STEP {
+            let database = &mut self.databases[position];
+            let waits = database.quiet_deadline_ms().is_some_and(|deadline| now.mono_ms < deadline);
+            if !database.behind || waits {
+                break;
+            }
+            let (log, ranks, schemas) = (self.log.as_ref(), &self.ranks, self.schemas.as_slice());
+            let outcome = apply(&Context { log, ranks, schemas, position, now }, database)?;
+            match outcome {
+                Outcome::Done => {
+                    database.behind = false;
+                    database.trouble.clear();
+                }
+                Outcome::Applied => {
+                    self.relaxed = true;
+                    self.wake_dirty(position)?;
+                    self.effects.push_back(Effect::Applied(position));
+                }
+                Outcome::DrainFirst if drains < DRAINS_PER_STEP => {
+                    drains += 1;
+                    self.capture(position, now)?;
+                }
+                Outcome::DrainFirst | Outcome::NotQuiet => break,
+                Outcome::Busy => {
+                    database.was_busy(now);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks whether the app wrote, changed its schema or had its file replaced.
+    fn look(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+        if self.databases[position].file.is_replaced() {
+            self.reopen(position, now)?;
+        }
+        let database = &mut self.databases[position];
+        let version = database.file.data_version()?;
+        if database.data_version == Some(version) {
+            return Ok(());
+        }
+        self.refresh_schema(position, now)?;
+        self.capture(position, now)?;
+        self.databases[position].data_version = Some(version);
+        Ok(())
+    }
+
+    /// Drains the outbox into the log. True when something was captured.
+    pub(super) fn capture(&mut self, position: usize, now: Now) -> Result<bool, NodeError> {
+        let drain = self.databases[position].file.drain()?;
+        if drain.marks.is_empty() {
+            return Ok(false);
+        }
+        self.databases[position].app_wrote(now);
+        let captured = self.log_drain(position, &drain, now)?;
+        self.databases[position].file.clear_marks(drain.through_seq)?;
+        self.databases[position].was_free();
+        Ok(captured)
+    }
+
+    /// Writes a drain's events to the log and takes over what the file shows. Marks that are logged already say nothing.
+    pub(super) fn log_drain(&mut self, position: usize, drain: &Drain, now: Now) -> Result<bool, NodeError> {
+        let database = &mut self.databases[position];
+        let marks: Vec<&Mark> = drain.marks.iter().filter(|mark| !database.uncleared.contains(&mark.rid)).collect();
+        if marks.is_empty() {
+            return Ok(false);
+        }
+        let name = database.settings.name.clone();
+        let origin = self.chain.origin().id();
+        let head = self.heads.get(&origin).copied();
+        let mut write = self.log.write()?;
+        let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
+        let author = Author {
+            origin,
+            first_seq: head.map_or(0, |head| head.seq) + 1,
+            offset_ms: self.clock.offset_ms(),
+            wall_ms: now.wall_ms,
+        };
+        let captured = capture(&mut evaluator, &self.schemas, position, drain, &marks, author)?;
+        let changed = !captured.parts.is_empty();
+        // The file must be safe before the log says so.
+        let epoch = if changed { database.file.fence()? } else { drain.meta.epoch };
+        let said = others(&database.cursor, origin);
+        let sealing = Sealing {
+            database: &name,
+            applied: delta(&said, &database.said),
+            schema: self.schemas[position].fingerprint,
+            stamp: self.clock.stamp(captured.last_wall_ms, now.wall_ms),
+        };
+        let sealed = self.chain.seal(head, captured.parts, sealing);
+        for one in &sealed {
+            evaluator.store_mut().append(&one.event, &one.bytes, one.hash, Some(one.signature))?;
+        }
+        for one in &sealed {
+            evaluator.integrate(&one.event)?;
+        }
+        evaluator.settle()?;
+        take_over(&mut evaluator, &captured.observed)?;
+        let left = clean_equal(&mut evaluator, &name)?;
+        evaluator.finish()?;
+        let mut cursor = database.cursor.clone();
+        let fresh: Vec<(Head, SignedEvent)> = sealed
+            .into_iter()
+            .map(|one| {
+                let head = Head { origin: one.event.header.origin, seq: one.event.header.seq, hash: one.hash };
+                (head, SignedEvent { bytes: one.bytes, signature: Some(one.signature) })
+            })
+            .collect();
+        // All that the outbox held, not the new ones only: the clearing that follows may fail.
+        let rids: Vec<[u8; 16]> = drain.marks.iter().map(|mark| mark.rid).collect();
+        if let Some((head, _)) = fresh.last() {
+            crdts::CmRDT::apply(&mut cursor, crdts::Dot::new(origin, head.seq));
+            // Marks of earlier captures are gone for good: the fence made their clearing durable.
+            write.drop_rids_through(&name, head.seq)?;
+            write.put_rids(&name, head.seq, &rids)?;
+        }
+        write.put_cursor(&name, &cursor, epoch)?;
+        write.put_clock(self.clock.last())?;
+        write.commit_durable()?;
+        if let Some((head, _)) = fresh.last() {
+            self.heads.insert(origin, *head);
+            database.uncleared = rids.into_iter().collect();
+            database.said = said;
+        }
+        database.cursor = cursor;
+        database.behind |= left;
+        self.relaxed = false;
+        self.wake_dirty(position)?;
+        self.publish(&fresh, now);
+        Ok(changed)
+    }
+
+    /// Shows fresh events to the peers: pushed to those that hold all before, announced to all.
+    fn publish(&mut self, fresh: &[(Head, SignedEvent)], now: Now) {
+        let Some((last, _)) = fresh.last() else { return };
+        let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
+        let effects = self.exchange.push(fresh, &standing);
+        self.effects.extend(effects);
+        self.effects.push_back(Effect::Announce { frame: Announcement { heads: vec![*last] }.encode() });
+    }
+
+    pub(super) fn handle_message(&mut self, from: NodeId, message: Message, now: Now) -> Result<(), NodeError> {
+        match message {
+            Message::Hello(hello) => {
+                self.learn_members(hello.members.clone())?;
+                self.notice_own_chain(&hello.heads, now)?;
+                let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
+                let effects = self.exchange.handle_hello(from, &hello, &standing);
+                self.effects.extend(effects);
+                self.correct_clock();
+            }
+            Message::Pull(pull) => {
+                let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
+                let effect = self.exchange.answer(from, &pull, &standing)?;
+                self.effects.push_back(effect);
+            }
+            Message::Events(events) => {
+                let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
+                let accepted = self.exchange.receive(from, events, &standing)?;
+                self.append_remote(from, accepted, now)?;
+                let standing =
+                    super::standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
+                let effect = self.exchange.pull(from, &standing);
+                self.effects.extend(effect);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores events that passed all checks; they are applied by the next steps.
+    fn append_remote(&mut self, from: NodeId, accepted: Vec<Accepted>, now: Now) -> Result<(), NodeError> {
+        if accepted.is_empty() {
+            return Ok(());
+        }
+        let mut write = self.log.write()?;
+        let mut heads = self.heads.clone();
+        for one in &accepted {
+            write.append(&one.event, &one.bytes, one.hash, one.signature)?;
+            let header = &one.event.header;
+            heads.insert(header.origin.id(), Head { origin: header.origin, seq: header.seq, hash: one.hash });
+            self.clock.absorb(header.stamp, now.wall_ms);
+        }
+        write.put_clock(self.clock.last())?;
+        write.commit_durable()?;
+        self.relaxed = false;
+        let news: Vec<Head> =
+            heads.iter().filter(|(id, head)| self.heads.get(*id) != Some(*head)).map(|(_, head)| *head).collect();
+        self.heads = heads;
+        self.rank_origins();
+        for one in &accepted {
+            let name = &one.event.header.database;
+            for database in self.databases.iter_mut().filter(|database| database.settings.name == *name) {
+                database.behind = true;
+            }
+        }
+        self.exchange.peer_holds(from, &accepted);
+        if self.exchange.somebody_lacks(&news, from) {
+            let heads = news.into_iter().take(limits::ANNOUNCED_HEADS_MAX).collect();
+            self.effects.push_back(Effect::Announce { frame: Announcement { heads }.encode() });
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_announcement(&mut self, frame: &[u8]) {
+        if let Ok(announcement) = Announcement::decode(frame) {
+            self.exchange.announced(&announcement.heads, &self.heads);
+        }
+    }
+
+    /// Rows of other databases whose references moved must be written there too.
+    fn wake_dirty(&mut self, except: usize) -> Result<(), NodeError> {
+        let read = self.log.read()?;
+        for (position, database) in self.databases.iter_mut().enumerate() {
+            if position != except && !database.behind {
+                database.behind = !read.dirty(&database.settings.name)?.is_empty();
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes state durable that was committed without a sync.
+    pub(super) fn sync_state(&mut self) -> Result<(), NodeError> {
+        if self.relaxed {
+            self.log.write()?.commit_durable()?;
+            self.relaxed = false;
+        }
+        Ok(())
+    }
+
+    fn correct_clock(&mut self) {
+        let skews: Vec<i64> =
+            self.exchange.peers.values().filter(|peer| peer.connected).filter_map(|peer| peer.skew_ms).collect();
+        let before = self.clock.offset_ms();
+        let offset = self.clock.correct(&skews);
+        if offset != before && offset != 0 {
+            self.alert(format!(
+                "this machine's clock is wrong by {} s against its peers; new changes are stamped with the corrected time: \
+                 set the clock",
+                offset / 1000
+            ));
+        }
+    }
+}
+
+/// Takes over what the file shows: first the rows that leave their keys, then those that have them now.
+pub(super) fn take_over<S: Store>(
+    evaluator: &mut Evaluator<'_, S>,
+    observed: &[(RowId, Option<Shown>)],
+) -> Result<(), S::Error> {
+    for (row, _) in observed {
+        evaluator.mark_shown(row, None)?;
+    }
+    for (row, shown) in observed.iter().filter(|(_, shown)| shown.is_some()) {
+        evaluator.mark_shown(row, shown.as_ref())?;
+    }
+    Ok(())
+}
+
+/// Forgets dirty rows whose image stands in the file already. True when some are left.
+pub(super) fn clean_equal<S: Store>(evaluator: &mut Evaluator<'_, S>, database: &str) -> Result<bool, S::Error> {
+    let mut left = false;
+    for row in evaluator.store().dirty(database)? {
+        if evaluator.presentation(&row)?.is_none() {
+            clean(evaluator, &row)?;
+        } else {
+            left = true;
+        }
+    }
+    Ok(left)
+}
+
+/// A cut without one origin's own entry.
+pub(super) fn others(cut: &Cut, own: crate::model::OriginId) -> Cut {
+    cut.iter().filter(|dot| *dot.actor != own).map(|dot| crdts::Dot::new(*dot.actor, dot.counter)).collect()
+}
+
+/// The entries of a cut that moved since an earlier one.
+fn delta(cut: &Cut, earlier: &Cut) -> Cut {
+    let moved = cut.iter().filter(|dot| earlier.get(dot.actor) < dot.counter);
+    moved.map(|dot| crdts::Dot::new(*dot.actor, dot.counter)).collect()
+}
+
+/// Heads by origin.
+pub(super) fn heads_of(log: &crate::log::Log) -> Result<Heads, NodeError> {
+    Ok(log.read()?.heads()?)
+}

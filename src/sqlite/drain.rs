@@ -1,0 +1,275 @@
+//! Reads the outbox: marks, and the rows they name, in one snapshot.
+//!
+//! Invariants: a drain holds whole source transactions; every image is what the row was in the snapshot, bit for bit;
+//! nothing is cleared that was not drained. An Insert mark on a key replaces the row that had this key iff a Hint for the
+//! key stands in the run of Hint marks right before it.
+//!
+//! The triggers write hints before a row goes in, and foreign-key actions or the app's triggers may write other marks in
+//! between. So the drain puts each hint that counts right before its Insert: it counts when it is the last mark about that
+//! key before the Insert. (Had the row gone another way meanwhile, a mark would say so.)
+//!
+//! Callers: node; apply (the same inside its transaction).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::outbox::{DELETE, INSERT, REPLACED, UPDATE};
+use super::{AppFile, FileMeta, SqliteError, meta, schema, value};
+use crate::model::{Key, Value};
+
+/// The values of a row, in the order of [`crate::model::TableSchema::columns`].
+pub type Image = Vec<Value>;
+
+/// What an app statement did to one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarkOp {
+    /// A row came.
+    Insert,
+    /// A row changed, perhaps its key.
+    Update,
+    /// A row went.
+    Delete,
+    /// A row was in the way of the statement that follows; whether it went, its image tells.
+    Hint,
+}
+
+/// One line of the outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Position in the outbox; numbers are used again, so it means nothing beyond this drain.
+    pub seq: i64,
+    /// Random: the same mark is never logged twice.
+    pub rid: [u8; 16],
+    /// What happened.
+    pub op: MarkOp,
+    /// Table, by its name now.
+    pub table: String,
+    /// The row's key (for an update: after it).
+    pub key: Key,
+    /// The key before an update that changed it.
+    pub old_key: Option<Key>,
+    /// The machine's clock when the app wrote, ms since 1970.
+    pub wall_ms: u64,
+}
+
+/// The outbox and all it names, in one snapshot.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Drain {
+    /// In the order of the app's writes.
+    pub marks: Vec<Mark>,
+    /// Pass to [`AppFile::clear_marks`] when the marks are safe; 0 when there were none.
+    pub through_seq: i64,
+    /// The file's meta in the same snapshot.
+    pub meta: FileMeta,
+    /// Every row that a mark names, under old and new keys; `None` for one that is not there.
+    pub images: BTreeMap<(String, Key), Option<Image>>,
+    /// Marks about rows with a NULL in their declared key, by table: such rows cannot be told apart and stay local.
+    pub unkeyed: BTreeMap<String, u64>,
+    /// Marks about tables that are not replicated any more (dropped, excluded, or their key changed), by name.
+    pub orphaned: BTreeMap<String, u64>,
+}
+
+/// Remembers the end of the last drain: clearing checks that the outbox is still the same one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drained {
+    through_seq: i64,
+    rid: [u8; 16],
+}
+
+impl AppFile {
+    /// Number of marks waiting.
+    pub fn outbox_len(&self) -> Result<u64, SqliteError> {
+        let count: i64 = meta::prepare(&self.connection, "SELECT count(*) FROM main._litemesh_outbox")?
+            .query_row([], |row| row.get(0))?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// Whether a mark waits; cheaper than counting.
+    pub fn has_marks(&self) -> Result<bool, SqliteError> {
+        has_marks(&self.connection)
+    }
+
+    /// Reads all marks and the rows they name in one read snapshot. Clears nothing.
+    pub fn drain(&mut self) -> Result<Drain, SqliteError> {
+        let transaction = self.connection.unchecked_transaction()?;
+        let drained = self.drain_snapshot()?;
+        drop(transaction);
+        self.drained = drained.1;
+        Ok(drained.0)
+    }
+
+    /// The same inside a transaction of the caller.
+    pub(super) fn drain_snapshot(&self) -> Result<(Drain, Option<Drained>), SqliteError> {
+        self.check_layout()?;
+        let mut drain = Drain { meta: meta::read(&self.connection)?, ..Drain::default() };
+        let (marks, last_rid) = self.read_marks(&mut drain)?;
+        drain.marks = order_hints(marks);
+        self.read_images(&mut drain)?;
+        let drained = last_rid.map(|rid| Drained { through_seq: drain.through_seq, rid });
+        Ok((drain, drained))
+    }
+
+    /// Fails unless what is known of the schema is true in the current snapshot.
+    pub(super) fn check_layout(&self) -> Result<(), SqliteError> {
+        if !self.installed {
+            return Err(SqliteError::NotEnrolled);
+        }
+        if schema::schema_version(&self.connection)? != self.layout.version {
+            return Err(SqliteError::SchemaChanged);
+        }
+        Ok(())
+    }
+
+    /// Removes the marks of the last drain, up to and including `through_seq`, and only those.
+    pub fn clear_marks(&mut self, through_seq: i64) -> Result<(), SqliteError> {
+        if through_seq == 0 {
+            return Ok(());
+        }
+        let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        clear(&transaction, through_seq, self.drained)?;
+        transaction.commit()?;
+        self.drained = None;
+        Ok(())
+    }
+
+    /// All marks of the snapshot, with stored operations, and the `rid` of the last one.
+    fn read_marks(&self, drain: &mut Drain) -> Result<(Vec<RawMark>, Option<[u8; 16]>), SqliteError> {
+        let columns: Vec<String> =
+            ["k", "o"].iter().flat_map(|c| (0..self.outbox_width).map(move |i| format!("{c}{i}"))).collect();
+        let sql =
+            format!("SELECT seq, rid, op, tbl, at, {} FROM main._litemesh_outbox ORDER BY seq", columns.join(", "));
+        let mut statement = meta::prepare(&self.connection, &sql)?;
+        let mut rows = statement.query([])?;
+        let (mut marks, mut last_rid) = (Vec::new(), None);
+        while let Some(row) = rows.next()? {
+            drain.through_seq = row.get(0)?;
+            let rid: [u8; 16] = row.get_ref(1)?.as_bytes().unwrap_or_default().try_into().unwrap_or_default();
+            last_rid = Some(rid);
+            let number: i64 = row.get(3)?;
+            let entry = self.registry.get(&number);
+            let plan = entry.filter(|entry| !entry.gone).and_then(|entry| self.layout.find(&entry.name).ok());
+            let Some((table, plan)) = plan else {
+                let name = entry.map_or_else(|| format!("number {number}"), |entry| entry.name.clone());
+                *drain.orphaned.entry(name).or_default() += 1;
+                continue;
+            };
+            let width = plan.key.len();
+            let mark = Mark {
+                seq: drain.through_seq,
+                rid,
+                op: MarkOp::Hint,
+                table: table.name.clone(),
+                key: value::read_columns(row, 5, width)?,
+                old_key: None,
+                wall_ms: row.get::<_, i64>(4)?.unsigned_abs(),
+            };
+            let op: i64 = row.get(2)?;
+            let old_key =
+                if op == UPDATE { Some(value::read_columns(row, 5 + self.outbox_width, width)?) } else { None };
+            match settle_nulls(op, mark, old_key) {
+                Ok(raw) => marks.push(raw),
+                Err(table) => *drain.unkeyed.entry(table).or_default() += 1,
+            }
+        }
+        Ok((marks, last_rid))
+    }
+
+    fn read_images(&self, drain: &mut Drain) -> Result<(), SqliteError> {
+        let mut wanted: BTreeMap<&str, BTreeSet<&Key>> = BTreeMap::new();
+        for mark in &drain.marks {
+            let keys = wanted.entry(&mark.table).or_default();
+            keys.insert(&mark.key);
+            keys.extend(&mark.old_key);
+        }
+        for (table, keys) in wanted {
+            let mut reader = self.row_reader(table)?;
+            for key in keys {
+                drain.images.insert((table.to_owned(), key.clone()), reader.read(key)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A mark whose operation may still be one of the two kinds of hint.
+struct RawMark {
+    stored_op: i64,
+    mark: Mark,
+}
+
+/// A row with a NULL in its declared key has no identity: getting a full key is its birth, losing it its death. The
+/// error is the table of a mark about such a row alone.
+fn settle_nulls(op: i64, mut mark: Mark, old_key: Option<Key>) -> Result<RawMark, String> {
+    let null = value::has_null(&mark.key);
+    let (op, key, old_key) = match (op, null, old_key) {
+        (UPDATE, false, Some(old)) if value::has_null(&old) => (INSERT, mark.key, None),
+        (UPDATE, true, Some(old)) if !value::has_null(&old) => (DELETE, old, None),
+        (_, true, _) => return Err(mark.table),
+        (op, false, old) => {
+            let changed = old.filter(|old| *old != mark.key);
+            (op, mark.key, changed)
+        }
+    };
+    mark.op = match op {
+        INSERT => MarkOp::Insert,
+        UPDATE => MarkOp::Update,
+        DELETE => MarkOp::Delete,
+        _ => MarkOp::Hint,
+    };
+    (mark.key, mark.old_key) = (key, old_key);
+    Ok(RawMark { stored_op: op, mark })
+}
+
+/// Puts each hint about the very key of an Insert right before it, and drops those of rows that stayed.
+fn order_hints(marks: Vec<RawMark>) -> Vec<Mark> {
+    // For each key, the last mark about it: the position of a hint that may count, or nothing.
+    let mut last: BTreeMap<(String, Key), Option<usize>> = BTreeMap::new();
+    let mut before: BTreeMap<usize, usize> = BTreeMap::new();
+    if marks.iter().any(|raw| raw.stored_op == REPLACED) {
+        for (position, raw) in marks.iter().enumerate() {
+            let name = (raw.mark.table.clone(), raw.mark.key.clone());
+            if raw.stored_op == INSERT
+                && let Some(Some(hint)) = last.get(&name)
+            {
+                before.insert(position, *hint);
+            }
+            last.insert(name, (raw.stored_op == REPLACED).then_some(position));
+            if let Some(old) = &raw.mark.old_key {
+                last.insert((raw.mark.table.clone(), old.clone()), None);
+            }
+        }
+    }
+    let hints: Vec<Option<Mark>> =
+        marks.iter().map(|raw| (raw.stored_op == REPLACED).then(|| raw.mark.clone())).collect();
+    let mut ordered = Vec::with_capacity(marks.len());
+    for (position, raw) in marks.into_iter().enumerate() {
+        if raw.stored_op == REPLACED {
+            continue;
+        }
+        if let Some(hint) = before.get(&position).and_then(|hint| hints[*hint].clone()) {
+            ordered.push(hint);
+        }
+        ordered.push(raw.mark);
+    }
+    ordered
+}
+
+pub(super) fn has_marks(connection: &Connection) -> Result<bool, SqliteError> {
+    Ok(meta::prepare(connection, "SELECT 1 FROM main._litemesh_outbox LIMIT 1")?.exists([])?)
+}
+
+/// Clears within a transaction of the caller.
+pub(super) fn clear(connection: &Connection, through_seq: i64, drained: Option<Drained>) -> Result<(), SqliteError> {
+    // The outbox of a file that went back in time holds other marks under the same numbers.
+    if let Some(drained) = drained.filter(|drained| drained.through_seq == through_seq) {
+        let rid = meta::prepare(connection, "SELECT rid FROM main._litemesh_outbox WHERE seq = ?1")?
+            .query_row([through_seq], |row| row.get::<_, [u8; 16]>(0))
+            .optional()?;
+        if rid != Some(drained.rid) {
+            return Err(SqliteError::WentBack);
+        }
+    }
+    meta::prepare(connection, "DELETE FROM main._litemesh_outbox WHERE seq <= ?1")?.execute([through_seq])?;
+    Ok(())
+}

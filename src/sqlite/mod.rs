@@ -1,0 +1,106 @@
+//! Floor L2: the only module that speaks SQL to the app's files.
+//!
+//! An [`AppFile`] is one of the app's databases: what of it is replicated and how (`schema`, `preflight`), the triggers
+//! that mark the app's writes (`triggers`, `install`, `outbox`), reading marks and rows in one snapshot (`drain`), writing
+//! what others wrote (`apply`), and reading all of it (`scan`).
+//!
+//! Invariant: the app never notices: no lock is held longer than a call, nothing waits inside SQLite, nothing of the
+//! app's is changed but the rows that [`Apply::write`] is told. Callers: node; cli for preflight and eject.
+
+mod apply;
+mod drain;
+mod enroll;
+mod error;
+mod identity;
+mod install;
+mod meta;
+mod outbox;
+mod plan;
+mod preflight;
+mod quote;
+mod rebuild;
+mod scan;
+mod schema;
+mod search;
+mod triggers;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use rusqlite::Connection;
+
+pub use apply::{Apply, Refused, RowWrite};
+pub use drain::{Drain, Image, Mark, MarkOp};
+pub use enroll::EjectReport;
+pub use error::SqliteError;
+pub use install::SchemaChange;
+pub use meta::FileMeta;
+pub use preflight::{Preflight, TablePreflight};
+pub use rebuild::NewFile;
+
+use crate::model::DatabaseSchema;
+
+/// What to replicate of which file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileSettings {
+    /// Name of the database in the cluster.
+    pub name: String,
+    /// The app's file.
+    pub path: PathBuf,
+    /// Table name patterns (`*` and `?`) to replicate; empty means all.
+    pub include: Vec<String>,
+    /// Table name patterns to leave out.
+    pub exclude: Vec<String>,
+    /// References that the schema does not declare: (table, column, "[database.]table.column").
+    pub references: Vec<(String, String, String)>,
+    /// Patterns of tables whose integer primary key is a natural key.
+    pub natural_keys: Vec<String>,
+}
+
+/// One of the app's databases.
+pub struct AppFile {
+    settings: FileSettings,
+    connection: Connection,
+    /// Device and inode at opening.
+    identity: identity::Place,
+    /// The schema as of the last refresh.
+    layout: schema::Layout,
+    /// Watched tables by number, as of the last refresh.
+    registry: BTreeMap<i64, outbox::Registered>,
+    /// Key columns of the outbox.
+    outbox_width: usize,
+    /// Triggers and registry were brought up to date since the file was opened.
+    installed: bool,
+    /// End of the last drain.
+    drained: Option<drain::Drained>,
+}
+
+impl AppFile {
+    /// What is replicated, as of the last refresh.
+    pub fn schema(&self) -> &DatabaseSchema {
+        &self.layout.schema
+    }
+
+    /// What the file was opened with.
+    pub fn settings(&self) -> &FileSettings {
+        &self.settings
+    }
+
+    /// A number that changes when another connection has committed (or checkpointed). Costs microseconds.
+    pub fn data_version(&self) -> Result<i64, SqliteError> {
+        Ok(self.connection.prepare_cached("PRAGMA main.data_version")?.query_row([], |row| row.get(0))?)
+    }
+
+    /// Moves what it can from the WAL into the file without waiting for anybody. Returns (pages in the WAL, pages moved);
+    /// both 0 without a WAL.
+    pub fn checkpoint(&self) -> Result<(u64, u64), SqliteError> {
+        let pages: (i64, i64) = self
+            .connection
+            .query_row("PRAGMA main.wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
+        Ok((pages.0.max(0).unsigned_abs(), pages.1.max(0).unsigned_abs()))
+    }
+}

@@ -1,0 +1,1 @@
+//! Opening, enrolling, fencing, ejecting.

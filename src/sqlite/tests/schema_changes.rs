@@ -1,0 +1,1 @@
+//! What apps and their migration tools do to a schema.

@@ -1,0 +1,1 @@
+//! Every value survives bit for bit.

@@ -1,0 +1,92 @@
+//! Every size limit of what comes from outside.
+//!
+//! Invariant: the same on all nodes; a limit may only grow with a new protocol version. Honest nodes
+//! never reach one (capture cuts far below), so whoever does is at fault. Callers: wire, net, node, log.
+
+/// Version of the protocol between members.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// Bytes of one frame between two members, its length not counted.
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a gossiped announcement: gossipsub wedges near its own limit, so stay far below it.
+pub const ANNOUNCEMENT_BYTES_MAX: usize = 16 << 10;
+/// Bytes of events in one answer to a pull: with its heads it stays below a frame.
+pub const PULL_BYTES: usize = 512 << 10;
+/// Heads in a hello, a pull or an answer.
+pub const HEADS_MAX: usize = 4096;
+/// Heads in an announcement.
+pub const ANNOUNCED_HEADS_MAX: usize = 128;
+/// Events in one answer to a pull.
+pub const EVENTS_PER_FRAME_MAX: usize = 8192;
+/// Bytes of one event; larger than a frame, it travels in pieces.
+pub const EVENT_TOTAL_BYTES_MAX: u64 = EVENT_BYTES_MAX as u64;
+/// Bytes of a node's or a cluster's name.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Members of one cluster, and so member records in one message.
+pub const MEMBERS_MAX: usize = 1024;
+/// Member records whose signer is not known yet, kept aside.
+pub const WAITING_RECORDS_MAX: usize = 256;
+/// Highest slot of a member.
+pub const SLOT_MAX: u32 = 65_535;
+/// Addresses in a join code.
+pub const INVITE_ADDRESSES_MAX: usize = 8;
+/// Bytes of one multiaddr as text.
+pub const ADDRESS_BYTES_MAX: usize = 256;
+/// Bytes of a join code's line.
+pub const INVITE_TEXT_BYTES_MAX: usize = 4096;
+/// Invites a node keeps, open and used.
+pub const INVITES_MAX: usize = 64;
+/// Wrong proofs after which an invite is void.
+pub const INVITE_TRIES_MAX: u32 = 5;
+/// Member records in a chain shown at the gate.
+pub const GATE_RECORDS_MAX: usize = 64;
+/// Bytes of one message at the gate, the welcome excepted.
+pub const GATE_MESSAGE_BYTES_MAX: usize = 24 << 10;
+/// Bytes of a welcome: all members of a cluster.
+pub const GATE_WELCOME_BYTES_MAX: usize = 512 << 10;
+
+// ---- events
+
+/// Bytes of one blob or text that capture takes: larger values stay in the app's file and are reported.
+pub const VALUE_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of one encoded event: one value of the greatest size, and a margin for the row around it. Normal events are
+/// cut at [`EVENT_BYTES_TARGET`].
+pub const EVENT_BYTES_MAX: usize = VALUE_BYTES_MAX + (2 << 20);
+
+/// Weight at which capture cuts a drain into several events: large enough that hashing, headers and commits cost nothing
+/// per row, small enough to send, store and evaluate without a pause.
+pub const EVENT_BYTES_TARGET: usize = 1 << 20;
+
+/// Changes in one event. Deletes cost one byte on the wire and about a hundred in memory: this bounds the difference.
+/// Capture cuts here too.
+pub const EVENT_CHANGES_MAX: usize = 1 << 17;
+
+/// Cells in one event: an event cut at its target weight cannot hold more (a cell weighs at least 1), plus one row of
+/// SQLite's greatest width. NULLs cost nothing on the wire: this bounds what they cost in memory.
+pub const EVENT_CELLS_MAX: usize = EVENT_BYTES_TARGET + COLUMNS_MAX;
+
+/// Columns of a table: SQLite's own hard limit.
+pub const COLUMNS_MAX: usize = 32_767;
+
+/// Tables that one event names: more than any schema seen; capture cuts at the number of tables it has.
+pub const EVENT_TABLES_MAX: usize = 4_096;
+
+/// Columns that all tables of one event name together.
+pub const EVENT_COLUMNS_MAX: usize = 1 << 16;
+
+/// Distinct names (tables, columns, databases) in one event.
+pub const EVENT_NAMES_MAX: usize = EVENT_COLUMNS_MAX + 2 * EVENT_TABLES_MAX;
+
+/// Bytes of the name of a table, a column or a database. SQLite knows no limit; real names are below 100 bytes. Enrolment refuses longer ones.
+pub const IDENTIFIER_BYTES_MAX: usize = 1_024;
+
+/// Bytes of the names that the references of one event spell out in memory (on the wire each name is written once).
+pub const EVENT_REFERENCE_NAMES_MAX: usize = 128 << 20;
+
+/// Distinct origins that one event names: one per incarnation of every node that ever wrote.
+pub const EVENT_ORIGINS_MAX: usize = 1 << 16;
+
+/// Bytes of one piece of an event too large for a frame: small enough that a cut link loses little.
+pub const PIECE_BYTES: usize = 256 << 10;
+
+const _: () = assert!(PIECE_BYTES < FRAME_BYTES_MAX && EVENT_BYTES_TARGET < EVENT_BYTES_MAX);

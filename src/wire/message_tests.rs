@@ -1,0 +1,145 @@
+//! Laws of the message codec: what is encoded comes back, and no bytes whatever break the decoder.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::Member;
+
+fn head(seed: u8) -> Head {
+    let origin = Origin { node: NodeId([seed; 32]), incarnation: u64::MAX - u64::from(seed) };
+    Head { origin, seq: 1_000_000 + u64::from(seed), hash: [seed ^ 0xff; 32] }
+}
+
+fn any_head() -> impl Strategy<Value = Head> {
+    (any::<[u8; 32]>(), any::<u64>(), any::<u64>(), any::<[u8; 32]>()).prop_map(|(node, incarnation, seq, hash)| Head {
+        origin: Origin { node: NodeId(node), incarnation },
+        seq,
+        hash,
+    })
+}
+
+fn any_heads() -> impl Strategy<Value = Vec<Head>> {
+    prop::collection::vec(any_head(), 0..20)
+}
+
+fn any_record() -> impl Strategy<Value = MemberRecord> {
+    let member = ("[a-zé]{0,20}", any::<[u8; 32]>(), any::<u32>(), any::<u32>(), any::<u64>());
+    (prop::option::of(any::<[u8; 32]>()), member, any::<[u8; 32]>(), any::<[u8; 32]>()).prop_map(
+        |(cluster, (name, node, rank, slot, admitted_ms), signer, signature)| MemberRecord {
+            cluster: cluster.unwrap_or_default(),
+            member: Member { node: NodeId(node), name: name.clone(), rank, slot, admitted_ms },
+            cluster_name: name,
+            signer: NodeId(if cluster.is_some() { signer } else { node }),
+            signature: [signature, signature].concat(),
+        },
+    )
+}
+
+fn any_signature() -> impl Strategy<Value = Option<[u8; 64]>> {
+    prop::option::of(any::<[u8; 32]>())
+        .prop_map(|half| half.map(|half| [half, half].concat().try_into().expect("two halves of 32 bytes")))
+}
+
+fn any_message() -> impl Strategy<Value = Message> {
+    let blob = || prop::collection::vec(any::<u8>(), 0..200);
+    let hello = (any::<u32>(), "[a-zé]{0,20}", any::<u64>(), any_heads(), any::<(bool, bool)>())
+        .prop_flat_map(|fixed| (Just(fixed), prop::collection::vec(any_record(), 0..5)))
+        .prop_map(|((version, name, wall_ms, heads, (applied_all, reply)), members)| {
+            Message::Hello(Hello { version, name, wall_ms, heads, applied_all, members, reply })
+        });
+    let partial = (any::<[u8; 16]>(), any::<u64>(), any::<u64>()).prop_map(|(origin, seq, offset)| Partial {
+        origin: OriginId(origin),
+        seq,
+        offset,
+    });
+    let pull = (any::<u64>(), any_heads(), any::<u32>(), prop::option::of(partial))
+        .prop_map(|(request, heads, max_bytes, partial)| Message::Pull(Pull { request, heads, max_bytes, partial }));
+    let event = (blob(), any_signature()).prop_map(|(bytes, signature)| SignedEvent { bytes, signature });
+    let piece = (any::<[u8; 16]>(), any::<u64>(), 0..1_000_000u64, blob()).prop_map(|(origin, seq, offset, bytes)| {
+        Piece { origin: OriginId(origin), seq, offset, total: offset + bytes.len() as u64, bytes }
+    });
+    let events = (
+        any::<u64>(),
+        prop::collection::vec(event, 0..10),
+        prop::option::of(piece),
+        any::<(bool, bool)>(),
+        any_heads(),
+    )
+        .prop_map(|(request, events, piece, (more, applied_all), heads)| {
+            Message::Events(Events { request, events, piece, more, heads, applied_all })
+        });
+    prop_oneof![hello, pull, events]
+}
+
+proptest! {
+    #[test]
+    fn every_message_comes_back(message in any_message()) {
+        prop_assert_eq!(Message::decode(&message.encode()), Ok(message));
+    }
+
+    #[test]
+    fn every_announcement_comes_back(heads in any_heads()) {
+        let announcement = Announcement { heads };
+        prop_assert_eq!(Announcement::decode(&announcement.encode()), Ok(announcement));
+    }
+
+    #[test]
+    fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let _ = Message::decode(&bytes);
+        let _ = Announcement::decode(&bytes);
+        let _ = member::decode_member(&bytes);
+        let _ = super::super::invite::decode_invites(&bytes);
+    }
+
+    #[test]
+    fn a_damaged_message_never_panics(message in any_message(), at in any::<prop::sample::Index>(), flip in 1u8..) {
+        let mut bytes = message.encode();
+        let at = at.index(bytes.len());
+        bytes[at] ^= flip;
+        let _ = Message::decode(&bytes);
+        let _ = Message::decode(&bytes[..at]);
+    }
+}
+
+#[test]
+fn a_hello_in_sync_is_below_1_kb() {
+    let hello = Hello {
+        version: PROTOCOL_VERSION,
+        name: "pit laptop of the scouting crew".into(),
+        wall_ms: 1_767_225_600_000,
+        heads: (0..8).map(head).collect(),
+        applied_all: true,
+        ..Hello::default()
+    };
+    let bytes = Message::Hello(hello).encode();
+    assert!(bytes.len() < 1000, "{} bytes", bytes.len());
+}
+
+#[test]
+fn the_largest_announcement_fits() {
+    let announcement = Announcement { heads: (0..200).map(head).collect() };
+    let bytes = announcement.encode();
+    assert!(bytes.len() <= ANNOUNCEMENT_BYTES_MAX, "{} bytes", bytes.len());
+    assert_eq!(Announcement::decode(&bytes).unwrap().heads.len(), ANNOUNCED_HEADS_MAX);
+}
+
+#[test]
+fn floods_of_empty_fields_are_refused_before_they_are_decoded() {
+    // 500,000 empty events: two bytes each on the wire, 48 and more in memory.
+    let inner: Vec<u8> = [0x12u8, 0].repeat(500_000);
+    let mut bytes = vec![0x1a];
+    prost::encoding::encode_varint(inner.len() as u64, &mut bytes);
+    bytes.extend(inner);
+    assert_eq!(Message::decode(&bytes), Err(MessageError::TooLarge("number of fields")));
+    assert_eq!(Message::decode(&vec![0; FRAME_BYTES_MAX + 1]), Err(MessageError::TooLarge("frame")));
+    // A length of 2^60 in 10 bytes.
+    assert!(Message::decode(&[0x0a, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10]).is_err());
+    assert_eq!(Message::decode(&[]), Err(MessageError::Malformed("frame")));
+}
+
+#[test]
+fn a_piece_beyond_its_total_is_refused() {
+    let piece = Piece { origin: OriginId([1; 16]), seq: 1, offset: 5, total: 6, bytes: vec![0; 2] };
+    let events = Events { piece: Some(piece), ..Events::default() };
+    assert_eq!(Message::decode(&Message::Events(events).encode()), Err(MessageError::TooLarge("piece")));
+}

@@ -156,7 +156,7 @@ fn the_losing_value_is_kept_and_can_be_restored() {
     assert!(history.stdout.contains(lost) && history.stdout.contains(&shown), "{}", history.stdout);
     let rows = conflicts.json_rows();
     let found = rows.iter().find(|row| row.to_string().contains(lost)).expect("one entry per loser");
-    let id = found["id"].as_str().map_or_else(|| found["id"].to_string(), str::to_owned);
+    let id = found["number"].to_string();
     cluster.servers[0].cli(&["conflicts", "restore", &id]).done();
     cluster.settled(20);
     assert_eq!(texts(cluster.servers[1].database("scouting"), "SELECT location FROM team WHERE id = 1"), [lost]);

@@ -92,16 +92,39 @@ fn f03_equal_usernames_stay_two_accounts_with_their_own_rights() {
                  VALUES (1, 1, {id}, '{{}}', 'observation-{name}', 'match-1', 'team-1', 'user-{name}')"));
     });
     for server in &cluster.servers {
+        let file = server.database("users");
+        assert_eq!(number(file, "SELECT count(*) FROM user WHERE username = 'chris'"), 1, "UNIQUE holds");
+        // Both people are there: shown (the later one under a name of its own), or listed on the shelf with the reason.
+        let shown = texts(file, "SELECT marker FROM user WHERE marker LIKE 'user-s%' ORDER BY 1");
+        let shelf = server.cli(&["--json", "shelf", "list"]).done().stdout;
+        for person in ["user-s0", "user-s1"] {
+            let there = shown.iter().any(|marker| marker == person) || shelf.contains(person);
+            assert!(there, "{person} is gone from {}: shown {shown:?}, shelf {shelf}", server.name);
+        }
+        // Whoever is shown has exactly the rights that were given to that person, and that person's password.
         let rights = texts(
-            server.database("users"),
-            "SELECT u.marker || ' ' || u.password_hash || ' ' || group_concat(r.role_id) FROM user u \
-             JOIN user_roles r ON r.user_id = u.id WHERE u.marker LIKE 'user-s%' GROUP BY u.id ORDER BY 1",
+            file,
+            "SELECT u.marker || ' ' || u.password_hash || ' ' || coalesce(group_concat(r.role_id), '') FROM user u \
+             LEFT JOIN user_roles r ON r.user_id = u.id WHERE u.marker LIKE 'user-s%' GROUP BY u.id ORDER BY 1",
         );
-        assert_eq!(rights, ["user-s0 hash of s0 1", "user-s1 hash of s1 4"], "on {}", server.name);
-        let names = texts(server.database("users"), "SELECT username FROM user WHERE marker LIKE 'user-s%' ORDER BY 1");
-        assert!(names[0].starts_with("chris") && names[1].starts_with("chris") && names[0] != names[1], "{names:?}");
-        assert_eq!(number(server.database("users"), "SELECT count(*) FROM user WHERE username = 'chris'"), 1);
-        assert_references_hold(server);
+        for line in rights {
+            assert!(
+                ["user-s0 hash of s0 1", "user-s1 hash of s1 4"].contains(&line.as_str()),
+                "{line} on {}",
+                server.name
+            );
+        }
+        // No observation is another person's now.
+        let observations = texts(
+            server.database("scouting"),
+            "SELECT scout_marker || ' ' || scout_id FROM observation WHERE marker LIKE 'observation-s%' ORDER BY 1",
+        );
+        assert_eq!(observations.len(), 2);
+        for line in observations {
+            let (person, id) = line.split_once(' ').unwrap();
+            let holder = texts(file, &format!("SELECT marker FROM user WHERE id = {id}"));
+            assert!(holder.is_empty() || holder == [person], "the work of {person} is shown as done by {holder:?}");
+        }
     }
 }
 

@@ -63,7 +63,7 @@ fn killed_during_the_first_start() {
         server.start_and_kill_after(Duration::from_millis(turn * 12));
         server.start();
         let database = server.database_status("scouting");
-        assert_eq!(database["state"].as_str().is_some_and(|state| !state.is_empty()), true, "{database}");
+        assert!(database["state"].as_str().is_some_and(|state| !state.is_empty()), "{database}");
         server.cli(&["log", "verify"]).done();
         support::app(server.database("scouting"), "INSERT INTO team (team_number) VALUES (1)");
         support::until("the row is in the log", 20, || {

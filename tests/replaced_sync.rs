@@ -24,7 +24,7 @@ fn apart(count: usize, write: impl Fn(usize, &Cluster)) -> Cluster {
     cluster
 }
 
-/// 1. Both servers, apart, insert user, team and scouting row. Ids collided; "full sync" reported success; one server's
+/// Failure 1: Both servers, apart, insert user, team and scouting row. Ids collided; "full sync" reported success; one server's
 /// rows were gone.
 #[test]
 fn f01_rows_made_apart_all_survive() {
@@ -55,7 +55,7 @@ fn f01_rows_made_apart_all_survive() {
     }
 }
 
-/// 2. Rows deleted on one server came back from the other.
+/// Failure 2: Rows deleted on one server came back from the other.
 #[test]
 fn f02_what_was_deleted_stays_deleted() {
     let mut cluster = Cluster::scouting(2);
@@ -77,7 +77,7 @@ fn f02_what_was_deleted_stays_deleted() {
     }
 }
 
-/// 3. The same username created on two servers under two ids: one account was gone afterwards, grants and scout ids
+/// Failure 3: The same username created on two servers under two ids: one account was gone afterwards, grants and scout ids
 /// dangled on both; roles merged under one id, so rights leaked between people.
 #[test]
 fn f03_equal_usernames_stay_two_accounts_with_their_own_rights() {
@@ -128,7 +128,7 @@ fn f03_equal_usernames_stay_two_accounts_with_their_own_rights() {
     }
 }
 
-/// 4. One BLOB anywhere stopped every sync: it was not JSON.
+/// Failure 4: One BLOB anywhere stopped every sync: it was not JSON.
 #[test]
 fn f04_blobs_and_odd_text_travel_exactly() {
     let cluster = Cluster::scouting(2);
@@ -144,7 +144,7 @@ fn f04_blobs_and_odd_text_travel_exactly() {
     assert_eq!(number(cluster.servers[1].database("scouting"), big), 1);
 }
 
-/// 5. Of five pending changes four failed to apply, all five were marked as synced; nobody was told.
+/// Failure 5: Of five pending changes four failed to apply, all five were marked as synced; nobody was told.
 #[test]
 fn f05_nothing_is_called_applied_that_is_not() {
     // A constraint that only one server has makes applying impossible there.
@@ -178,7 +178,7 @@ fn f05_nothing_is_called_applied_that_is_not() {
     assert_eq!(number(cluster.servers[1].database("scouting"), all), 4);
 }
 
-/// 6. Tables without timestamp columns were cut at 1,000 rows, without order.
+/// Failure 6: Tables without timestamp columns were cut at 1,000 rows, without order.
 #[test]
 fn f06_large_tables_without_timestamps_arrive_whole() {
     let cluster = Cluster::scouting(2);
@@ -194,7 +194,7 @@ fn f06_large_tables_without_timestamps_arrive_whole() {
     assert_eq!(number(file, "SELECT count(*) FROM team_event WHERE event_id = 2"), 3001);
 }
 
-/// 7. `2025-09-06 23:00:00` compared as text with `2025-09-06T01:00:00`: a whole day was lost.
+/// Failure 7: `2025-09-06 23:00:00` compared as text with `2025-09-06T01:00:00`: a whole day was lost.
 #[test]
 fn f07_no_column_of_the_app_decides_what_is_sent() {
     let mut cluster = Cluster::scouting(2);
@@ -213,7 +213,7 @@ fn f07_no_column_of_the_app_decides_what_is_sent() {
     assert_eq!(number(cluster.servers[1].database("scouting"), arrived), 5);
 }
 
-/// 8. Node-local tables were replicated: a server got its peer's address book and identity and synced with itself.
+/// Failure 8: Node-local tables were replicated: a server got its peer's address book and identity and synced with itself.
 #[test]
 fn f08_local_tables_stay_local() {
     let cluster = Cluster::scouting(2);
@@ -231,7 +231,7 @@ fn f08_local_tables_stay_local() {
     }
 }
 
-/// 9. "Synced" was one flag for all peers: with three servers the first success hid the change from the third.
+/// Failure 9: "Synced" was one flag for all peers: with three servers the first success hid the change from the third.
 #[test]
 fn f09_a_late_third_server_gets_everything() {
     let mut cluster = Cluster::scouting(3);
@@ -244,7 +244,7 @@ fn f09_a_late_third_server_gets_everything() {
     assert_eq!(number(cluster.servers[2].database("scouting"), count), 1);
 }
 
-/// 10. The cursor moved to "now" after the exchange: what was written during it was skipped.
+/// Failure 10: The cursor moved to "now" after the exchange: what was written during it was skipped.
 #[test]
 fn f10_what_is_written_during_the_exchange_is_not_skipped() {
     let mut cluster = Cluster::scouting(2);
@@ -270,7 +270,7 @@ fn f10_what_is_written_during_the_exchange_is_not_skipped() {
     assert_eq!(number(file, "SELECT count(*) FROM team WHERE marker LIKE 'during-%'"), 200);
 }
 
-/// 11. A change tracker fed by ORM hooks missed raw SQL, bulk updates and association tables, logged rolled-back rows,
+/// Failure 11: A change tracker fed by ORM hooks missed raw SQL, bulk updates and association tables, logged rolled-back rows,
 /// and lost its queue at exit.
 #[test]
 fn f11_every_way_of_writing_is_captured_and_nothing_else() {
@@ -305,7 +305,7 @@ fn f11_every_way_of_writing_is_captured_and_nothing_else() {
     assert_eq!(number(file, "SELECT id FROM alliance"), 40);
 }
 
-/// 12. Anyone on the LAN could fetch every password hash.
+/// Failure 12: Anyone on the LAN could fetch every password hash.
 #[test]
 fn f12_nobody_reads_without_being_a_member_or_having_the_token() {
     let cluster = Cluster::scouting(1);
@@ -338,7 +338,7 @@ fn f12_nobody_reads_without_being_a_member_or_having_the_token() {
     assert_eq!(support::cluster::connected_peers(server), 0);
 }
 
-/// 13. A crash left a run "in progress" for ever; a failed start was ignored; a watermark that was never set re-read
+/// Failure 13: A crash left a run "in progress" for ever; a failed start was ignored; a watermark that was never set re-read
 /// everything; the monitor printed keys that its statistics never returned.
 #[test]
 fn f13_a_crash_leaves_no_run_open() {

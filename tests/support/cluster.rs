@@ -36,6 +36,9 @@ impl Cluster {
     pub(crate) fn unjoined(count: usize, fixtures: &[(&str, &str)], config: Option<&str>) -> Self {
         let root = TempDir::new().unwrap();
         let servers = (0..count).map(|number| server_with(&root, &format!("s{number}"), fixtures, config)).collect();
+        // LITEMESH_TEST_KEEP=1 leaves the servers' folders for a look afterwards.
+        let mut root = root;
+        root.disable_cleanup(std::env::var_os("LITEMESH_TEST_KEEP").is_some());
         Self { servers, root }
     }
 

@@ -40,13 +40,21 @@ impl Answer {
             .unwrap_or_else(|error| panic!("{error} in: {}\nstderr: {}", self.stdout, self.stderr))
     }
 
-    /// The JSON lines on stdout, or the elements when it is one array.
+    /// The rows of a list: JSON lines, one array, or one object that holds the array.
     #[track_caller]
     pub(crate) fn json_rows(&self) -> Vec<Value> {
-        if let Ok(Value::Array(rows)) = serde_json::from_str(&self.stdout) {
-            return rows;
+        match serde_json::from_str(&self.stdout) {
+            Ok(Value::Array(rows)) => rows,
+            Ok(Value::Object(mut one)) => match one.values_mut().find_map(Value::as_array_mut) {
+                Some(rows) => std::mem::take(rows),
+                None => vec![Value::Object(one)],
+            },
+            _ => self
+                .stdout
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+                .collect(),
         }
-        self.stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line}"))).collect()
     }
 }
 

@@ -1,1 +1,5 @@
-fn main() {}
+//! The program: parse and call.
+
+fn main() -> std::process::ExitCode {
+    litemesh::cli::main()
+}

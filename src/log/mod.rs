@@ -11,7 +11,6 @@
 
 mod names;
 mod overlay;
-mod progress;
 mod read;
 mod record;
 mod row_record;
@@ -253,5 +252,9 @@ impl From<redb::DatabaseError> for LogError {
     }
 }
 
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod store_tests;
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use super::overlay::Keys;
 use super::stored::{self, StoredEvent};
 use super::tables::{self, join, prefix};
 use super::{LogError, record};
-use crate::model::{Cut, Head, Heads, NodeId, OriginId};
+use crate::model::{Cut, Head, Heads, OriginId, Stamp};
 
 /// A place in the order in which this node stored events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,7 +47,8 @@ pub struct LogRead {
     pub(super) database_events: Keys<28>,
     pub(super) cuts: ReadOnlyTable<&'static [u8; 28], &'static [u8]>,
     pub(super) rids: ReadOnlyTable<&'static [u8; 12], &'static [u8]>,
-    pub(super) held: ReadOnlyTable<&'static [u8; 28], &'static str>,
+    pub(super) cursors: ReadOnlyTable<&'static str, &'static [u8]>,
+    pub(super) held: ReadOnlyTable<&'static [u8; 28], &'static [u8]>,
     pub(super) members: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
     pub(super) addresses: ReadOnlyTable<(&'static str, &'static str), ()>,
     pub(super) rows: ReadOnlyTable<&'static [u8; 29], &'static [u8]>,
@@ -75,6 +76,7 @@ impl LogRead {
             database_events: transaction.open_table(tables::DATABASE_EVENTS)?,
             cuts: transaction.open_table(tables::CUTS)?,
             rids: transaction.open_table(tables::RIDS)?,
+            cursors: transaction.open_table(tables::CURSORS)?,
             held: transaction.open_table(tables::HELD)?,
             members: transaction.open_table(tables::MEMBERS)?,
             addresses: transaction.open_table(tables::ADDRESSES)?,
@@ -105,7 +107,7 @@ impl LogRead {
     }
 
     /// The last event held of one origin.
-    pub fn head(&self, origin: OriginId) -> Result<Option<Head>, LogError> {
+    pub fn head(&self, origin: &OriginId) -> Result<Option<Head>, LogError> {
         match self.heads.get(&origin.0)? {
             Some(value) => record::unseal(tables::HEADS.name(), &origin.0, value.value()).map(Some),
             None => Ok(None),
@@ -113,31 +115,37 @@ impl LogRead {
     }
 
     /// One event; `None` beyond the origin's head.
-    pub fn event(&self, origin: OriginId, seq: u64) -> Result<Option<StoredEvent>, LogError> {
+    pub fn event(&self, origin: &OriginId, seq: u64) -> Result<Option<StoredEvent>, LogError> {
+        let origin = *origin;
         let found = stored::find(&self.events, origin, seq)?;
-        if found.is_none() && seq > 0 && self.head(origin)?.is_some_and(|head| head.seq >= seq) {
+        if found.is_none() && seq > 0 && self.head(&origin)?.is_some_and(|head| head.seq >= seq) {
             return Err(LogError::CorruptEvent { origin, seq });
         }
         Ok(found)
     }
 
     /// The events of an origin from `from_seq` on, until their bytes exceed `bytes_max` (the first one in any case).
-    pub fn events_from(&self, origin: OriginId, from_seq: u64, bytes_max: usize) -> Result<Vec<StoredEvent>, LogError> {
-        stored::find_from(&self.events, origin, from_seq, bytes_max)
+    pub fn events_from(
+        &self,
+        origin: &OriginId,
+        from_seq: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<StoredEvent>, LogError> {
+        stored::find_from(&self.events, *origin, from_seq, bytes_max)
     }
 
-    /// The first event of a database in an origin's chain, at or after `from_seq`.
+    /// The first event of a database in an origin's chain, at or after `from_seq`, with its number.
     pub fn next_of_database(
         &self,
-        origin: OriginId,
+        origin: &OriginId,
         from_seq: u64,
         database: &str,
-    ) -> Result<Option<StoredEvent>, LogError> {
+    ) -> Result<Option<(u64, StoredEvent)>, LogError> {
         let Some(record) = self.database(database)? else { return Ok(None) };
-        match next_seq(&self.database_events, record.number, origin, from_seq)? {
-            Some(seq) => match stored::find(&self.events, origin, seq)? {
-                Some(event) => Ok(Some(event)),
-                None => Err(LogError::CorruptEvent { origin, seq }),
+        match next_seq(&self.database_events, record.number, *origin, from_seq)? {
+            Some(seq) => match stored::find(&self.events, *origin, seq)? {
+                Some(event) => Ok(Some((seq, event))),
+                None => Err(LogError::CorruptEvent { origin: *origin, seq }),
             },
             None => Ok(None),
         }
@@ -170,17 +178,43 @@ impl LogRead {
         cut_at(&self.cuts, number, origin, seq)
     }
 
-    /// Marks that own events hold and that the file of a database may still hold: (own seq, rids), ascending.
-    pub fn rids(&self, database: &str) -> Result<Vec<(u64, Vec<[u8; 16]>)>, LogError> {
+    /// Marks that own events hold and that the file of a database may still hold, oldest event first.
+    pub fn rids(&self, database: &str) -> Result<Vec<[u8; 16]>, LogError> {
         let Some(record) = self.database(database)? else { return Ok(Vec::new()) };
         let (from, through) = prefix::<12>(&record.number.to_be_bytes());
         let mut found = Vec::new();
         for entry in self.rids.range::<&[u8; 12]>(&from..=&through)? {
             let (key, value) = entry?;
-            let seq = key.value().last_chunk::<8>().map_or(0, |seq| u64::from_be_bytes(*seq));
-            found.push((seq, record::unseal(tables::RIDS.name(), key.value(), value.value())?));
+            let rids: Vec<[u8; 16]> = record::unseal(tables::RIDS.name(), key.value(), value.value())?;
+            found.extend(rids);
         }
         Ok(found)
+    }
+
+    /// What the file of a database shows, and the file's epoch then; `None` before the first time.
+    pub fn cursor(&self, database: &str) -> Result<Option<(Cut, u64)>, LogError> {
+        cursor_in(&self.cursors, database)
+    }
+
+    /// Events of which the file of a database cannot show everything yet, and what it lacks.
+    pub fn held(&self, database: &str) -> Result<Vec<(OriginId, u64, String)>, LogError> {
+        let Some(record) = self.database(database)? else { return Ok(Vec::new()) };
+        let (from, through) = prefix::<28>(&record.number.to_be_bytes());
+        let mut found = Vec::new();
+        for entry in self.held.range::<&[u8; 28]>(&from..=&through)? {
+            let (key, value) = entry?;
+            let (origin, seq) = split_database_key(key.value());
+            found.push((origin, seq, record::unseal(tables::HELD.name(), key.value(), value.value())?));
+        }
+        Ok(found)
+    }
+
+    /// The last stamp given or absorbed; zero before the first.
+    pub fn clock(&self) -> Result<Stamp, LogError> {
+        match self.meta.get(tables::CLOCK_KEY)? {
+            Some(value) => record::unseal(tables::META.name(), tables::CLOCK_KEY.as_bytes(), value.value()),
+            None => Ok(Stamp::default()),
+        }
     }
 
     /// A value the node keeps by name.
@@ -189,22 +223,17 @@ impl LogRead {
     }
 
     /// All member records, by node key.
-    pub fn members(&self) -> Result<Vec<(NodeId, Vec<u8>)>, LogError> {
-        let mut members = Vec::new();
-        for entry in self.members.iter()? {
-            let (key, value) = entry?;
-            members.push((NodeId(*key.value()), value.value().to_vec()));
-        }
-        Ok(members)
+    pub fn members(&self) -> Result<Vec<Vec<u8>>, LogError> {
+        self.members.iter()?.map(|entry| Ok(entry?.1.value().to_vec())).collect()
     }
 
-    /// All remembered ways to reach peers: (peer's key in hex or empty, multiaddr).
+    /// All remembered ways to reach peers: (multiaddr, peer's key in hex or empty).
     pub fn addresses(&self) -> Result<Vec<(String, String)>, LogError> {
         let mut addresses = Vec::new();
         for entry in self.addresses.iter()? {
             let key = entry?.0;
-            let (peer, address) = key.value();
-            addresses.push((peer.to_owned(), address.to_owned()));
+            let (address, peer) = key.value();
+            addresses.push((address.to_owned(), peer.to_owned()));
         }
         Ok(addresses)
     }
@@ -217,8 +246,24 @@ impl LogRead {
     }
 }
 
+/// What the file of a database shows, and its epoch.
+pub(super) fn cursor_in(
+    cursors: &impl ReadableTable<&'static str, &'static [u8]>,
+    database: &str,
+) -> Result<Option<(Cut, u64)>, LogError> {
+    match cursors.get(database)? {
+        Some(value) => record::unseal(tables::CURSORS.name(), database.as_bytes(), value.value()).map(Some),
+        None => Ok(None),
+    }
+}
+
 pub(super) fn database_key(number: u32, origin: OriginId, seq: u64) -> [u8; 28] {
     join(&[&number.to_be_bytes(), &origin.0, &seq.to_be_bytes()])
+}
+
+/// Origin and sequence number in a key of [`database_key`].
+fn split_database_key(key: &[u8; 28]) -> (OriginId, u64) {
+    key.last_chunk::<24>().map_or((OriginId([0; 16]), 0), stored::split_key)
 }
 
 /// The first event of a database in an origin's chain, at or after `from_seq`.
@@ -230,7 +275,7 @@ pub(super) fn next_seq(
 ) -> Result<Option<u64>, LogError> {
     let (from, through) = (database_key(database, origin, from_seq), database_key(database, origin, u64::MAX));
     match table.range::<&[u8; 28]>(&from..=&through)?.next() {
-        Some(entry) => Ok(entry?.0.value().last_chunk::<8>().map(|seq| u64::from_be_bytes(*seq))),
+        Some(entry) => Ok(Some(split_database_key(entry?.0.value()).1)),
         None => Ok(None),
     }
 }

@@ -107,8 +107,8 @@ fn range<const N: usize>(base: &Keys<N>, from: &[u8; N], through: &[u8; N]) -> R
 
 impl LogRead {
     /// The number of a table that was used before.
-    pub fn find_table(&self, database: &str, table: &str) -> Option<TableId> {
-        self.names.find(database, table)
+    pub fn find_table(&self, database: &str, table: &str) -> Result<Option<TableId>, LogError> {
+        Ok(self.names.find(database, table))
     }
 
     /// Database and name of a table.

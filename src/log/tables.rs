@@ -12,6 +12,8 @@ use super::LogError;
 pub(super) const STORE_VERSION: u32 = 1;
 /// Key of the layout's version in [`META`].
 pub(super) const STORE_VERSION_KEY: &str = "store version";
+/// Key of the clock's last stamp in [`META`].
+pub(super) const CLOCK_KEY: &str = "clock";
 
 /// Name -> bytes. The node's own settings and cursors; written by the node, the version by `Log::open`.
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -31,13 +33,15 @@ pub(super) const CUTS: TableDefinition<&[u8; 28], &[u8]> = TableDefinition::new(
 /// Database number (4), own seq (8) -> record of the marks (rids) that event holds and the file may still hold. Written by
 /// the node's capture.
 pub(super) const RIDS: TableDefinition<&[u8; 12], &[u8]> = TableDefinition::new("rids");
-
-/// Database number (4), origin (16), seq (8) -> what the file lacks to show that event whole. Written by the node's apply.
-pub(super) const HELD: TableDefinition<&[u8; 28], &str> = TableDefinition::new("held");
+/// Name of a database -> record of the cut its file shows and the file's epoch. Written by the node with every apply.
+pub(super) const CURSORS: TableDefinition<&str, &[u8]> = TableDefinition::new("cursors");
+/// Database number (4), origin (16), seq (8) -> record of what the file lacks to show all of that event. Written by the
+/// node with every apply.
+pub(super) const HELD: TableDefinition<&[u8; 28], &[u8]> = TableDefinition::new("held");
 
 /// Node key (32) -> its signed member record. Written by the node.
 pub(super) const MEMBERS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("members");
-/// Peer's key in hex (or empty), multiaddr -> nothing. Ways to reach peers; written by the node.
+/// Multiaddr, peer's key in hex (or empty) -> nothing. Ways to reach peers; written by the node.
 pub(super) const ADDRESSES: TableDefinition<(&str, &str), ()> = TableDefinition::new("addresses");
 
 /// Table number -> record of database, table and columns. Written by the evaluator, as everything below.
@@ -109,6 +113,7 @@ pub(super) fn create_all(database: &Database) -> Result<(), LogError> {
     transaction.open_table(DATABASE_EVENTS)?;
     transaction.open_table(CUTS)?;
     transaction.open_table(RIDS)?;
+    transaction.open_table(CURSORS)?;
     transaction.open_table(HELD)?;
     transaction.open_table(MEMBERS)?;
     transaction.open_table(ADDRESSES)?;

@@ -9,7 +9,7 @@ use redb::ReadableTable;
 
 use super::stored::{self, StoredEvent, split_key};
 use super::{LogError, LogRead};
-use crate::model::{Event, Head, NodeId, OriginId};
+use crate::model::{Event, Head, Origin, OriginId};
 use crate::wire::{decode_event, head_signature_message};
 
 /// Faults listed at most; the count goes on.
@@ -41,12 +41,13 @@ impl VerifyReport {
     }
 }
 
-/// Checks every event of a snapshot. `member` says whether a key may write in the cluster; `progress` is told (events,
+/// Checks every event of a snapshot. `may_write` says whether an origin belongs to the
+/// cluster; `progress` is told (events,
 /// bytes) after each event. Fails only when storage cannot be read.
 pub fn verify(
     log: &LogRead,
     cluster: &[u8; 32],
-    member: &dyn Fn(&NodeId) -> bool,
+    may_write: &dyn Fn(&Origin) -> bool,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<VerifyReport, LogError> {
     let mut report = VerifyReport::default();
@@ -56,7 +57,7 @@ pub fn verify(
         if origin != head.origin.id() {
             report.fault(format!("head of {origin}: it names another origin"));
         }
-        if !member(&head.origin.node) {
+        if !may_write(&head.origin) {
             report.fault(format!("origin {origin}: its node {} is not a member", head.origin.node));
         }
         verify_chain(log, cluster, origin, head, &mut report, progress)?;

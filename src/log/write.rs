@@ -11,17 +11,17 @@ use redb::{Durability, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::names::Names;
 use super::overlay::KeySet;
-use super::read::{DatabaseRecord, cut_at, database_key, next_seq};
+use super::read::{DatabaseRecord, cursor_in, cut_at, database_key, next_seq};
 use super::stored::{self, StoredEvent, event_key};
 use super::tables;
 use super::{Log, LogError, LogRead, record, row_record};
 use crate::merge::store::{AuditRecord, Fingerprint, Row, TableId};
-use crate::model::{Event, Head, Heads, NodeId, OriginId, RowId};
+use crate::model::{Cut, Event, Head, Heads, NodeId, OriginId, RowId, Stamp};
 
 /// A write transaction. Dropping it undoes everything.
 pub struct LogWrite<'log> {
     log: &'log Log,
-    pub(super) transaction: WriteTransaction,
+    transaction: WriteTransaction,
     /// What was committed before.
     pub(super) base: LogRead,
     /// The evaluator's changes, written at the commit.
@@ -120,7 +120,7 @@ impl<'log> LogWrite<'log> {
             let fits = event.header.previous == previous;
             return if fits { Ok(()) } else { Err(LogError::Fork { origin, seq: found }) };
         }
-        if found <= last && found > 0 && self.event(origin, found)?.is_some_and(|stored| stored.hash != *hash) {
+        if found <= last && found > 0 && self.event(&origin, found)?.is_some_and(|stored| stored.hash != *hash) {
             return Err(LogError::Fork { origin, seq: found });
         }
         Err(LogError::OutOfOrder { origin, expected, found })
@@ -132,7 +132,8 @@ impl<'log> LogWrite<'log> {
     }
 
     /// One event, of this transaction or before; `None` beyond the origin's head.
-    pub fn event(&self, origin: OriginId, seq: u64) -> Result<Option<StoredEvent>, LogError> {
+    pub fn event(&self, origin: &OriginId, seq: u64) -> Result<Option<StoredEvent>, LogError> {
+        let origin = *origin;
         let found = stored::find(&self.transaction.open_table(tables::EVENTS)?, origin, seq)?;
         if found.is_none() && seq > 0 && self.heads.get(&origin).is_some_and(|head| head.seq >= seq) {
             return Err(LogError::CorruptEvent { origin, seq });
@@ -140,23 +141,23 @@ impl<'log> LogWrite<'log> {
         Ok(found)
     }
 
-    /// The first event of a database in an origin's chain, at or after `from_seq`.
+    /// The first event of a database in an origin's chain, at or after `from_seq`, with its number.
     pub fn next_of_database(
         &self,
-        origin: OriginId,
+        origin: &OriginId,
         from_seq: u64,
         database: &str,
-    ) -> Result<Option<StoredEvent>, LogError> {
+    ) -> Result<Option<(u64, StoredEvent)>, LogError> {
         let Some(record) = self.databases.get(database) else { return Ok(None) };
-        let table = self.transaction.open_table(tables::DATABASE_EVENTS)?;
-        match next_seq(&table, record.number, origin, from_seq)? {
-            Some(seq) => self.event(origin, seq),
+        let next = next_seq(&self.transaction.open_table(tables::DATABASE_EVENTS)?, record.number, *origin, from_seq)?;
+        match next {
+            Some(seq) => Ok(self.event(origin, seq)?.map(|event| (seq, event))),
             None => Ok(None),
         }
     }
 
     /// The full cut an event's author had applied, its own earlier events included.
-    pub fn cut_of(&self, database: &str, origin: OriginId, seq: u64) -> Result<crate::model::Cut, LogError> {
+    pub fn cut_of(&self, database: &str, origin: OriginId, seq: u64) -> Result<Cut, LogError> {
         let number = self.databases.get(database).map(|record| record.number);
         cut_at(&self.transaction.open_table(tables::CUTS)?, number, origin, seq)
     }
@@ -175,20 +176,53 @@ impl<'log> LogWrite<'log> {
     }
 
     /// Stores a member's record.
-    pub fn put_member(&mut self, node: NodeId, record: &[u8]) -> Result<(), LogError> {
+    pub fn put_member(&mut self, node: &NodeId, record: &[u8]) -> Result<(), LogError> {
         self.transaction.open_table(tables::MEMBERS)?.insert(&node.0, record)?;
         Ok(())
     }
 
     /// Remembers a way to reach a peer.
-    pub fn put_address(&mut self, peer: &str, address: &str) -> Result<(), LogError> {
-        self.transaction.open_table(tables::ADDRESSES)?.insert((peer, address), ())?;
+    pub fn put_address(&mut self, address: &str, peer: &str) -> Result<(), LogError> {
+        self.transaction.open_table(tables::ADDRESSES)?.insert((address, peer), ())?;
         Ok(())
     }
 
     /// Forgets a way to reach a peer.
-    pub fn drop_address(&mut self, peer: &str, address: &str) -> Result<(), LogError> {
-        self.transaction.open_table(tables::ADDRESSES)?.remove((peer, address))?;
+    pub fn drop_address(&mut self, address: &str, peer: &str) -> Result<(), LogError> {
+        self.transaction.open_table(tables::ADDRESSES)?.remove((address, peer))?;
+        Ok(())
+    }
+
+    /// Notes what the file of a database shows now, and the file's epoch.
+    pub fn put_cursor(&mut self, database: &str, cursor: &Cut, epoch: u64) -> Result<(), LogError> {
+        let value = record::seal(database.as_bytes(), &(cursor, epoch));
+        self.transaction.open_table(tables::CURSORS)?.insert(database, value.as_slice())?;
+        Ok(())
+    }
+
+    /// What the file of a database shows, and the file's epoch then.
+    pub fn cursor(&self, database: &str) -> Result<Option<(Cut, u64)>, LogError> {
+        cursor_in(&self.transaction.open_table(tables::CURSORS)?, database)
+    }
+
+    /// Notes an event of which the file cannot show everything yet, and what it lacks.
+    pub fn put_held(&mut self, database: &str, origin: OriginId, seq: u64, lacks: &str) -> Result<(), LogError> {
+        let key = database_key(self.database_mut(database).number, origin, seq);
+        self.transaction.open_table(tables::HELD)?.insert(&key, record::seal(&key, &lacks).as_slice())?;
+        Ok(())
+    }
+
+    /// Forgets a held event: the file shows it, or it is noted anew.
+    pub fn drop_held(&mut self, database: &str, origin: OriginId, seq: u64) -> Result<(), LogError> {
+        let key = database_key(self.database_mut(database).number, origin, seq);
+        self.transaction.open_table(tables::HELD)?.remove(&key)?;
+        Ok(())
+    }
+
+    /// Keeps the last stamp given or absorbed, so that stamps never go back.
+    pub fn put_clock(&mut self, last: Stamp) -> Result<(), LogError> {
+        let value = record::seal(tables::CLOCK_KEY.as_bytes(), &last);
+        self.transaction.open_table(tables::META)?.insert(tables::CLOCK_KEY, value.as_slice())?;
         Ok(())
     }
 

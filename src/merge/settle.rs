@@ -167,9 +167,11 @@ impl<S: Store> Evaluator<'_, S> {
         for id in self.touched.clone() {
             self.index_unique(&id, &mut affected)?;
         }
-        let mut open: BTreeSet<RowId> = self.decide_unique(affected)?.into_iter().collect();
-        self.touched.extend(open.iter().copied());
-        open.extend(self.touched.iter().copied());
+        // Rows whose place changed by themselves: their children look again, whatever the file shows of them now.
+        let mut moved: BTreeSet<RowId> = self.decide_unique(affected)?.into_iter().collect();
+        moved.extend(self.refused.iter().copied());
+        self.touched.extend(moved.iter().copied());
+        let mut open: BTreeSet<RowId> = self.touched.clone();
         while let Some(id) = open.pop_first() {
             let Some(row) = self.row(&id)? else { continue };
             let old = row.shelved.clone();
@@ -177,26 +179,19 @@ impl<S: Store> Evaluator<'_, S> {
             let refused = matches!(old, Some(Shelved::Refused { .. })) && self.refused.contains(&id);
             let own = refused || matches!(old, Some(Shelved::Unique { .. }));
             let new = if own { old.clone() } else { self.hidden_parent(&id)?.map(|parent| Shelved::Parent { parent }) };
+            let changed = new.is_some() != old.is_some();
             if new != old
                 && let Some(row) = self.row_mut(&id)?
             {
                 row.shelved = new;
             }
-            // Children look again whenever this row's own place may have changed.
-            if self.touched.insert(id) || self.place_changed(&id)? {
-                for child in self.store.referrers(&id)? {
-                    if !self.touched.contains(&child) {
-                        open.insert(child);
-                    }
-                }
+            if moved.remove(&id) || changed {
+                let children = self.store.referrers(&id)?;
+                self.touched.extend(children.iter().copied());
+                open.extend(children);
             }
         }
         Ok(())
-    }
-
-    /// Whether what the file shows of a row differs from what it is: shown while hidden or the other way round.
-    fn place_changed(&mut self, id: &RowId) -> Result<bool, S::Error> {
-        Ok(self.row(id)?.is_some_and(|row| row.visible() != row.shown.is_some()))
     }
 
     /// The nearest row, following the parents a row needs, that is on the shelf by itself or unknown.

@@ -280,8 +280,7 @@ fn next_capture(
     let mut group: Vec<Event> = Vec::new();
     let mut from = cut.get(origin) + 1;
     loop {
-        let Some(stored) = read.next_of_database(*origin, from, database)? else { return Ok(None) };
-        let seq = stored.seq;
+        let Some((seq, stored)) = read.next_of_database(origin, from, database)? else { return Ok(None) };
         if group.is_empty() {
             let causes = read.cut_of(database, *origin, seq)?;
             if causes.iter().any(|dot| dot.actor != origin && dot.counter > cut.get(dot.actor)) {

@@ -210,7 +210,7 @@ impl Exchange {
         'origins: for (id, head) in standing.heads {
             let mut seq = have.get(id).copied().unwrap_or(0) + 1;
             while seq <= head.seq {
-                let Some(stored) = read.event(*id, seq)? else { break };
+                let Some(stored) = read.event(id, seq)? else { break };
                 if stored.bytes.len() > limits::PIECE_BYTES {
                     answer.more = true;
                     if answer.events.is_empty() {

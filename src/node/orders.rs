@@ -95,7 +95,7 @@ impl Node {
             return Ok(());
         }
         let mut write = self.log.write()?;
-        write.put_address(&address.peer, &address.address)?;
+        write.put_address(&address.address, &address.peer)?;
         write.commit_durable()?;
         Ok(())
     }
@@ -103,7 +103,7 @@ impl Node {
     /// Ways to reach peers, as remembered.
     pub fn known_addresses(&self) -> Result<Vec<KnownAddress>, NodeError> {
         let known = self.log.read()?.addresses()?;
-        Ok(known.into_iter().map(|(peer, address)| KnownAddress { peer, address }).collect())
+        Ok(known.into_iter().map(|(address, peer)| KnownAddress { peer, address }).collect())
     }
 
     /// Whether this node and each of `peers` (empty: every connected one) hold the same events and show them all. False
@@ -136,7 +136,7 @@ pub(super) fn ranks(heads: &Heads, membership: &Membership) -> Ranks {
 /// Writes all member records.
 pub(super) fn store_members(write: &mut LogWrite, membership: &Membership) -> Result<(), NodeError> {
     for record in membership.records() {
-        write.put_member(record.member.node, &encode_member(record))?;
+        write.put_member(&record.member.node, &encode_member(record))?;
     }
     Ok(())
 }
@@ -144,7 +144,7 @@ pub(super) fn store_members(write: &mut LogWrite, membership: &Membership) -> Re
 /// The membership a log holds; `None` when the data directory belongs to no cluster yet.
 pub(super) fn load_membership(log: &Log) -> Result<Option<Membership>, NodeError> {
     let mut records = Vec::new();
-    for (_, bytes) in log.read()?.members()? {
+    for bytes in log.read()?.members()? {
         records.push(decode_member(&bytes)?);
     }
     let Some(founder) = records.iter().position(|record| record.cluster == [0; 32]) else { return Ok(None) };

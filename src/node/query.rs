@@ -2,15 +2,16 @@
 //!
 //! Invariant: nothing here changes anything; times are RFC 3339 in UTC. Callers: http, cli, daemon.
 
+use super::membership::Membership;
 use super::view::{
     AuthoredView, ChangeView, ClusterView, ConflictView, DatabaseView, EventFilter, EventPage, EventView, LogReport,
     NodeView, OnlyHere, PeerView, ShelfView, Status,
 };
 use super::{Node, NodeError, Now};
-use crate::log::{LogRead, verify};
+use crate::log::{Log, LogRead, verify};
 use crate::merge::image::digest;
 use crate::merge::store::{AuditKind, AuditRecord, CellVersion, Shelved};
-use crate::model::{Cell, Change, Event, NodeId, OriginId, RowId, Stamp};
+use crate::model::{Cell, Change, Event, NodeId, Origin, OriginId, RowId, Stamp};
 use crate::node::genesis::GENESIS_INCARNATION;
 use crate::wire::decode_event;
 
@@ -57,7 +58,7 @@ impl Node {
         let name = database.settings.name.clone();
         let mut tables = Vec::with_capacity(schema.tables.len());
         for table in &schema.tables {
-            let fingerprint = match read.find_table(&name, &table.name) {
+            let fingerprint = match read.find_table(&name, &table.name)? {
                 Some(id) => read.fingerprint(id)?,
                 None => Default::default(),
             };
@@ -83,7 +84,7 @@ impl Node {
             digest: data_encoding::HEXLOWER.encode(&digest(tables.into_iter())),
             conflicts: read.audit_count(&name)?,
             shelved,
-            held_events: read.held_count(&name)? + self.pending(read, position)?,
+            held_events: read.held(&name)?.len() as u64 + self.pending(read, position)?,
             state,
             name,
         })
@@ -98,9 +99,9 @@ impl Node {
         let mut pending = 0;
         for origin in self.heads.keys() {
             let mut from = database.cursor.get(origin) + 1;
-            while let Some(stored) = read.next_of_database(*origin, from, &database.settings.name)? {
+            while let Some((seq, _)) = read.next_of_database(origin, from, &database.settings.name)? {
                 pending += 1;
-                from = stored.seq + 1;
+                from = seq + 1;
                 if pending >= 10_000 {
                     return Ok(pending);
                 }
@@ -156,7 +157,7 @@ impl Node {
                 only.events += 1;
                 // Counting rows reads events: enough to say "many".
                 if only.events <= 1_000
-                    && let Some(stored) = read.event(*origin, seq)?
+                    && let Some(stored) = read.event(origin, seq)?
                 {
                     only.rows += decode_event(&stored.bytes)?.changes.len() as u64;
                 }
@@ -205,7 +206,7 @@ impl Node {
         seq: u64,
         filter: &EventFilter,
     ) -> Result<Option<EventView>, NodeError> {
-        let Some(stored) = read.event(origin, seq)? else { return Ok(None) };
+        let Some(stored) = read.event(&origin, seq)? else { return Ok(None) };
         let event = decode_event(&stored.bytes)?;
         let header = &event.header;
         let node = self.author(&header.origin.id());
@@ -372,15 +373,21 @@ impl Node {
     /// Checks every chain and signature of the log. Reads all of it: on a large log, run it on a snapshot elsewhere
     /// ([`Node::log`]).
     pub fn verify_log(&self) -> Result<LogReport, NodeError> {
-        let read = self.log.read()?;
-        let member = |node: &NodeId| self.membership.member(node).is_some();
-        let report = verify(&read, &self.membership.cluster().0, &member, &mut |_, _| {})?;
+        Node::verify_log_of(&self.log, &self.membership)
+    }
+
+    /// Checks a log beside the node, on a snapshot: [`Node::log`] and [`Node::membership`] go to another thread.
+    pub fn verify_log_of(log: &Log, membership: &Membership) -> Result<LogReport, NodeError> {
+        let read = log.read()?;
+        let member =
+            |origin: &Origin| origin.incarnation == GENESIS_INCARNATION || membership.member(&origin.node).is_some();
+        let report = verify(&read, &membership.cluster().0, &member, &mut |_, _| {})?;
         let (events, origins, bytes, faults) = (report.events, report.origins, report.bytes, report.faults);
         Ok(LogReport { events, origins, bytes, faults })
     }
 
     /// The log, for long reads in other threads.
-    pub fn log(&self) -> std::sync::Arc<crate::log::Log> {
+    pub fn log(&self) -> std::sync::Arc<Log> {
         self.log.clone()
     }
 }
@@ -450,6 +457,6 @@ mod tests {
     fn times_read_as_rfc_3339() {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(rfc3339(951_782_400_000), "2000-02-29T00:00:00.000Z");
-        assert_eq!(rfc3339(1_795_246_205_123), "2026-11-21T05:30:05.123Z");
+        assert_eq!(rfc3339(1_795_246_205_123), "2026-11-21T07:30:05.123Z");
     }
 }

@@ -41,8 +41,7 @@ impl Node {
         for (origin, head) in &self.heads {
             let mut from = 1;
             while from <= head.seq {
-                let Some(stored) = read.next_of_database(*origin, from, database)? else { break };
-                let seq = stored.seq;
+                let Some((seq, stored)) = read.next_of_database(origin, from, database)? else { break };
                 from = seq + 1;
                 let event = decode_event(&stored.bytes)?;
                 for change in event.changes.iter().filter(|change| change.row() == *row) {
@@ -148,7 +147,7 @@ impl Node {
             ))
         })?;
         let id = read
-            .find_table(database, &found.name)
+            .find_table(database, &found.name)?
             .ok_or_else(|| NodeError::Invalid(format!("{database}.{table} has never held a row")))?;
         Ok((id, found))
     }

@@ -137,7 +137,7 @@ impl Node {
         let database = &mut self.databases[position];
         database.cursor = cursor;
         database.said = others(&said, origin);
-        database.uncleared = rids.into_iter().flat_map(|(_, rids)| rids).collect();
+        database.uncleared = rids.into_iter().collect();
         let Some(known) = file_id else { return self.enrol(position, now) };
         let meta = match database.file.meta() {
             Ok(meta) => Some(meta),

@@ -42,7 +42,7 @@ impl Node {
         for table in self.databases[position].file.tables_to_scan() {
             let Some(at) = self.schemas[position].tables.iter().position(|known| known.name == table) else { continue };
             let read = self.log.read()?;
-            let known = match read.find_table(&name, &table) {
+            let known = match read.find_table(&name, &table)? {
                 Some(id) => !read.rows_of(id, None, 1)?.is_empty(),
                 None => false,
             };
@@ -137,7 +137,7 @@ impl Node {
     fn former_holder(&mut self, position: usize, table: usize, key: &Key) -> Result<Option<RowId>, NodeError> {
         let schema = &self.schemas[position].tables[table];
         let read = self.log.read()?;
-        let Some(id) = read.find_table(&self.schemas[position].database, &schema.name) else { return Ok(None) };
+        let Some(id) = read.find_table(&self.schemas[position].database, &schema.name)? else { return Ok(None) };
         let number = key.first().and_then(Value::as_integer);
         if let (Identity::Surrogate(_) | Identity::Rowid, Some(number)) = (&schema.identity, number) {
             let claims = read.claims(id, crate::merge::claims::remainder(number))?;
@@ -211,7 +211,7 @@ impl Node {
     /// What the store says a table shows: (key, row, image).
     fn expected(&mut self, position: usize, table: usize, now: Now) -> Result<Vec<(Key, RowId, Image)>, NodeError> {
         let schema = &self.schemas[position];
-        let Some(id) = self.log.read()?.find_table(&schema.database, &schema.tables[table].name) else {
+        let Some(id) = self.log.read()?.find_table(&schema.database, &schema.tables[table].name)? else {
             return Ok(Vec::new());
         };
         let mut write = self.log.write()?;
@@ -235,7 +235,7 @@ impl Node {
         let mut write = self.log.write()?;
         let mut rows: BTreeSet<RowId> = BTreeSet::new();
         for (origin, seq, _) in &held {
-            let Some(stored) = self.log.read()?.event(*origin, *seq)? else { continue };
+            let Some(stored) = self.log.read()?.event(origin, *seq)? else { continue };
             let event = crate::wire::decode_event(&stored.bytes)?;
             rows.extend(event.changes.iter().map(crate::model::Change::row));
             write.drop_held(&name, *origin, *seq)?;

@@ -10,12 +10,13 @@
 //!
 //! Callers: node; apply (the same inside its transaction).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::outbox::{DELETE, INSERT, REPLACED, UPDATE};
+use super::outbox::{DELETE, INSERT, REPLACED, TABLE_STRIDE, UPDATE};
 use super::{AppFile, FileMeta, SqliteError, meta, schema, value};
+use crate::model::identity::first_16;
 use crate::model::{Key, Value};
 
 /// The values of a row, in the order of [`crate::model::TableSchema::columns`].
@@ -74,7 +75,7 @@ pub struct Drain {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Drained {
     through_seq: i64,
-    rid: [u8; 16],
+    rid: i64,
 }
 
 impl AppFile {
@@ -134,19 +135,18 @@ impl AppFile {
     }
 
     /// All marks of the snapshot, with stored operations, and the `rid` of the last one.
-    fn read_marks(&self, drain: &mut Drain) -> Result<(Vec<RawMark>, Option<[u8; 16]>), SqliteError> {
+    fn read_marks(&self, drain: &mut Drain) -> Result<(Vec<RawMark>, Option<i64>), SqliteError> {
         let columns: Vec<String> =
             ["k", "o"].iter().flat_map(|c| (0..self.outbox_width).map(move |i| format!("{c}{i}"))).collect();
-        let sql =
-            format!("SELECT seq, rid, op, tbl, at, {} FROM main._litemesh_outbox ORDER BY seq", columns.join(", "));
+        let sql = format!("SELECT seq, rid, mark, at, {} FROM main._litemesh_outbox ORDER BY seq", columns.join(", "));
         let mut statement = meta::prepare(&self.connection, &sql)?;
         let mut rows = statement.query([])?;
         let (mut marks, mut last_rid) = (Vec::new(), None);
         while let Some(row) = rows.next()? {
             drain.through_seq = row.get(0)?;
-            let rid: [u8; 16] = row.get_ref(1)?.as_bytes().unwrap_or_default().try_into().unwrap_or_default();
-            last_rid = Some(rid);
-            let number: i64 = row.get(3)?;
+            last_rid = Some(row.get(1)?);
+            let code: i64 = row.get(2)?;
+            let (number, op) = (code / TABLE_STRIDE, code % TABLE_STRIDE);
             let entry = self.registry.get(&number);
             let plan = entry.filter(|entry| !entry.gone).and_then(|entry| self.layout.find(&entry.name).ok());
             let Some((table, plan)) = plan else {
@@ -155,18 +155,20 @@ impl AppFile {
                 continue;
             };
             let width = plan.key.len();
+            let old = if op == UPDATE { width } else { 0 };
+            let key = value::read_columns(row, 4, width)?;
+            let old_key = value::read_columns(row, 4 + self.outbox_width, old)?;
+            let at: f64 = row.get(3)?;
             let mark = Mark {
                 seq: drain.through_seq,
-                rid,
+                rid: full_rid(row.get(1)?, drain.through_seq, code, at, key.iter().chain(&old_key)),
                 op: MarkOp::Hint,
                 table: table.name.clone(),
-                key: value::read_columns(row, 5, width)?,
+                key,
                 old_key: None,
-                wall_ms: row.get::<_, i64>(4)?.unsigned_abs(),
+                wall_ms: wall_ms(at),
             };
-            let op: i64 = row.get(2)?;
-            let old_key =
-                if op == UPDATE { Some(value::read_columns(row, 5 + self.outbox_width, width)?) } else { None };
+            let old_key = (op == UPDATE).then_some(old_key);
             match settle_nulls(op, mark, old_key) {
                 Ok(raw) => marks.push(raw),
                 Err(table) => *drain.unkeyed.entry(table).or_default() += 1,
@@ -176,20 +178,42 @@ impl AppFile {
     }
 
     fn read_images(&self, drain: &mut Drain) -> Result<(), SqliteError> {
-        let mut wanted: BTreeMap<&str, BTreeSet<&Key>> = BTreeMap::new();
+        let mut wanted: BTreeMap<&str, Vec<&Key>> = BTreeMap::new();
         for mark in &drain.marks {
             let keys = wanted.entry(&mark.table).or_default();
-            keys.insert(&mark.key);
+            keys.push(&mark.key);
             keys.extend(&mark.old_key);
         }
-        for (table, keys) in wanted {
+        // In ascending order throughout: the map is then built in one pass, and the table read from front to back.
+        let mut images = Vec::new();
+        for (table, mut keys) in wanted {
+            keys.sort_unstable();
+            keys.dedup();
             let mut reader = self.row_reader(table)?;
             for key in keys {
-                drain.images.insert((table.to_owned(), key.clone()), reader.read(key)?);
+                images.push(((table.to_owned(), key.clone()), reader.read(key)?));
             }
         }
+        drain.images = images.into_iter().collect();
         Ok(())
     }
+}
+
+/// The trigger draws 64 random bits; with all else that a mark holds they make 128 that no other mark has.
+fn full_rid<'a>(random: i64, seq: i64, code: i64, at: f64, keys: impl Iterator<Item = &'a Value>) -> [u8; 16] {
+    let mut bytes = Vec::with_capacity(64);
+    for number in [random, seq, code, at.to_bits() as i64] {
+        bytes.extend_from_slice(&number.to_be_bytes());
+    }
+    for value in keys {
+        value.write_canonical(&mut bytes);
+    }
+    first_16(blake3::Hasher::new().update(&bytes))
+}
+
+/// Milliseconds since 1970 of a julian day; 0 before.
+fn wall_ms(julian_day: f64) -> u64 {
+    ((julian_day - 2_440_587.5) * 86_400_000.0).round().max(0.0) as u64
 }
 
 /// A mark whose operation may still be one of the two kinds of hint.
@@ -264,7 +288,7 @@ pub(super) fn clear(connection: &Connection, through_seq: i64, drained: Option<D
     // The outbox of a file that went back in time holds other marks under the same numbers.
     if let Some(drained) = drained.filter(|drained| drained.through_seq == through_seq) {
         let rid = meta::prepare(connection, "SELECT rid FROM main._litemesh_outbox WHERE seq = ?1")?
-            .query_row([through_seq], |row| row.get::<_, [u8; 16]>(0))
+            .query_row([through_seq], |row| row.get::<_, i64>(0))
             .optional()?;
         if rid != Some(drained.rid) {
             return Err(SqliteError::WentBack);

@@ -34,7 +34,7 @@ impl AppFile {
     pub fn open(settings: FileSettings) -> Result<AppFile, SqliteError> {
         let identity = identity::check_path(&settings.path)?;
         let connection = connect(&settings.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        let layout = read_first_layout(&connection, &settings)?;
+        let layout = read_first_layout(&connection, &settings).map_err(|error| error.at(&settings.path))?;
         if connection.is_readonly("main")? {
             return Err(SqliteError::ReadOnly { path: settings.path });
         }
@@ -119,8 +119,11 @@ fn names(connection: &Connection, kind: &str) -> Result<Vec<String>, SqliteError
 
 /// A connection as every part of this module wants it.
 pub(super) fn connect(path: &Path, access: OpenFlags) -> Result<Connection, SqliteError> {
-    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-        .map_err(|error| with_path(error.into(), path))?;
+    configure(path, access).map_err(|error| SqliteError::from(error).at(path))
+}
+
+fn configure(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     // Waiting is the caller's business: it backs off with jitter instead of sleeping under SQLite.
     connection.busy_timeout(Duration::ZERO)?;
     // Nothing that we write fires the app's triggers or ours: both ran where the row was written. Foreign-key actions too.
@@ -133,29 +136,11 @@ pub(super) fn connect(path: &Path, access: OpenFlags) -> Result<Connection, Sqli
     Ok(connection)
 }
 
+/// The layout in one snapshot.
 fn read_first_layout(connection: &Connection, settings: &FileSettings) -> Result<schema::Layout, SqliteError> {
-    connection
-        .execute_batch("BEGIN")
-        .and_then(|()| connection.query_row("PRAGMA main.schema_version", [], |_| Ok(())))
-        .map_err(|error| not_a_database(error, &settings.path))?;
-    let layout = schema::read_layout(connection, settings);
-    connection.execute_batch("COMMIT")?;
-    layout
-}
-
-fn not_a_database(error: rusqlite::Error, path: &Path) -> SqliteError {
-    match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => SqliteError::NotADatabase { path: path.to_owned() },
-        Some(_) | None => with_path(error.into(), path),
-    }
-}
-
-fn with_path(error: SqliteError, path: &Path) -> SqliteError {
-    match error {
-        SqliteError::ReadOnly { .. } => SqliteError::ReadOnly { path: path.to_owned() },
-        SqliteError::Full { .. } => SqliteError::Full { path: path.to_owned() },
-        other => other,
-    }
+    let transaction = connection.unchecked_transaction()?;
+    let layout = schema::read_layout(&transaction, settings)?;
+    Ok(layout)
 }
 
 /// The file's journal mode, in lower case.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every variant says whether the file changed and whether trying again helps. Callers: all of `sqlite`; node.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A failed operation on an app's file.
 #[derive(Debug, thiserror::Error)]
@@ -14,15 +14,19 @@ pub enum SqliteError {
         path: PathBuf,
     },
     /// The file is no SQLite database, or an encrypted one. Nothing changed; trying again does not help.
-    #[error("{path}: this is not a SQLite database (or it is encrypted). Correct the path in the configuration")]
+    #[error(
+        "{}: this is not a SQLite database (or it is encrypted). Correct the path in the configuration",
+        name(path)
+    )]
     NotADatabase {
         /// The path.
         path: PathBuf,
     },
     /// The file cannot be written. Nothing changed; helps after its permissions were corrected.
     #[error(
-        "{path}: the file or its directory is read-only for this user. Run litemesh as the user that runs the app, \
-         or correct owner and permissions of the file and its directory"
+        "{}: the file or its directory is read-only for this user. Run litemesh as the user that runs the app, \
+         or correct owner and permissions of the file and its directory",
+        name(path)
     )]
     ReadOnly {
         /// The path.
@@ -74,11 +78,8 @@ pub enum SqliteError {
     #[error("the name {0:?} holds a NUL character and cannot be written in SQL")]
     BadName(String),
     /// The disk is full. The transaction was rolled back; helps after space was made.
-    #[error("the disk is full: make room on the disk that holds {path}")]
-    Full {
-        /// The file.
-        path: PathBuf,
-    },
+    #[error("the disk is full: make room on the disk that holds the database")]
+    Full,
     /// The file is damaged. The transaction was rolled back; stop using the file.
     #[error("the database file is damaged ({message}). Stop the app, keep the file, and run `litemesh rebuild`")]
     Corrupt {
@@ -90,7 +91,21 @@ pub enum SqliteError {
     Storage(#[source] rusqlite::Error),
 }
 
+/// Errors that SQLite raises in mid-work come without a path.
+fn name(path: &Path) -> String {
+    if path.as_os_str().is_empty() { "the database".to_owned() } else { path.display().to_string() }
+}
+
 impl SqliteError {
+    /// The same error with the path it concerns.
+    pub(super) fn at(self, at: &Path) -> SqliteError {
+        match self {
+            SqliteError::ReadOnly { .. } => SqliteError::ReadOnly { path: at.to_owned() },
+            SqliteError::NotADatabase { .. } => SqliteError::NotADatabase { path: at.to_owned() },
+            other => other,
+        }
+    }
+
     /// Whether the same call may succeed after a pause, with nothing else done.
     pub fn is_retryable(&self) -> bool {
         matches!(self, SqliteError::Busy)
@@ -102,11 +117,10 @@ impl From<rusqlite::Error> for SqliteError {
         use rusqlite::ErrorCode;
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => SqliteError::Busy,
-            Some(ErrorCode::DiskFull) => SqliteError::Full { path: PathBuf::new() },
+            Some(ErrorCode::DiskFull) => SqliteError::Full,
             Some(ErrorCode::ReadOnly) => SqliteError::ReadOnly { path: PathBuf::new() },
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                SqliteError::Corrupt { message: error.to_string() }
-            }
+            Some(ErrorCode::NotADatabase) => SqliteError::NotADatabase { path: PathBuf::new() },
+            Some(ErrorCode::DatabaseCorrupt) => SqliteError::Corrupt { message: error.to_string() },
             Some(_) | None => SqliteError::Storage(error),
         }
     }

@@ -125,7 +125,7 @@ fn encode_cut(cut: &Cut) -> Vec<u8> {
 }
 
 fn decode_cut(bytes: &[u8]) -> Result<Cut, SqliteError> {
-    if bytes.len() % 24 != 0 {
+    if !bytes.len().is_multiple_of(24) {
         return Err(damaged("applied cut"));
     }
     let mut cut = Cut::default();

@@ -19,6 +19,7 @@ mod plan;
 mod preflight;
 mod quote;
 mod rebuild;
+mod reference;
 mod scan;
 mod schema;
 mod search;
@@ -41,6 +42,7 @@ pub use install::SchemaChange;
 pub use meta::FileMeta;
 pub use preflight::{Preflight, TablePreflight};
 pub use rebuild::NewFile;
+pub use reference::Dangling;
 
 use crate::model::DatabaseSchema;
 

@@ -13,6 +13,9 @@ use super::meta;
 /// Name of the outbox.
 pub(super) const OUTBOX: &str = "_litemesh_outbox";
 
+/// A mark holds its table's number times this, plus the operation.
+pub(super) const TABLE_STRIDE: i64 = 8;
+
 /// Mark operations as stored.
 pub(super) const INSERT: i64 = 1;
 pub(super) const UPDATE: i64 = 2;
@@ -27,7 +30,7 @@ pub(super) fn create(connection: &Connection, journal_mode: &str) -> Result<(), 
     // No types, no constraints: `INSERT OR IGNORE` of the app must not be able to swallow a mark.
     connection.execute_batch(
         "CREATE TABLE IF NOT EXISTS main._litemesh_meta(name, value);
-         CREATE TABLE IF NOT EXISTS main._litemesh_outbox(seq INTEGER PRIMARY KEY, rid, op, tbl, at, k0, o0);
+         CREATE TABLE IF NOT EXISTS main._litemesh_outbox(seq INTEGER PRIMARY KEY, rid, mark, at, k0, o0);
          CREATE TABLE IF NOT EXISTS main._litemesh_tables(
              number INTEGER PRIMARY KEY, name, keys, shape, seen_name, seen_shape, scan, gone);",
     )?;

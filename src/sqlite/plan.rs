@@ -13,8 +13,11 @@ pub(super) struct ConflictKey {
     pub(super) columns: Vec<(String, String)>,
     /// Whether it is the table's identity.
     pub(super) is_key: bool,
-    /// Whether a generated column is among them: then no SET list names it.
-    pub(super) generated: bool,
+    /// Whether an update of any column may change what is compared: a generated column is among them, or the index is
+    /// partial.
+    pub(super) any_update: bool,
+    /// The WHERE of a partial index, verbatim: it speaks of the rows that are in the way.
+    pub(super) partial: Option<String>,
 }
 
 /// Which columns may collide with other rows.
@@ -48,6 +51,8 @@ pub(super) struct TablePlan {
     pub(super) key: Vec<String>,
     /// UNIQUE keys that triggers can compare, the declared primary key among them.
     pub(super) conflicts: Vec<ConflictKey>,
+    /// Names of UNIQUE indexes that they cannot (expressions).
+    pub(super) blind: Vec<String>,
     /// Columns that may collide with other rows.
     pub(super) watched: Watched,
     /// All stored columns, quoted, joined by commas.
@@ -76,7 +81,7 @@ impl TablePlan {
         schema: &TableSchema,
         rowid: Option<String>,
         alias: Option<String>,
-        conflicts: Vec<ConflictKey>,
+        (conflicts, blind): (Vec<ConflictKey>, Vec<String>),
         key_collations: &[Collation],
     ) -> TablePlan {
         let table = quote(&schema.name);
@@ -121,6 +126,7 @@ impl TablePlan {
             alias,
             key,
             conflicts,
+            blind,
             columns,
             update,
             updated,

@@ -40,6 +40,49 @@ pub(super) fn matches_pattern(pattern: &str, name: &str) -> bool {
     pattern[p..].iter().all(|c| *c == '*')
 }
 
+/// The condition of a partial index, out of its CREATE INDEX text: what follows the WHERE behind the column list.
+pub(super) fn partial_condition(sql: &str) -> Option<String> {
+    let mut depth = 0usize;
+    let mut at = 0;
+    while at < sql.len() {
+        let rest = &sql[at..];
+        let length = token_length(rest);
+        match &rest[..length] {
+            "(" => depth += 1,
+            ")" => depth = depth.checked_sub(1)?,
+            word if depth == 0 && word.eq_ignore_ascii_case("where") => {
+                // The line break ends a comment that the app may have left at the end.
+                return Some(format!("{}\n", rest[length..].trim()));
+            }
+            _ => {}
+        }
+        at += length;
+    }
+    None
+}
+
+/// Length of the token, comment or single character that SQL text begins with.
+fn token_length(text: &str) -> usize {
+    let until = |end: &str, from: usize| text[from..].find(end).map_or(text.len(), |at| from + at + end.len());
+    let first = text.chars().next().map_or(0, char::len_utf8);
+    if text.starts_with("--") {
+        return until("\n", 2);
+    }
+    if text.starts_with("/*") {
+        return until("*/", 2);
+    }
+    match &text[..first] {
+        // A doubled quote reads as two quoted tokens side by side: the same for finding what is outside.
+        quote @ ("'" | "\"" | "`") => until(quote, 1),
+        "[" => until("]", 1),
+        _ => {
+            let word = |c: char| c.is_alphanumeric() || c == '_' || c == '$' || !c.is_ascii();
+            let length: usize = text.chars().take_while(|c| word(*c)).map(char::len_utf8).sum();
+            length.max(first)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +92,25 @@ mod tests {
         assert_eq!(quote("a\"b c"), "\"a\"\"b c\"");
         assert!(check_name("select").is_ok());
         assert!(check_name("a\0b").is_err());
+    }
+
+    #[test]
+    fn the_condition_of_a_partial_index_is_found() {
+        for (sql, condition) in [
+            ("CREATE UNIQUE INDEX i ON t(a) WHERE b = 1", Some("b = 1\n")),
+            (
+                "CREATE UNIQUE INDEX \"where (\" ON t(a, \"b)\") /* where */ where (b IN (1, 2)) -- x",
+                Some("(b IN (1, 2)) -- x\n"),
+            ),
+            (
+                "CREATE UNIQUE INDEX i ON [t (] (lower('where)') , nowhere) WHERE \"a\"\"b\" = 'x''y'",
+                Some("\"a\"\"b\" = 'x''y'\n"),
+            ),
+            ("CREATE UNIQUE INDEX wheres ON t(a)", None),
+            ("", None),
+        ] {
+            assert_eq!(partial_condition(sql).as_deref(), condition, "{sql}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::Connection;
 
 use super::plan::{ConflictKey, TablePlan};
-use super::quote::{check_name, matches_pattern};
+use super::quote::{self, check_name, matches_pattern};
 use super::search::{self, SearchTable};
 use super::{FileSettings, SqliteError};
 use crate::model::{Collation, Column, DatabaseSchema, ForeignKey, Identity, TableSchema, UniqueKey, Value};
@@ -49,6 +49,8 @@ struct RawIndex {
     unique: bool,
     primary: bool,
     partial: bool,
+    /// CREATE INDEX text; empty for constraints.
+    sql: String,
     /// (position in the table or negative for rowid (-1) and expressions (-2), collation), key columns only.
     columns: Vec<(i64, String)>,
 }
@@ -83,7 +85,7 @@ impl Layout {
 
 /// `PRAGMA schema_version`: in a transaction, that of its snapshot.
 pub(super) fn schema_version(connection: &Connection) -> Result<i64, SqliteError> {
-    Ok(connection.query_row("PRAGMA main.schema_version", [], |row| row.get(0))?)
+    Ok(connection.prepare_cached("PRAGMA main.schema_version")?.query_row([], |row| row.get(0))?)
 }
 
 /// Reads the whole schema. Call inside a transaction for one snapshot.
@@ -211,18 +213,19 @@ fn read_table(
         return Ok(Err("it has no key, and its columns hide the names of the rowid".to_owned()));
     }
     let mut unique = Vec::new();
-    let mut conflicts = Vec::new();
+    let (mut conflicts, mut blind) = (Vec::new(), Vec::new());
     for index in indexes.iter().filter(|index| index.unique) {
         let is_key = key_index.as_deref() == Some(index.name.as_str());
-        if let Some(conflict) = conflict_key(index, &columns, is_key) {
-            conflicts.push(conflict);
+        match conflict_key(index, &columns, is_key) {
+            Some(conflict) => conflicts.push(conflict),
+            None => blind.push(index.name.clone()),
         }
         if !is_key {
             unique.push(unique_key(index, &columns));
         }
     }
     unique.sort_by(|a, b| (&a.columns.len(), &a.name).cmp(&(&b.columns.len(), &b.name)));
-    conflicts.sort_by(|a, b| a.columns.cmp(&b.columns));
+    conflicts.sort_by(|a: &ConflictKey, b| (&a.columns, &a.partial).cmp(&(&b.columns, &b.partial)));
     conflicts.dedup();
     let schema = TableSchema {
         name: table.name.clone(),
@@ -234,7 +237,7 @@ fn read_table(
     };
     let alias = alias_column(table, &columns, &indexes).map(|position| columns[position].name.clone());
     let key_collations = key_collations(&schema, &columns, &indexes, key_index.as_deref());
-    let plan = TablePlan::new(&schema, rowid, alias, conflicts, &key_collations);
+    let plan = TablePlan::new(&schema, rowid, alias, (conflicts, blind), &key_collations);
     Ok(Ok((schema, plan, references)))
 }
 
@@ -283,23 +286,24 @@ fn read_columns(connection: &Connection, table: &str) -> Result<Vec<RawColumn>, 
         })
     })?;
     let mut columns = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut next = 0;
-    for column in columns.iter_mut().filter(|column| column.hidden == 0) {
-        column.stored = Some(next);
-        next += 1;
+    for (position, column) in columns.iter_mut().filter(|column| column.hidden == 0).enumerate() {
+        column.stored = Some(position);
     }
     Ok(columns)
 }
 
 fn read_indexes(connection: &Connection, table: &str) -> Result<Vec<RawIndex>, SqliteError> {
-    let mut statement = connection
-        .prepare_cached("SELECT name, \"unique\", origin, partial FROM pragma_index_list(?1) ORDER BY name")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT l.name, l.\"unique\", l.origin, l.partial, coalesce(m.sql, '') FROM pragma_index_list(?1) AS l \
+             LEFT JOIN main.sqlite_master AS m ON m.type = 'index' AND m.name = l.name ORDER BY l.name",
+    )?;
     let rows = statement.query_map([table], |row| {
         Ok(RawIndex {
             name: text(row, 0)?,
             unique: row.get::<_, i64>(1)? != 0,
             primary: text(row, 2)? == "pk",
             partial: row.get::<_, i64>(3)? != 0,
+            sql: text(row, 4)?,
             columns: Vec::new(),
         })
     })?;
@@ -404,23 +408,20 @@ fn unique_key(index: &RawIndex, columns: &[RawColumn]) -> UniqueKey {
     }
 }
 
-/// What a trigger can compare to find the row that an insert would evict; `None` where only SQLite knows (expressions,
-/// partial indexes).
+/// What a trigger can compare to find the row that an insert would evict; `None` where only SQLite knows (expressions).
 fn conflict_key(index: &RawIndex, columns: &[RawColumn], is_key: bool) -> Option<ConflictKey> {
-    if index.partial {
-        return None;
-    }
-    let mut generated = false;
+    let partial = if index.partial { Some(quote::partial_condition(&index.sql)?) } else { None };
+    let mut any_update = index.partial;
     let named = index
         .columns
         .iter()
         .map(|(cid, collation)| {
             let column = columns.get(usize::try_from(*cid).ok()?)?;
-            generated |= column.stored.is_none();
+            any_update |= column.stored.is_none();
             Some((column.name.clone(), collation.clone()))
         })
         .collect::<Option<Vec<_>>>()?;
-    Some(ConflictKey { columns: named, is_key, generated })
+    Some(ConflictKey { columns: named, is_key, any_update, partial })
 }
 
 fn key_collations(
@@ -522,7 +523,7 @@ pub(super) fn table_shape(table: &TableSchema, with_name: bool) -> Vec<u8> {
     }
     for column in &table.columns {
         put(&column.name);
-        put(&column.declared_type);
+        put(&column.declared_type.to_ascii_uppercase());
         put(if column.not_null { "not null" } else { "" });
     }
     put(&format!("{:?} {}", table.identity, table.without_rowid));

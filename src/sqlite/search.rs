@@ -91,8 +91,14 @@ impl AppFile {
         let mut rebuilt = Vec::new();
         for table in &self.layout.search {
             let name = quote(&table.name);
-            transaction.execute_batch(&format!("INSERT INTO main.{name}({name}) VALUES ('rebuild')"))?;
-            rebuilt.push(table.name.clone());
+            match transaction.execute_batch(&format!("INSERT INTO main.{name}({name}) VALUES ('rebuild')")) {
+                Ok(()) => rebuilt.push(table.name.clone()),
+                // A tokenizer that only the app has: trying again would not help, and rows do not depend on it.
+                Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown) => {
+                    tracing::warn!(index = table.name, %error, "a full-text index cannot be rebuilt here");
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         meta::write_flag(&transaction, meta::SEARCH_STALE, false)?;
         transaction.commit()?;

@@ -54,3 +54,7 @@ pub fn event_hash(bytes: &[u8]) -> [u8; 32] {
 pub fn head_signature_message(cluster: &[u8; 32], hash: &[u8; 32]) -> Vec<u8> {
     [b"litemesh 1 head".as_slice(), cluster, hash].concat()
 }
+
+#[cfg(test)]
+#[path = "event_tests.rs"]
+mod tests;

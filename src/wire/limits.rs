@@ -9,8 +9,6 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a gossiped announcement: gossipsub wedges near its own limit, so stay far below it.
 pub const ANNOUNCEMENT_BYTES_MAX: usize = 16 << 10;
-/// Bytes of events in one answer to a pull: with its heads it stays below a frame.
-pub const PULL_BYTES: usize = 512 << 10;
 /// Heads in a hello, a pull or an answer.
 pub const HEADS_MAX: usize = 4096;
 /// Heads in an announcement.
@@ -89,4 +87,8 @@ pub const EVENT_ORIGINS_MAX: usize = 1 << 16;
 /// Bytes of one piece of an event too large for a frame: small enough that a cut link loses little.
 pub const PIECE_BYTES: usize = 256 << 10;
 
+/// Bytes of events in one answer to a pull: a frame still has room for [`HEADS_MAX`] heads of about 90 bytes.
+pub const PULL_BYTES: usize = 512 << 10;
+
 const _: () = assert!(PIECE_BYTES < FRAME_BYTES_MAX && EVENT_BYTES_TARGET < EVENT_BYTES_MAX);
+const _: () = assert!(PULL_BYTES + 96 * HEADS_MAX < FRAME_BYTES_MAX);

@@ -1,0 +1,159 @@
+//! What must hold when a run has settled.
+//!
+//! Checked: every file shows the same rows; digests agree, with each other and with a rebuild from the log alone; every
+//! row that was inserted and that no app deleted is shown or on the shelf; no row is shown twice; SQLite's own integrity;
+//! chains and signatures. Does not verify: which of two concurrent values won (the reference evaluator's task), how long
+//! it took, what was readable in between. Caller: `simulate`, tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::types::Value;
+
+use super::World;
+use super::app::MARKED;
+
+/// Runs every check. The error says what is wrong, where.
+pub fn check(world: &World) -> Result<(), String> {
+    let tables = tables(world);
+    for (database, table) in &tables {
+        let first = dump(world, 0, database, table);
+        for server in 1..world.servers.len() {
+            let other = dump(world, server, database, table);
+            if first != other {
+                let only = |a: &[Vec<Value>], b: &[Vec<Value>]| {
+                    a.iter().filter(|row| !b.contains(row)).cloned().collect::<Vec<_>>()
+                };
+                let (here, there) = (only(&first, &other), only(&other, &first));
+                let told: String =
+                    here.iter().chain(&there).take(3).map(|row| tell(world, server, database, table, row)).collect();
+                return Err(format!(
+                    "{database}.{table} differs: only on server 0: {here:?}; only on server {server}: {there:?}{told}"
+                ));
+            }
+        }
+    }
+    check_digests(world)?;
+    check_markers(world)?;
+    for server in &world.servers {
+        for database in ["scouting", "users"] {
+            let file = server.app.file(database);
+            let verdict: String =
+                file.query_row("PRAGMA integrity_check", [], |row| row.get(0)).map_err(|e| e.to_string())?;
+            if verdict != "ok" {
+                return Err(format!("{database}: {verdict}"));
+            }
+        }
+        let node = server.node.as_ref().ok_or("a node is down")?;
+        let report = node.verify_log().map_err(|error| error.to_string())?;
+        if !report.faults.is_empty() {
+            return Err(format!("log: {:?}", report.faults));
+        }
+    }
+    Ok(())
+}
+
+/// What two servers know of a row, for the person who debugs.
+fn tell(world: &World, server: usize, database: &str, table: &str, row: &[Value]) -> String {
+    let key = |width: usize| -> String {
+        let text = |value: &Value| match value {
+            Value::Integer(number) => number.to_string(),
+            Value::Text(text) => text.clone(),
+            other => format!("{other:?}"),
+        };
+        row.iter().take(width).map(text).collect::<Vec<_>>().join(",")
+    };
+    let mut told = String::new();
+    for (position, width) in [(0, 1), (0, 2), (server, 1), (server, 2)] {
+        let Some(node) = world.servers[position].node.as_ref() else { continue };
+        let Ok(history) = node.history(database, table, &key(width)) else { continue };
+        told += &format!("\n server {position}: {history:?}");
+        for (other, server) in world.servers.iter().enumerate().filter(|(other, _)| *other != position) {
+            let theirs = server.node.as_ref().map(|node| node.history(database, table, &history.row));
+            told += &format!("\n server {other} on the same row: {theirs:?}");
+        }
+    }
+    told
+}
+
+/// Digests are equal on all nodes and equal to what the log alone gives.
+fn check_digests(world: &World) -> Result<(), String> {
+    let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (position, server) in world.servers.iter().enumerate() {
+        let node = server.node.as_ref().ok_or("a node is down")?;
+        let status = node.status(world.now(position)).map_err(|error| error.to_string())?;
+        for database in status.databases {
+            seen.entry(database.name).or_default().insert(database.digest);
+        }
+        let out = super::scratch::Scratch::new();
+        let report = node.rebuild(&out.path().join("rebuilt")).map_err(|error| error.to_string())?;
+        for rebuilt in report.databases {
+            if rebuilt.digest != rebuilt.live_digest {
+                return Err(format!("server {position}: the log rebuilds {} differently", rebuilt.name));
+            }
+        }
+    }
+    match seen.iter().find(|(_, digests)| digests.len() > 1) {
+        Some((database, digests)) => Err(format!("{database}: digests differ though rows are equal: {digests:?}")),
+        None => Ok(()),
+    }
+}
+
+/// No row is lost, none is doubled.
+fn check_markers(world: &World) -> Result<(), String> {
+    let removed: BTreeSet<&String> = world.servers.iter().flat_map(|server| &server.app.removed).collect();
+    let shelf: BTreeSet<String> = world.servers[0]
+        .node
+        .as_ref()
+        .ok_or("a node is down")?
+        .shelf()
+        .map_err(|error| error.to_string())?
+        .into_iter()
+        .flat_map(|row| row.cells.into_iter().map(|(_, value)| value.trim_matches('\'').to_string()))
+        .collect();
+    for (database, table) in MARKED {
+        let mut shown: BTreeMap<String, u64> = BTreeMap::new();
+        for row in markers(world, database, table) {
+            *shown.entry(row).or_default() += 1;
+        }
+        if let Some((marker, count)) = shown.iter().find(|(_, count)| **count > 1) {
+            return Err(format!("{marker} is shown {count} times"));
+        }
+        for server in &world.servers {
+            for marker in server.app.inserted.get(table).into_iter().flatten() {
+                if !shown.contains_key(marker) && !removed.contains(marker) && !shelf.contains(marker) {
+                    return Err(format!("{marker} is lost"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn markers(world: &World, database: &str, table: &str) -> Vec<String> {
+    let file = world.servers[0].app.file(database);
+    let mut statement = file.prepare(&format!("SELECT marker FROM {table} WHERE marker IS NOT NULL")).expect("a table");
+    let rows = statement.query_map([], |row| row.get(0)).expect("a query");
+    rows.map(|row| row.expect("a marker")).collect()
+}
+
+fn tables(world: &World) -> Vec<(String, String)> {
+    let mut tables = Vec::new();
+    for database in ["scouting", "users"] {
+        let sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT GLOB 'sqlite_*' AND name NOT GLOB '_litemesh_*'";
+        let mut statement = world.servers[0].app.file(database).prepare(sql).expect("a query");
+        let names = statement.query_map([], |row| row.get::<_, String>(0)).expect("a query");
+        tables.extend(names.map(|name| (database.to_string(), name.expect("a name"))));
+    }
+    tables
+}
+
+fn dump(world: &World, server: usize, database: &str, table: &str) -> Vec<Vec<Value>> {
+    let mut statement =
+        world.servers[server].app.file(database).prepare(&format!("SELECT * FROM {table}")).expect("a table");
+    let width = statement.column_count();
+    let rows =
+        statement.query_map([], |row| (0..width).map(|column| row.get::<_, Value>(column)).collect()).expect("a query");
+    let mut rows: Vec<Vec<Value>> = rows.map(|row| row.expect("a row")).collect();
+    rows.sort_by_key(|row| format!("{row:?}"));
+    rows
+}

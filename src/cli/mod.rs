@@ -1,0 +1,198 @@
+//! Floor L5: the command line, one file per command.
+//!
+//! Every command asks the running node over HTTP, or works on a data directory without one; it prints results on stdout
+//! and everything else on stderr. Invariant: all text is here, all exit codes are [`error::Kind`]'s; every error a user can
+//! cause names its cause and the next action. Called by `main`.
+
+mod client;
+mod completions;
+mod conflicts;
+mod demo;
+mod demo_cluster;
+mod doctor;
+mod eject;
+mod error;
+mod history;
+mod init;
+mod invite;
+mod join;
+mod log;
+mod output;
+mod peers;
+mod preflight;
+mod rebuild;
+mod run;
+mod shelf;
+mod status;
+mod sync;
+mod whereabouts;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config, Flags};
+use client::Client;
+use error::{CommandError, Kind};
+use output::Output;
+
+/// Keeps an ordinary application's SQLite files the same on every server: no hub, no change to the application, no row
+/// lost.
+#[derive(Debug, Parser)]
+#[command(name = "litemesh", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 your error or the data's, 2 usage, 3 the node does not run, 4 integrity, 70 internal."
+)]
+pub struct Cli {
+    /// Data directory: event log, key and token [default: ./litemesh-data]
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Configuration file [default: ./litemesh.toml when it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print one JSON document (JSON lines for streams)
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say more on stderr; twice: still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    verbose: u8,
+    /// Say only errors on stderr
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Arguments),
+    Init(init::Arguments),
+    Invite(invite::Arguments),
+    Join(join::Arguments),
+    Preflight(preflight::Arguments),
+    Status(status::Arguments),
+    Sync(sync::Arguments),
+    Log(log::Arguments),
+    History(history::Arguments),
+    Conflicts(conflicts::Arguments),
+    Shelf(shelf::Arguments),
+    Where(whereabouts::Arguments),
+    Peers(peers::Arguments),
+    Rebuild(rebuild::Arguments),
+    Doctor(doctor::Arguments),
+    Eject(eject::Arguments),
+    Demo(demo::Arguments),
+    Completions(completions::Arguments),
+}
+
+/// What every command gets besides its own arguments.
+struct Context {
+    flags: Flags,
+    directory: PathBuf,
+    output: Output,
+}
+
+impl Context {
+    /// All settings, with a command's own flags on top.
+    fn config(&self, adjust: impl FnOnce(&mut Flags)) -> Result<Config, CommandError> {
+        let mut flags = self.flags.clone();
+        adjust(&mut flags);
+        let environment = |name: &str| std::env::var(name).ok();
+        let config = config::load(&flags, &environment, &self.directory)?;
+        for warning in &config.warnings {
+            self.output.notice(&format!("warning: {warning}"));
+        }
+        Ok(config)
+    }
+
+    /// The way to the running node.
+    fn client(&self) -> Result<Client, CommandError> {
+        Client::connect(&self.config(|_| {})?)
+    }
+}
+
+/// Parses the arguments, does what they say, gives the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout and are no errors; a closed pipe is nobody's error.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Kind::Usage.exit_code() } else { 0 });
+        }
+    };
+    start_log(&cli);
+    let output = Output::new(cli.json, cli.quiet);
+    let directory = match std::env::current_dir() {
+        Ok(directory) => directory,
+        Err(source) => return finish(Err(CommandError::user("the working directory is gone").because(&source))),
+    };
+    let flags = Flags { config: cli.config, data: cli.data, ..Flags::default() };
+    let context = Context { flags, directory, output };
+    finish(call(cli.command, &context))
+}
+
+fn call(command: Command, context: &Context) -> Result<(), CommandError> {
+    match command {
+        Command::Run(arguments) => run::call(context, arguments),
+        Command::Init(arguments) => init::call(context, arguments),
+        Command::Invite(arguments) => invite::call(context, &arguments),
+        Command::Join(arguments) => join::call(context, arguments),
+        Command::Preflight(arguments) => preflight::call(context, arguments),
+        Command::Status(arguments) => status::call(context, &arguments),
+        Command::Sync(arguments) => sync::call(context, &arguments),
+        Command::Log(arguments) => log::call(context, arguments),
+        Command::History(arguments) => history::call(context, &arguments),
+        Command::Conflicts(arguments) => conflicts::call(context, &arguments),
+        Command::Shelf(arguments) => shelf::call(context, &arguments),
+        Command::Where(arguments) => whereabouts::call(context, &arguments),
+        Command::Peers(arguments) => peers::call(context, &arguments),
+        Command::Rebuild(arguments) => rebuild::call(context, &arguments),
+        Command::Doctor(arguments) => doctor::call(context, &arguments),
+        Command::Eject(arguments) => eject::call(context, arguments),
+        Command::Demo(arguments) => demo::call(context, &arguments),
+        Command::Completions(arguments) => completions::call(context, &arguments),
+    }
+}
+
+fn finish(result: Result<(), CommandError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::write_error(&error.to_string());
+            ExitCode::from(error.kind.exit_code())
+        }
+    }
+}
+
+/// Log lines on stderr: for `run` what happens, for the others what goes wrong. `LITEMESH_LOG` overrides.
+fn start_log(cli: &Cli) {
+    use tracing_subscriber::EnvFilter;
+    let usual = if matches!(cli.command, Command::Run(_)) { "info" } else { "warn" };
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => "error",
+        (false, 0) => usual,
+        (false, 1) => "debug",
+        (false, _) => "trace",
+    };
+    let own = format!("warn,litemesh={level}");
+    let filter = std::env::var("LITEMESH_LOG").ok().and_then(|text| EnvFilter::try_new(text).ok());
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(if cli.verbose > 2 { level } else { &own }));
+    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).with_target(false);
+    // Only a second call can fail, and there is none.
+    let _ = subscriber.with_ansi(false).try_init();
+}
+
+/// `NAME=PATH` of `--db`.
+fn database(text: &str) -> Result<(String, PathBuf), String> {
+    config::parse_database(text).map_err(|_| "write it as NAME=PATH, like scouting=instance/scouting.db".to_string())
+}
+
+/// `DB.TABLE` of several commands.
+fn table_of(text: &str) -> Result<(String, String), String> {
+    match text.split_once('.') {
+        Some((database, table)) if !database.is_empty() && !table.is_empty() => Ok((database.into(), table.into())),
+        _ => Err("write it as DB.TABLE, like scouting.team".to_string()),
+    }
+}

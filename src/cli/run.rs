@@ -1,0 +1,54 @@
+//! `litemesh run`.
+//!
+//! Invariant: stdout carries the ready line and nothing else. Called by [`super`].
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::error::CommandError;
+use super::{Context, database};
+use crate::daemon;
+
+/// Run the node in the foreground; on an empty data directory, make a node and a cluster of its own first
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// A database to replicate; may be repeated. Remembered for later starts
+    #[arg(long = "db", value_name = "NAME=PATH", value_parser = database)]
+    databases: Vec<(String, PathBuf)>,
+    /// Address to listen on for peers; may be repeated
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Vec<String>,
+    /// Address of a peer to stay connected to; may be repeated
+    #[arg(long, value_name = "MULTIADDR")]
+    peer: Vec<String>,
+    /// Do not look for peers by multicast
+    #[arg(long)]
+    no_mdns: bool,
+    /// Loopback address of the API, or "off"
+    #[arg(long, value_name = "ADDR|off")]
+    http: Option<String>,
+    /// Name of this server for people
+    #[arg(long)]
+    name: Option<String>,
+    /// When no database is named or remembered, make and use a pair of sample databases
+    #[arg(long)]
+    sample: bool,
+}
+
+pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), CommandError> {
+    let use_sample = arguments.sample;
+    let config = context.config(|flags| {
+        flags.databases = arguments.databases;
+        flags.listen = arguments.listen;
+        flags.peers = arguments.peer;
+        flags.no_mdns = arguments.no_mdns;
+        flags.http = arguments.http;
+        flags.name = arguments.name;
+    })?;
+    let announce = &mut |ready: &daemon::Ready| {
+        let line = serde_json::to_string(ready).expect("three strings serialise");
+        context.output.text(&format!("ready {line}"));
+    };
+    Ok(daemon::run(&config, &context.directory, use_sample, announce)?)
+}

@@ -1,0 +1,107 @@
+//! `litemesh status`.
+//!
+//! Invariant: the document is the API's, unchanged. Called by [`super`].
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Context;
+use super::error::CommandError;
+use super::output::{count, table};
+use crate::node::view::Status;
+
+/// Show node, databases, peers, and what exists only here
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Draw again each second, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), CommandError> {
+    let client = context.client()?;
+    loop {
+        let status: Status = client.get("/api/v1/status", &[])?;
+        if !arguments.watch {
+            context.output.result(&status, describe);
+            return Ok(());
+        }
+        if context.output.json {
+            context.output.line(&status);
+        } else {
+            let clear = if context.output.is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+            context.output.text(&format!("{clear}{}\n", describe(&status)));
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+pub(super) fn describe(status: &Status) -> String {
+    let (node, cluster) = (&status.node, &status.cluster);
+    let up = humantime::format_duration(Duration::from_secs(node.uptime_s));
+    let mut text = format!(
+        "node     {} ({}), up {up}, rank {}, slot {}\n",
+        node.name,
+        short(&node.id),
+        node.origin_rank,
+        node.slot
+    );
+    text +=
+        &format!("cluster  {} ({}), {}\n", cluster.name, short(&cluster.id), count(cluster.members.into(), "member"));
+    let rows: Vec<_> = status
+        .databases
+        .iter()
+        .map(|d| {
+            let numbers = [d.rows, d.events, d.outbox, d.held_events, d.conflicts, d.shelved].map(|n| n.to_string());
+            [vec![d.name.clone(), d.tables.to_string()], numbers.to_vec(), vec![short(&d.digest), d.state.clone()]]
+                .concat()
+        })
+        .collect();
+    let headings =
+        ["database", "tables", "rows", "events", "to log", "held", "conflicts", "shelved", "content", "state"];
+    text += &format!("\n{}\n", table(&headings, &rows));
+    text += &format!("\n{}\n", peers(status));
+    text += &match status.only_here.events {
+        0 => "\nnothing exists only here\n".to_string(),
+        events => format!(
+            "\nonly here: {} ({} changed): keep this machine on until a peer has them\n",
+            count(events, "event"),
+            count(status.only_here.rows, "row")
+        ),
+    };
+    for alert in &status.alerts {
+        text += &format!("\nALERT {alert}");
+    }
+    text
+}
+
+/// The table of peers.
+pub(super) fn peers(status: &Status) -> String {
+    if status.peers.is_empty() {
+        return "no peers yet: invite one with litemesh invite".to_string();
+    }
+    let line = |(position, peer): (usize, &crate::node::view::PeerView)| {
+        let number = |n: Option<String>| n.unwrap_or_else(|| "-".into());
+        vec![
+            (position + 1).to_string(),
+            peer.name.clone(),
+            short(&peer.id),
+            peer.state.clone(),
+            peer.behind.to_string(),
+            peer.ahead.to_string(),
+            number(peer.rtt_ms.map(|ms| format!("{ms:.1} ms"))),
+            number(peer.clock_skew_ms.map(|ms| format!("{ms} ms"))),
+            if peer.last_seen.is_empty() { "never".into() } else { peer.last_seen.clone() },
+            peer.addresses.first().cloned().unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<_> = status.peers.iter().enumerate().map(line).collect();
+    let headings = ["#", "peer", "id", "state", "we lack", "it lacks", "round trip", "clock", "last seen", "address"];
+    table(&headings, &rows)
+}
+
+/// Enough of an id for people.
+fn short(id: &str) -> String {
+    id.chars().take(8).collect()
+}

@@ -1,0 +1,37 @@
+//! The environment's layer: `LITEMESH_SECTION_KEY`, lists with commas between.
+//!
+//! Invariant: reads nothing itself; the variables come through a function, so that tests need no process-wide state.
+//! `LITEMESH_DB`, `LITEMESH_CONFIG` and `LITEMESH_LOG` are read elsewhere. Called by [`super::load`].
+
+use super::ConfigError;
+use super::raw::RawConfig;
+
+/// What the variables say.
+pub(super) fn layer(read: &dyn Fn(&str) -> Option<String>) -> Result<RawConfig, ConfigError> {
+    let mut layer = RawConfig::default();
+    layer.node.name = read("LITEMESH_NODE_NAME");
+    layer.node.data_dir = read("LITEMESH_DATA").or_else(|| read("LITEMESH_NODE_DATA_DIR"));
+    layer.http.listen = read("LITEMESH_HTTP_LISTEN");
+    layer.http.token_file = read("LITEMESH_HTTP_TOKEN_FILE");
+    let list = |name: &str| read(name).map(|text| split(&text).collect());
+    layer.network.listen = list("LITEMESH_NETWORK_LISTEN");
+    layer.network.peers = list("LITEMESH_NETWORK_PEERS");
+    layer.network.mdns =
+        read("LITEMESH_NETWORK_MDNS").map(|text| boolean("LITEMESH_NETWORK_MDNS", &text)).transpose()?;
+    layer.capture.include = list("LITEMESH_CAPTURE_INCLUDE");
+    layer.capture.exclude = list("LITEMESH_CAPTURE_EXCLUDE");
+    Ok(layer)
+}
+
+/// The items of a list.
+pub(super) fn split(list: &str) -> impl Iterator<Item = String> {
+    list.split(',').map(|item| item.trim().to_string()).filter(|item| !item.is_empty())
+}
+
+fn boolean(name: &str, text: &str) -> Result<bool, ConfigError> {
+    match text {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err(ConfigError::Value { key: name.into(), value: text.into(), allowed: "true or false".into() }),
+    }
+}

@@ -1,0 +1,212 @@
+//! One layer of settings as written: a file, the environment or the flags, every key optional.
+//!
+//! Invariant: parsing never does anything and never guesses; an unknown key is an error that names the key, its line and
+//! the nearest valid key. Called by [`super::load`].
+
+use serde::Deserialize;
+
+use super::ConfigError;
+
+/// All keys of one layer.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawConfig {
+    pub(super) node: RawNode,
+    pub(super) http: RawHttp,
+    pub(super) network: RawNetwork,
+    pub(super) capture: RawCapture,
+    pub(super) alerts: RawAlerts,
+    pub(super) verify: RawVerify,
+    pub(super) database: Vec<RawDatabase>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawNode {
+    pub(super) name: Option<String>,
+    pub(super) data_dir: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawHttp {
+    pub(super) listen: Option<String>,
+    pub(super) token_file: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawNetwork {
+    pub(super) listen: Option<Vec<String>>,
+    pub(super) peers: Option<Vec<String>>,
+    pub(super) mdns: Option<bool>,
+    pub(super) psk: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawCapture {
+    pub(super) include: Option<Vec<String>>,
+    pub(super) exclude: Option<Vec<String>>,
+    pub(super) references: Option<Vec<RawKnownReference>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawKnownReference {
+    pub(super) database: String,
+    pub(super) table: String,
+    pub(super) column: String,
+    pub(super) to: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawAlerts {
+    pub(super) webhook: Option<String>,
+    pub(super) smtp_server: Option<String>,
+    pub(super) smtp_from: Option<String>,
+    pub(super) smtp_to: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawVerify {
+    pub(super) count: Option<String>,
+    pub(super) ids: Option<String>,
+    pub(super) checksum: Option<String>,
+    pub(super) full: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDatabase {
+    pub(super) name: String,
+    pub(super) path: String,
+    pub(super) include: Option<Vec<String>>,
+    pub(super) exclude: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) table: Vec<RawTable>,
+    #[serde(default)]
+    pub(super) column: Vec<RawColumn>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTable {
+    pub(super) name: String,
+    pub(super) pk: Option<String>,
+    pub(super) merge: Option<String>,
+    pub(super) unique: Option<String>,
+    #[serde(default)]
+    pub(super) references: Vec<RawReference>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawReference {
+    pub(super) column: String,
+    pub(super) to: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawColumn {
+    pub(super) table: String,
+    pub(super) name: String,
+    pub(super) merge: String,
+}
+
+impl RawConfig {
+    /// Parses one file. `source` names it in errors.
+    pub(super) fn parse(text: &str, source: &str) -> Result<RawConfig, ConfigError> {
+        toml::from_str(text).map_err(|error| explain(text, source, &error))
+    }
+
+    /// Every key of `self`, else that of `below`. Databases are a whole: the upper layer's list, when it has one.
+    pub(super) fn over(self, below: RawConfig) -> RawConfig {
+        RawConfig {
+            node: RawNode {
+                name: self.node.name.or(below.node.name),
+                data_dir: self.node.data_dir.or(below.node.data_dir),
+            },
+            http: RawHttp {
+                listen: self.http.listen.or(below.http.listen),
+                token_file: self.http.token_file.or(below.http.token_file),
+            },
+            network: RawNetwork {
+                listen: self.network.listen.or(below.network.listen),
+                peers: self.network.peers.or(below.network.peers),
+                mdns: self.network.mdns.or(below.network.mdns),
+                psk: self.network.psk.or(below.network.psk),
+            },
+            capture: RawCapture {
+                include: self.capture.include.or(below.capture.include),
+                exclude: self.capture.exclude.or(below.capture.exclude),
+                references: self.capture.references.or(below.capture.references),
+            },
+            alerts: RawAlerts {
+                webhook: self.alerts.webhook.or(below.alerts.webhook),
+                smtp_server: self.alerts.smtp_server.or(below.alerts.smtp_server),
+                smtp_from: self.alerts.smtp_from.or(below.alerts.smtp_from),
+                smtp_to: self.alerts.smtp_to.or(below.alerts.smtp_to),
+            },
+            verify: RawVerify {
+                count: self.verify.count.or(below.verify.count),
+                ids: self.verify.ids.or(below.verify.ids),
+                checksum: self.verify.checksum.or(below.verify.checksum),
+                full: self.verify.full.or(below.verify.full),
+            },
+            database: if self.database.is_empty() { below.database } else { self.database },
+        }
+    }
+}
+
+/// Turns a parser's error into one that names key, line and a way out.
+fn explain(text: &str, source: &str, error: &toml::de::Error) -> ConfigError {
+    let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    let message = error.message();
+    if message.starts_with("unknown field") {
+        let mut words = message.split('`').skip(1).step_by(2);
+        let key = words.next().unwrap_or_default().to_string();
+        let valid: Vec<&str> = words.collect();
+        return ConfigError::UnknownKey { source_name: source.into(), line, nearest: nearest(&key, &valid), key };
+    }
+    let shown = text.lines().nth(line - 1).unwrap_or_default().trim().chars().take(120).collect();
+    ConfigError::Syntax { source_name: source.into(), line, shown, message: message.into() }
+}
+
+/// The valid key that is written most like `key`.
+pub(super) fn nearest(key: &str, valid: &[&str]) -> String {
+    valid.iter().min_by_key(|candidate| distance(key, candidate)).map(|best| (*best).to_string()).unwrap_or_default()
+}
+
+/// Levenshtein's distance: inserted, dropped and replaced characters.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_are_levenshteins() {
+        for (a, b, want) in [("", "abc", 3), ("listen", "listen", 0), ("lisen", "listen", 1), ("kitten", "sitting", 3)]
+        {
+            assert_eq!(distance(a, b), want, "{a} {b}");
+        }
+        assert_eq!(nearest("peer", &["listen", "peers", "mdns"]), "peers");
+    }
+}

@@ -1,0 +1,295 @@
+//! From written settings to checked ones: ranges, patterns, references, and what has no effect yet.
+//!
+//! Invariant: pure; every refusal names key, value and what is allowed. Called by [`super::load`].
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::raw::{RawCapture, RawConfig, RawDatabase, RawTable};
+use super::{CaptureConfig, Config, ConfigError, HttpConfig, NetworkConfig};
+use crate::node::DatabaseSettings;
+
+/// The allowed names of databases, in words.
+pub(super) const DATABASE_NAME: &str = "1 to 64 characters a-z, 0-9, _ and -";
+
+/// Checks `user` over `defaults`; `databases` are flags and override the path of a database of the same name.
+pub(super) fn resolve(
+    user: RawConfig,
+    defaults: RawConfig,
+    databases: &[(String, PathBuf)],
+    directory: &Path,
+) -> Result<Config, ConfigError> {
+    let mut warnings = without_effect(&user);
+    let raw = user.over(defaults);
+    check_later_sections(&raw)?;
+    let capture = resolve_capture(&raw.capture)?;
+    let mut resolved = Vec::new();
+    for database in &raw.database {
+        resolved.push(resolve_database(database, &capture, directory)?);
+        warnings.extend(rules_without_effect(database));
+    }
+    add_flag_databases(&mut resolved, databases, &capture, directory);
+    check_databases(&resolved)?;
+    let text = |value: Option<String>| value.unwrap_or_default();
+    Ok(Config {
+        name: resolve_name(&text(raw.node.name))?,
+        data_dir: directory.join(text(raw.node.data_dir)),
+        http: HttpConfig {
+            listen: resolve_http_listen(&text(raw.http.listen))?,
+            token_file: raw.http.token_file.filter(|path| !path.is_empty()).map(|path| directory.join(path)),
+        },
+        network: NetworkConfig {
+            listen: multiaddrs("network.listen", raw.network.listen)?,
+            peers: multiaddrs("network.peers", raw.network.peers)?,
+            mdns: raw.network.mdns.unwrap_or(true),
+        },
+        capture,
+        databases: resolved,
+        warnings,
+    })
+}
+
+fn refuse(key: &str, value: impl Into<String>, allowed: &str) -> ConfigError {
+    ConfigError::Value { key: key.into(), value: value.into(), allowed: allowed.into() }
+}
+
+fn resolve_name(name: &str) -> Result<String, ConfigError> {
+    if name.chars().count() > 64 || name.chars().any(char::is_control) {
+        return Err(refuse("node.name", name, "1 to 64 characters without control characters"));
+    }
+    Ok(name.into())
+}
+
+/// Only loopback: whoever reaches the API with the token reads every row.
+fn resolve_http_listen(listen: &str) -> Result<Option<SocketAddr>, ConfigError> {
+    const ALLOWED: &str = "\"off\" or a loopback address with a port, like 127.0.0.1:7480, [::1]:7480 or localhost:0 (to reach the API from \
+         another machine, use an SSH tunnel: ssh -L 7480:127.0.0.1:7480 SERVER)";
+    if listen == "off" {
+        return Ok(None);
+    }
+    let numeric = listen.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let address: SocketAddr =
+        numeric.as_deref().unwrap_or(listen).parse().map_err(|_| refuse("http.listen", listen, ALLOWED))?;
+    if !address.ip().is_loopback() {
+        return Err(refuse("http.listen", listen, ALLOWED));
+    }
+    Ok(Some(address))
+}
+
+fn multiaddrs(key: &str, list: Option<Vec<String>>) -> Result<Vec<String>, ConfigError> {
+    let list = list.unwrap_or_default();
+    for address in &list {
+        let first = address.split('/').nth(1).unwrap_or_default();
+        if !address.starts_with('/') || !["ip4", "ip6", "dns", "dns4", "dns6", "dnsaddr"].contains(&first) {
+            return Err(refuse(
+                key,
+                address,
+                "a multiaddr, like /ip4/192.168.1.20/udp/7481/quic-v1 or /dns4/pit.local/tcp/7481",
+            ));
+        }
+    }
+    Ok(list)
+}
+
+fn resolve_capture(raw: &RawCapture) -> Result<CaptureConfig, ConfigError> {
+    let known = raw.references.clone().unwrap_or_default();
+    for reference in &known {
+        if reference.to.split('.').count() != 3 {
+            return Err(refuse("capture.references.to", &reference.to, "database.table.column"));
+        }
+    }
+    Ok(CaptureConfig {
+        include: patterns("capture.include", raw.include.as_ref())?,
+        exclude: patterns("capture.exclude", raw.exclude.as_ref())?,
+        references: known.into_iter().map(|r| (r.database, r.table, r.column, r.to)).collect(),
+    })
+}
+
+fn patterns(key: &str, list: Option<&Vec<String>>) -> Result<Vec<String>, ConfigError> {
+    let list = list.cloned().unwrap_or_default();
+    match list.iter().find(|pattern| pattern.is_empty()) {
+        Some(empty) => Err(refuse(key, empty, "table names, with * for any characters and ? for one")),
+        None => Ok(list),
+    }
+}
+
+/// Whether a database may be called so.
+pub(super) fn is_database_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    (1..=64).contains(&name.len()) && name.chars().all(allowed)
+}
+
+fn resolve_database(
+    raw: &RawDatabase,
+    capture: &CaptureConfig,
+    directory: &Path,
+) -> Result<DatabaseSettings, ConfigError> {
+    let mut settings = capture.database(&raw.name, &directory.join(&raw.path));
+    if raw.include.is_some() {
+        settings.include = patterns("database.include", raw.include.as_ref())?;
+    }
+    settings.exclude.extend(patterns("database.exclude", raw.exclude.as_ref())?);
+    for table in &raw.table {
+        resolve_table(table, &mut settings)?;
+    }
+    for column in &raw.column {
+        one_of("database.column.merge", Some(&column.merge), &["lww", "max", "min", "counter", "set"])?;
+    }
+    Ok(settings)
+}
+
+fn resolve_table(table: &RawTable, settings: &mut DatabaseSettings) -> Result<(), ConfigError> {
+    one_of("database.table.pk", table.pk.as_ref(), &["surrogate", "natural"])?;
+    one_of("database.table.merge", table.merge.as_ref(), &["lww", "delete-wins"])?;
+    one_of("database.table.unique", table.unique.as_ref(), &["merge", "suffix", "shelve"])?;
+    if table.pk.as_deref() == Some("natural") {
+        settings.natural_keys.push(table.name.clone());
+    }
+    for reference in &table.references {
+        if !(2..=3).contains(&reference.to.split('.').filter(|part| !part.is_empty()).count()) {
+            return Err(refuse("database.table.references.to", &reference.to, "table.column or database.table.column"));
+        }
+        settings.references.push((table.name.clone(), reference.column.clone(), reference.to.clone()));
+    }
+    Ok(())
+}
+
+fn one_of(key: &str, value: Option<&String>, allowed: &[&str]) -> Result<(), ConfigError> {
+    match value {
+        Some(value) if !allowed.contains(&value.as_str()) => {
+            Err(refuse(key, value, &format!("one of {}", allowed.join(", "))))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn add_flag_databases(
+    resolved: &mut Vec<DatabaseSettings>,
+    flags: &[(String, PathBuf)],
+    capture: &CaptureConfig,
+    directory: &Path,
+) {
+    for (name, path) in flags {
+        let path = directory.join(path);
+        match resolved.iter_mut().find(|settings| settings.name == *name) {
+            Some(settings) => settings.path = path,
+            None => resolved.push(capture.database(name, &path)),
+        }
+    }
+}
+
+/// Names are good and unique, and declared references lead to a database that is there.
+fn check_databases(databases: &[DatabaseSettings]) -> Result<(), ConfigError> {
+    let mut names = BTreeSet::new();
+    let mut paths = BTreeSet::new();
+    for database in databases {
+        if !is_database_name(&database.name) {
+            return Err(refuse("database.name", &database.name, DATABASE_NAME));
+        }
+        if !names.insert(database.name.as_str()) {
+            return Err(refuse("database.name", &database.name, "unique: another [[database]] has it already"));
+        }
+        if !paths.insert(&database.path) {
+            let path = database.path.display().to_string();
+            return Err(refuse("database.path", path, "unique: another [[database]] has this file already"));
+        }
+    }
+    for (_, _, to) in databases.iter().flat_map(|database| &database.references) {
+        if let [target, _, _] = to.split('.').collect::<Vec<_>>()[..]
+            && !names.contains(target)
+        {
+            let allowed = format!("in one of the databases {}", names.iter().copied().collect::<Vec<_>>().join(", "));
+            return Err(refuse("database.table.references.to", to, &allowed));
+        }
+    }
+    Ok(())
+}
+
+/// Sections of later features must be right already, so that nothing surprises when they come.
+fn check_later_sections(raw: &RawConfig) -> Result<(), ConfigError> {
+    if let Some(psk) = raw.network.psk.as_ref().filter(|psk| !psk.is_empty())
+        && (psk.len() != 64 || !psk.chars().all(|c| c.is_ascii_hexdigit()))
+    {
+        return Err(refuse("network.psk", "(not shown)", "64 hex digits, or empty"));
+    }
+    if let Some(url) = raw.alerts.webhook.as_ref().filter(|url| !url.is_empty())
+        && !url.starts_with("http://")
+        && !url.starts_with("https://")
+    {
+        return Err(refuse("alerts.webhook", url, "a URL that begins with http:// or https://, or empty"));
+    }
+    if let Some(server) = raw.alerts.smtp_server.as_ref().filter(|server| !server.is_empty())
+        && server.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
+    {
+        return Err(refuse("alerts.smtp_server", server, "host:port, or empty"));
+    }
+    for address in
+        raw.alerts.smtp_to.iter().flatten().chain(raw.alerts.smtp_from.iter().filter(|from| !from.is_empty()))
+    {
+        if !address.contains('@') {
+            return Err(refuse("alerts.smtp_to / smtp_from", address, "mail addresses"));
+        }
+    }
+    let verify = &raw.verify;
+    for (key, value) in [
+        ("verify.count", &verify.count),
+        ("verify.ids", &verify.ids),
+        ("verify.checksum", &verify.checksum),
+        ("verify.full", &verify.full),
+    ] {
+        check_schedule(key, value.as_deref().unwrap_or("off"))?;
+    }
+    Ok(())
+}
+
+/// An interval, a cron line of five fields, or "off".
+fn check_schedule(key: &str, text: &str) -> Result<(), ConfigError> {
+    const DAY_S: u64 = 86_400;
+    let interval = humantime::parse_duration(text).is_ok_and(|length| (10..=366 * DAY_S).contains(&length.as_secs()));
+    let field = |field: &str| field.chars().all(|c| c.is_ascii_digit() || "*,-/".contains(c));
+    let cron = text.split_whitespace().count() == 5 && text.split_whitespace().all(field);
+    if interval || cron || text == "off" {
+        return Ok(());
+    }
+    Err(refuse(
+        key,
+        text,
+        "an interval of 10 s to 366 days (\"15m\"), a cron line of five fields (\"0 4 * * 0\") or \"off\"",
+    ))
+}
+
+/// What the user set and nothing reads yet.
+fn without_effect(user: &RawConfig) -> Vec<String> {
+    let (alerts, verify) = (&user.alerts, &user.verify);
+    [
+        ("network.psk", user.network.psk.is_some()),
+        ("alerts.webhook", alerts.webhook.is_some()),
+        ("alerts.smtp_server", alerts.smtp_server.is_some()),
+        ("alerts.smtp_from", alerts.smtp_from.is_some()),
+        ("alerts.smtp_to", alerts.smtp_to.is_some()),
+        ("verify.count", verify.count.is_some()),
+        ("verify.ids", verify.ids.is_some()),
+        ("verify.checksum", verify.checksum.is_some()),
+        ("verify.full", verify.full.is_some()),
+    ]
+    .into_iter()
+    .filter(|(_, set)| *set)
+    .map(|(key, _)| format!("the setting `{key}` has no effect in this version"))
+    .collect()
+}
+
+/// Merge rules that nothing reads yet.
+fn rules_without_effect(database: &RawDatabase) -> Vec<String> {
+    let tables = database.table.iter().flat_map(|table| {
+        let merge = table.merge.as_ref().filter(|rule| *rule != "lww").map(|rule| ("merge", rule));
+        let unique = table.unique.as_ref().map(|rule| ("unique", rule));
+        merge.into_iter().chain(unique).map(|(key, rule)| format!("`{key} = \"{rule}\"` of table {}", table.name))
+    });
+    let columns = database.column.iter().filter(|column| column.merge != "lww");
+    let columns = columns.map(|c| format!("`merge = \"{}\"` of column {}.{}", c.merge, c.table, c.name));
+    tables
+        .chain(columns)
+        .map(|what| format!("{what} in database {} has no effect in this version", database.name))
+        .collect()
+}

@@ -1,0 +1,282 @@
+//! The data directory: key, token, lock, event log, remembered databases, and what a running node tells others.
+//!
+//! ```text
+//!   identity.key    the node's secret, 0600        lock            advisory lock, pid inside
+//!   api-token       bearer token, 0600             run.json        pid and address of the running node
+//!   events.redb     the event log                  databases.json  databases named once on the command line
+//! ```
+//!
+//! Invariant: a secret that others can read is refused; every file is written aside, synced and renamed. Callers: daemon,
+//! cli.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::DaemonError;
+use super::machine::random;
+
+const KEY_PREFIX: &str = "litemesh-ed25519-seed ";
+
+/// A data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataDir {
+    path: PathBuf,
+}
+
+/// Held while a process owns a data directory.
+#[derive(Debug)]
+pub struct DataLock {
+    _file: File,
+}
+
+/// What a running node tells others on this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// Process id.
+    pub pid: u32,
+    /// URL of the API; `None`: it is off.
+    pub http: Option<String>,
+    /// File of the API's token.
+    pub token_file: PathBuf,
+    /// The node's key in hex.
+    pub node_id: String,
+    /// Multiaddrs it listens on.
+    pub listen: Vec<String>,
+}
+
+/// A database named once on the command line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Remembered {
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+}
+
+impl DataDir {
+    /// The data directory at a path, which need not be there.
+    pub fn at(path: &Path) -> DataDir {
+        DataDir { path: path.to_path_buf() }
+    }
+
+    /// Makes the directory when it is missing; closes it to other users.
+    pub fn create(&self) -> Result<(), DaemonError> {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(&self.path).map_err(|source| self.failed("make the data directory", &self.path, source))?;
+        let metadata = std::fs::metadata(&self.path).map_err(|source| self.failed("read", &self.path, source))?;
+        let open = metadata.permissions().mode() & 0o077 != 0;
+        let ours =
+            self.has_identity() || std::fs::read_dir(&self.path).is_ok_and(|mut entries| entries.next().is_none());
+        if open && ours {
+            let closed = std::fs::Permissions::from_mode(0o700);
+            std::fs::set_permissions(&self.path, closed).map_err(|source| self.failed("close", &self.path, source))?;
+        } else if open {
+            tracing::warn!(path = %self.path.display(), "other users can look into the data directory");
+        }
+        Ok(())
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The event log's file.
+    pub fn log_path(&self) -> PathBuf {
+        self.path.join("events.redb")
+    }
+
+    /// Whether a node was made here.
+    pub fn has_identity(&self) -> bool {
+        self.identity_path().exists()
+    }
+
+    fn identity_path(&self) -> PathBuf {
+        self.path.join("identity.key")
+    }
+
+    /// The usual place of the API's token.
+    pub fn token_path(&self) -> PathBuf {
+        self.path.join("api-token")
+    }
+
+    fn failed(&self, action: &'static str, path: &Path, source: std::io::Error) -> DaemonError {
+        DaemonError::Files { action, path: path.to_path_buf(), source }
+    }
+
+    /// Takes the directory for this process.
+    pub fn lock(&self) -> Result<DataLock, DaemonError> {
+        let path = self.path.join("lock");
+        let failed = |source| self.failed("open", &path, source);
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                // Without a readable pid the message says 0: better than no message.
+                let _ = file.read_to_string(&mut text);
+                return Err(DaemonError::AlreadyRunning { pid: text.trim().parse().unwrap_or(0) });
+            }
+            Err(TryLockError::Error(source)) => return Err(self.failed("lock", &path, source)),
+        }
+        let pid = std::process::id().to_string();
+        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(pid.as_bytes()));
+        written.map_err(|source| self.failed("write", &path, source))?;
+        Ok(DataLock { _file: file })
+    }
+
+    /// Whether a process owns the directory.
+    pub fn is_locked(&self) -> bool {
+        let opened = OpenOptions::new().read(true).write(true).open(self.path.join("lock"));
+        opened.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// The node's secret seed.
+    pub fn key_seed(&self) -> Result<[u8; 32], DaemonError> {
+        if !self.has_identity() {
+            return Err(DaemonError::NoNode { path: self.path.clone() });
+        }
+        let path = self.identity_path();
+        let text = self.read_secret(&path)?;
+        let seed = text.trim().strip_prefix(KEY_PREFIX);
+        let seed =
+            seed.and_then(|hex| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok()).and_then(|s| s.try_into().ok());
+        seed.ok_or_else(|| DaemonError::Unreadable { path, what: "not a node's key".into() })
+    }
+
+    /// The node's secret seed, drawn at the first call.
+    pub fn key_seed_or_new(&self) -> Result<[u8; 32], DaemonError> {
+        if !self.has_identity() {
+            let text = format!("{KEY_PREFIX}{}\n", data_encoding::HEXLOWER.encode(&random()?));
+            self.write(&self.identity_path(), text.as_bytes())?;
+        }
+        self.key_seed()
+    }
+
+    /// The API's token, drawn at the first call. `elsewhere`: its file, when the configuration names one.
+    pub fn token_or_new(&self, elsewhere: Option<&Path>) -> Result<(String, PathBuf), DaemonError> {
+        let path = elsewhere.map_or_else(|| self.token_path(), Path::to_path_buf);
+        if !path.exists() {
+            let text = format!("{}\n", data_encoding::HEXLOWER.encode(&random()?));
+            self.write(&path, text.as_bytes())?;
+        }
+        let token = self.read_secret(&path)?.trim().to_string();
+        if token.len() < 16 || !token.chars().all(|c| c.is_ascii_graphic()) {
+            return Err(DaemonError::Unreadable { path, what: "a token has 16 or more visible characters".into() });
+        }
+        Ok((token, path))
+    }
+
+    fn read_secret(&self, path: &Path) -> Result<String, DaemonError> {
+        let failed = |source| self.failed("read", path, source);
+        let mut file = File::open(path).map_err(failed)?;
+        if file.metadata().map_err(failed)?.mode() & 0o077 != 0 {
+            return Err(DaemonError::Exposed { path: path.to_path_buf() });
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(failed)?;
+        Ok(text)
+    }
+
+    /// Written aside, synced, renamed: there whole or not at all. Only the owner can read it.
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), DaemonError> {
+        let aside = path.with_extension("new");
+        let written = || -> std::io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+            file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            std::fs::rename(&aside, path)?;
+            File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        };
+        written().map_err(|source| self.failed("write", path, source))
+    }
+
+    /// Tells others where the running node is.
+    pub fn write_run_info(&self, info: &RunInfo) -> Result<(), DaemonError> {
+        self.write(&self.path.join("run.json"), &json(info))
+    }
+
+    /// Where the running node is; `None` when none runs.
+    pub fn run_info(&self) -> Result<Option<RunInfo>, DaemonError> {
+        if !self.is_locked() {
+            return Ok(None);
+        }
+        self.read_json(&self.path.join("run.json"))
+    }
+
+    /// At a clean stop.
+    pub fn remove_run_info(&self) {
+        // Left behind it does no harm: the lock says whether a node runs.
+        let _ = std::fs::remove_file(self.path.join("run.json"));
+    }
+
+    /// The databases that were named on the command line before.
+    pub(super) fn remembered(&self) -> Result<Vec<Remembered>, DaemonError> {
+        Ok(self.read_json(&self.path.join("databases.json"))?.unwrap_or_default())
+    }
+
+    /// Remembers databases for later starts.
+    pub(super) fn remember(&self, databases: &[Remembered]) -> Result<(), DaemonError> {
+        if self.remembered()? == databases {
+            return Ok(());
+        }
+        self.write(&self.path.join("databases.json"), &json(&databases))
+    }
+
+    fn read_json<T: serde::de::DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, DaemonError> {
+        match std::fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|error| DaemonError::Unreadable { path: path.to_path_buf(), what: error.to_string() }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(self.failed("read", path, source)),
+        }
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec_pretty(value).expect("plain structs with string keys always serialise")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_made_once_and_refused_when_others_can_read_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::at(&directory.path().join("data"));
+        assert!(matches!(data.key_seed(), Err(DaemonError::NoNode { .. })));
+        data.create().unwrap();
+        let seed = data.key_seed_or_new().unwrap();
+        assert_eq!(data.key_seed_or_new().unwrap(), seed);
+        let (token, path) = data.token_or_new(None).unwrap();
+        assert_eq!(data.token_or_new(None).unwrap().0, token);
+        for path in [&path, &data.identity_path()] {
+            assert_eq!(std::fs::metadata(path).unwrap().mode() & 0o777, 0o600);
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        }
+        assert!(matches!(data.key_seed(), Err(DaemonError::Exposed { .. })));
+        assert!(matches!(data.token_or_new(None), Err(DaemonError::Exposed { .. })));
+        assert_eq!(std::fs::metadata(data.path()).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_directory_has_one_owner_and_names_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::at(directory.path());
+        assert!(!data.is_locked());
+        let lock = data.lock().unwrap();
+        assert!(data.is_locked());
+        let refusal = data.lock().unwrap_err().to_string();
+        assert!(refusal.contains(&format!("already running, pid {}", std::process::id())), "{refusal}");
+        drop(lock);
+        assert!(!data.is_locked() && data.run_info().unwrap().is_none());
+    }
+}

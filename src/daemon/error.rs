@@ -1,0 +1,122 @@
+//! Why the daemon cannot start or go on.
+//!
+//! Invariant: every variant a user can cause names cause and next action. Callers: all of `daemon`; `cli` maps it to exit
+//! codes.
+
+use std::path::PathBuf;
+
+use crate::http::HttpError;
+use crate::log::LogError;
+use crate::net::{JoinError, NetError};
+use crate::node::NodeError;
+use crate::sqlite::SqliteError;
+use crate::wire::invite::CodeError;
+
+/// See the module.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The data directory or a file in it cannot be read or written. Nothing was changed; helps after its permissions or
+    /// the disk were corrected.
+    #[error("cannot {action} {path}", path = path.display())]
+    Files {
+        /// What was tried.
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// A secret can be read by others. Nothing was changed.
+    #[error("{path} can be read by other users, so it is not trusted: run `chmod 600 {path}` if you are sure that nobody took a copy", path = path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file of the data directory has content that litemesh did not write. Nothing was changed.
+    #[error("{path} cannot be understood ({what}): restore it from a copy, or move it away if you know what it is", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// Another process owns the data directory. Nothing was changed; retry when it has stopped.
+    #[error("already running, pid {pid}: stop it first, or use another --data directory")]
+    AlreadyRunning {
+        /// Its process id, 0 when unknown.
+        pid: u32,
+    },
+    /// No node was ever made in this data directory. Nothing was changed.
+    #[error("{path} holds no node: make one with `litemesh run`, `litemesh init` or `litemesh join CODE`, or name another --data directory", path = path.display())]
+    NoNode {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// A node is there already. Nothing was changed.
+    #[error("{path} holds a node already: start it with `litemesh run`, or name another --data directory", path = path.display())]
+    NodeExists {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// No database to replicate. Nothing was changed.
+    #[error(
+        "no database to replicate: none is named by --db or a configuration, and none of {} is here",
+        shown(looked)
+    )]
+    NoDatabases {
+        /// The files looked for.
+        looked: Vec<PathBuf>,
+    },
+    /// A database that belongs to this node's settings is named twice. Nothing was changed.
+    #[error("the file {path} is named as two databases, {first} and {second}: name it once", path = path.display())]
+    NamedTwice {
+        /// The file.
+        path: PathBuf,
+        /// One name.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// The plan of a join was not accepted. Nothing was changed.
+    #[error(
+        "these databases hold rows already; nothing was changed. Read the plan above, then repeat the command with --yes"
+    )]
+    PlanNotAccepted,
+    /// The system gives no random bytes. Nothing was changed.
+    #[error("the system gives no random bytes")]
+    NoRandomness,
+    /// The node's thread ended by itself.
+    #[error("the node stopped by itself; its data is safe, start it again")]
+    NodeDied,
+    /// The runtime of the network cannot start. Nothing was changed.
+    #[error("the threads of the network cannot be started")]
+    Runtime {
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// From the node; see there.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// From the event log; see there.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// From an app's file; see there.
+    #[error(transparent)]
+    Sqlite(#[from] SqliteError),
+    /// From the network; see there.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// From a join; see there.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// From a join code; see there.
+    #[error(transparent)]
+    Code(#[from] CodeError),
+    /// From the API; see there.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+}
+
+fn shown(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}

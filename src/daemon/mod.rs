@@ -1,0 +1,37 @@
+//! Floor L5: wiring, threads, signals. Everything that has a clock, a lock file or a process id is here.
+//!
+//! ```text
+//!   data_dir    what lies in the data directory, and who may read it     machine   host name, machine id, dice
+//!   databases   which files to replicate                                 sample    the sample pair
+//!   node_thread the thread that owns the node                            watch     file notification
+//!   run         `litemesh run`, from lock to last byte                   control   the network as the API sees it
+//!   enrol       new clusters, joining, plans                             offline   work on a node that does not run
+//!   doctor      what can be checked from outside
+//! ```
+//!
+//! Invariant: one process owns a data directory (an advisory lock says so); the node lives on one thread; the clock is
+//! read once per turn of that thread. Callers: cli.
+
+mod control;
+mod data_dir;
+mod databases;
+mod doctor;
+mod enrol;
+mod error;
+mod machine;
+mod node_thread;
+mod offline;
+mod run;
+mod sample;
+mod watch;
+
+pub use data_dir::{DataDir, DataLock, RunInfo};
+pub use databases::{Choice, choose, file_settings};
+pub use doctor::checks;
+pub use enrol::{DatabasePlan, Enrolled, JoinPlan, init, join, plan};
+pub use error::DaemonError;
+pub use machine::{clock_now, host_name};
+pub use node_thread::{NodeHandle, NodeThread, Start};
+pub use offline::{eject, preflight, rebuild, verify_log};
+pub use run::{Ready, run};
+pub use sample::create as create_sample;

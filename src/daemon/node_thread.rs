@@ -1,0 +1,227 @@
+//! The thread that owns the node, and the way to it.
+//!
+//! One loop: wait for a message or the node's deadline, hand it over with the time, drain the effects. Invariant: the
+//! node is touched by this thread only; the queue of messages is bounded (full: the caller is told at once, nothing
+//! waits), file notifications take at most one place per database; effects go to the network one by one, and a slow
+//! network holds the node back rather than filling memory. Callers: run, offline.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::DaemonError;
+use super::machine::clock_now;
+use crate::log::Log;
+use crate::node::port::{Job, NodePort};
+use crate::node::{Effect, Input, Node, NodeError, NodeSettings};
+
+/// Messages that may wait for the node.
+const QUEUE_MAX: usize = 1_024;
+
+/// Longest sleep of an idle node.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Pause after a store failed: first and longest.
+const FAULT_PAUSE_MS: (u64, u64) = (250, 30_000);
+
+enum Message {
+    Job(Job),
+    Touched(usize),
+    Stop,
+}
+
+/// What a node is started with.
+#[derive(Debug)]
+pub struct Start {
+    /// The node's settings.
+    pub settings: NodeSettings,
+    /// The event log's file.
+    pub log_path: PathBuf,
+    /// Name of the cluster to found when the log belongs to none.
+    pub found: Option<String>,
+}
+
+/// The way to a running node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct NodeHandle {
+    messages: SyncSender<Message>,
+    touched: Arc<[AtomicBool]>,
+    stop: Arc<AtomicBool>,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct NodeThread {
+    /// The way to it.
+    pub handle: NodeHandle,
+    /// Fires (by error) when the thread has ended, for whatever reason.
+    pub ended: oneshot::Receiver<()>,
+    thread: JoinHandle<Result<(), NodeError>>,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Message::Job(_) => write!(f, "Job"),
+            Message::Touched(position) => write!(f, "Touched({position})"),
+            Message::Stop => write!(f, "Stop"),
+        }
+    }
+}
+
+impl NodePort for NodeHandle {
+    fn submit(&self, job: Job) -> bool {
+        self.messages.try_send(Message::Job(job)).is_ok()
+    }
+}
+
+impl NodeHandle {
+    /// Says that something changed in a database's directory. Repeated calls count once until the node has looked.
+    pub fn touch(&self, position: usize) {
+        let Some(flag) = self.touched.get(position) else { return };
+        if !flag.swap(true, Ordering::AcqRel) && self.messages.try_send(Message::Touched(position)).is_err() {
+            // The queue is full: the node looks by itself before long.
+            flag.store(false, Ordering::Release);
+        }
+    }
+
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        // A full queue needs no wake-up: the thread is at work and sees the flag.
+        let _ = self.messages.try_send(Message::Stop);
+    }
+}
+
+impl NodeThread {
+    /// Opens the node on a thread of its own; returns when it is open. Effects go to `effects`.
+    pub fn start(start: Start, effects: mpsc::Sender<Effect>) -> Result<NodeThread, DaemonError> {
+        let (messages, queue) = sync_channel(QUEUE_MAX);
+        let touched: Arc<[AtomicBool]> = start.settings.databases.iter().map(|_| AtomicBool::new(false)).collect();
+        let handle = NodeHandle { messages, touched, stop: Arc::new(AtomicBool::new(false)) };
+        let (opened, answer) = sync_channel(1);
+        let (alive, ended) = oneshot::channel();
+        let inside = handle.clone();
+        let body = move || {
+            let _alive = alive;
+            let node = match open(start) {
+                Ok(node) => node,
+                Err(error) => {
+                    // The starter waits for exactly this answer.
+                    let _ = opened.send(Err(error));
+                    return Ok(());
+                }
+            };
+            let _ = opened.send(Ok(()));
+            Loop { node, queue, effects, handle: inside, fault: Fault::default() }.run()
+        };
+        let thread = std::thread::Builder::new().name("node".into()).spawn(body);
+        let thread = thread.map_err(|source| DaemonError::Runtime { source })?;
+        match answer.recv() {
+            Ok(Ok(())) => Ok(NodeThread { handle, ended, thread }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(DaemonError::NodeDied),
+        }
+    }
+
+    /// Asks the node to stop, and waits at most `patience` for its last commit. `false`: it is still at work.
+    pub fn stop(self, patience: Duration) -> Result<bool, DaemonError> {
+        self.handle.stop();
+        let until = std::time::Instant::now() + patience;
+        while !self.thread.is_finished() {
+            if std::time::Instant::now() >= until {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        match self.thread.join() {
+            Ok(closed) => closed.map(|()| true).map_err(DaemonError::from),
+            Err(_) => Err(DaemonError::NodeDied),
+        }
+    }
+}
+
+/// Opens the log, founds a cluster when asked and needed, opens the node.
+pub(super) fn open(start: Start) -> Result<Node, DaemonError> {
+    let now = clock_now();
+    let log = Arc::new(Log::open(&start.log_path)?);
+    if let Some(cluster_name) = &start.found
+        && !Node::has_cluster(&log)?
+    {
+        Node::found(&log, &start.settings.key_seed, &start.settings.name, cluster_name, now)?;
+    }
+    Ok(Node::open(start.settings, log, now)?)
+}
+
+/// The thread's state.
+struct Loop {
+    node: Node,
+    queue: Receiver<Message>,
+    effects: mpsc::Sender<Effect>,
+    handle: NodeHandle,
+    fault: Fault,
+}
+
+/// A store that fails: how long to leave it alone, and what was said about it.
+#[derive(Default)]
+struct Fault {
+    pause_ms: u64,
+    until_ms: u64,
+    said: String,
+}
+
+impl Loop {
+    fn run(mut self) -> Result<(), NodeError> {
+        self.drain();
+        while !self.handle.stop.load(Ordering::Acquire) {
+            let now = clock_now();
+            let due = self.node.next_deadline(now).map(|deadline| deadline.max(self.fault.until_ms));
+            let wait = due.map_or(IDLE_MAX, |due| Duration::from_millis(due.saturating_sub(now.mono_ms)).min(IDLE_MAX));
+            match self.queue.recv_timeout(wait) {
+                Ok(Message::Job(job)) => job(&mut self.node, clock_now()),
+                Ok(Message::Touched(position)) => {
+                    // Before the look: what changes while the node looks must be told again.
+                    self.handle.touched[position].store(false, Ordering::Release);
+                    self.handle_input(Input::FileTouched(position));
+                }
+                Ok(Message::Stop) => continue,
+                Err(RecvTimeoutError::Timeout) => self.handle_input(Input::Tick),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            // Messages without end must not keep the deadline waiting.
+            if due.is_some_and(|due| clock_now().mono_ms > due) {
+                self.handle_input(Input::Tick);
+            }
+            self.drain();
+        }
+        self.node.close()
+    }
+
+    fn handle_input(&mut self, input: Input) {
+        let now = clock_now();
+        match self.node.handle(input, now) {
+            Ok(()) => self.fault = Fault::default(),
+            Err(error) => {
+                let (first, longest) = FAULT_PAUSE_MS;
+                self.fault.pause_ms = (self.fault.pause_ms * 2).clamp(first, longest);
+                self.fault.until_ms = now.mono_ms + self.fault.pause_ms;
+                let text = error.to_string();
+                if text != self.fault.said {
+                    tracing::error!("{text} (trying again)");
+                    self.fault.said = text;
+                }
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(effect) = self.node.poll_effect() {
+            // The network has ended: its effects have nowhere to go.
+            let _ = self.effects.blocking_send(effect);
+        }
+    }
+}

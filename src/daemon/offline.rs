@@ -1,0 +1,58 @@
+//! Work on a node that does not run, straight on its data directory and the app's files.
+//!
+//! Invariant: holds the data directory's lock wherever it reads the log or changes a file, so a running node is never
+//! disturbed. Called by cli.
+
+use std::path::Path;
+
+use super::databases::Choice;
+use super::enrol::open_without_files;
+use super::node_thread::{Start, open};
+use super::run::node_settings;
+use super::{DaemonError, DataDir, DataLock, file_settings};
+use crate::config::Config;
+use crate::node::view::{LogReport, RebuildReport};
+use crate::sqlite::{AppFile, EjectReport, Preflight};
+
+fn lock(config: &Config) -> Result<(DataDir, DataLock), DaemonError> {
+    let data = DataDir::at(&config.data_dir);
+    if !data.has_identity() {
+        return Err(DaemonError::NoNode { path: data.path().to_path_buf() });
+    }
+    let lock = data.lock()?;
+    Ok((data, lock))
+}
+
+/// Checks every chain and signature of the log. No app's file is touched.
+pub fn verify_log(config: &Config) -> Result<LogReport, DaemonError> {
+    let (data, _lock) = lock(config)?;
+    Ok(open_without_files(config, &data)?.verify_log()?)
+}
+
+/// Replays the log into new files.
+pub fn rebuild(config: &Config, choice: Choice, out: &Path) -> Result<RebuildReport, DaemonError> {
+    let (data, _lock) = lock(config)?;
+    let settings = node_settings(config, &data, choice)?;
+    let node = open(Start { settings, log_path: data.log_path(), found: None })?;
+    let report = node.rebuild(out)?;
+    node.close()?;
+    Ok(report)
+}
+
+/// What would be replicated and how. Changes nothing, needs no data directory.
+pub fn preflight(choice: &Choice) -> Result<Vec<Preflight>, DaemonError> {
+    let report = |settings| Ok(AppFile::open(file_settings(settings))?.preflight()?);
+    choice.databases.iter().map(report).collect()
+}
+
+/// Removes every trigger and table of litemesh from the app's files; gives (database, report).
+pub fn eject(config: &Config, choice: &Choice) -> Result<Vec<(String, EjectReport)>, DaemonError> {
+    let data = DataDir::at(&config.data_dir);
+    // Without a data directory (lost, or elsewhere) a file can still be freed.
+    let _lock = if data.path().is_dir() { Some(data.lock()?) } else { None };
+    let mut reports = Vec::new();
+    for settings in &choice.databases {
+        reports.push((settings.name.clone(), AppFile::open(file_settings(settings))?.eject()?));
+    }
+    Ok(reports)
+}

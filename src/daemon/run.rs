@@ -1,0 +1,251 @@
+//! `litemesh run`: from the lock to the last byte.
+//!
+//! Invariant: nothing is announced before everything listens; at the end the network says goodbye first, the node commits
+//! last, and all of it takes less than five seconds. Called by cli.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::control::Control;
+use super::databases::{Choice, remember};
+use super::machine::{machine_id, random};
+use super::node_thread::{NodeThread, Start};
+use super::{DaemonError, DataDir, DataLock, RunInfo, checks, choose, host_name, watch as file_watch};
+use crate::config::Config;
+use crate::http::{self, Services};
+use crate::net::{self, NetCommand, NetError, NetSettings};
+use crate::node::membership::node_id;
+use crate::node::{Effect, NodeSettings};
+
+/// Effects that may wait for the network.
+const EFFECTS_MAX: usize = 1_024;
+
+/// Commands that may wait for the network.
+const COMMANDS_MAX: usize = 16;
+
+/// How long the goodbyes may take, and the node's last commit.
+const GOODBYE: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_millis(2_500));
+
+/// What the ready line tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ready {
+    /// The node's key in hex.
+    pub node_id: String,
+    /// Multiaddrs that peers can dial.
+    pub listen: Vec<String>,
+    /// URL of the API; empty when it is off.
+    pub http: String,
+}
+
+/// Runs a node until SIGTERM or SIGINT. `announce` is called once, when everything listens.
+pub fn run(
+    config: &Config,
+    directory: &Path,
+    use_sample: bool,
+    announce: &mut dyn FnMut(&Ready),
+) -> Result<(), DaemonError> {
+    let data = DataDir::at(&config.data_dir);
+    let choice = choose(config, &data, directory, use_sample)?;
+    data.create()?;
+    let lock = data.lock()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|source| DaemonError::Runtime { source })?;
+    let result = runtime.block_on(run_locked(config, &data, choice, announce));
+    data.remove_run_info();
+    // Not waited for: whatever still runs there has had its time.
+    runtime.shutdown_background();
+    drop::<DataLock>(lock);
+    result
+}
+
+/// Settings of the node over a choice of databases.
+pub(super) fn node_settings(config: &Config, data: &DataDir, choice: Choice) -> Result<NodeSettings, DaemonError> {
+    Ok(NodeSettings {
+        data_dir: data.path().to_path_buf(),
+        key_seed: data.key_seed_or_new()?,
+        name: node_name(config),
+        databases: choice.databases,
+        entropy: random()?,
+        machine_id: machine_id(),
+    })
+}
+
+/// The name in the settings, else the host's.
+pub(super) fn node_name(config: &Config) -> String {
+    if config.name.is_empty() { host_name() } else { config.name.clone() }
+}
+
+async fn run_locked(
+    config: &Config,
+    data: &DataDir,
+    choice: Choice,
+    announce: &mut dyn FnMut(&Ready),
+) -> Result<(), DaemonError> {
+    for database in &choice.databases {
+        tracing::info!(name = database.name, path = %database.path.display(), "database ({})", choice.source);
+    }
+    // Signals count from here on: a stop during a long recovery is not lost.
+    let mut stop = Stop::new()?;
+    let listener = match config.http.listen {
+        Some(address) => Some(http::bind(address).await?),
+        None => None,
+    };
+    let settings = node_settings(config, data, choice)?;
+    let key_seed = settings.key_seed;
+    let paths: Vec<_> = settings.databases.iter().map(|database| database.path.clone()).collect();
+    let databases = settings.databases.clone();
+    let (effects, effects_out) = mpsc::channel(EFFECTS_MAX);
+    let found = Some(format!("{}'s cluster", settings.name));
+    let start = Start { settings, log_path: data.log_path(), found };
+    let thread = tokio::task::spawn_blocking(move || NodeThread::start(start, effects)).await;
+    let thread = thread.map_err(|_| DaemonError::NodeDied)??;
+    remember(data, &databases)?;
+    let watcher = file_watch::watch(&paths, thread.handle.clone());
+
+    let (shut, shutdown) = watch::channel(false);
+    let started = start_network(config, key_seed, &thread, effects_out, shutdown.clone()).await;
+    let mut network = match started {
+        Ok(network) => network,
+        Err(error) => {
+            stop_node(thread).await?;
+            return Err(error);
+        }
+    };
+    let (token, token_file) = data.token_or_new(config.http.token_file.as_deref())?;
+    let url =
+        listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| format!("http://{address}"));
+    let serving = serve_api(config, data, &thread, &network, listener, token, shutdown);
+    let ready = Ready {
+        node_id: node_id(&key_seed).to_string(),
+        listen: network.control.listening.clone(),
+        http: url.clone().unwrap_or_default(),
+    };
+    let (node, listen) = (ready.node_id.clone(), ready.listen.clone());
+    data.write_run_info(&RunInfo { pid: std::process::id(), http: url, token_file, node_id: node, listen })?;
+    announce(&ready);
+
+    let NodeThread { .. } = &thread;
+    let outcome = wait(&mut stop, &mut network, thread, shut, serving).await;
+    drop(watcher);
+    outcome
+}
+
+/// Waits for the end, then ends everything.
+async fn wait(
+    stop: &mut Stop,
+    network: &mut RunningNetwork,
+    mut thread: NodeThread,
+    shut: watch::Sender<bool>,
+    serving: Option<JoinHandle<()>>,
+) -> Result<(), DaemonError> {
+    let mut outcome = Ok(());
+    let mut network_ended = false;
+    tokio::select! {
+        () = stop.wait() => tracing::info!("stopping"),
+        _ = &mut thread.ended => outcome = Err(DaemonError::NodeDied),
+        ended = &mut network.task => {
+            network_ended = true;
+            outcome = match ended {
+                Ok(Ok(())) | Err(_) => Err(DaemonError::Net(NetError::NodeGone)),
+                Ok(Err(error)) => Err(error.into()),
+            };
+        }
+    }
+    // Everybody watches this; nobody watching is fine as well.
+    let _ = shut.send(true);
+    if !network_ended && tokio::time::timeout(GOODBYE.0, &mut network.task).await.is_err() {
+        network.task.abort();
+    }
+    if let Some(serving) = serving {
+        // Open requests get what is left of the node's time.
+        tokio::select! { _ = serving => {}, () = tokio::time::sleep(Duration::from_millis(300)) => {} }
+    }
+    stop_node(thread).await?;
+    outcome
+}
+
+async fn stop_node(thread: NodeThread) -> Result<(), DaemonError> {
+    let stopped =
+        tokio::task::spawn_blocking(move || thread.stop(GOODBYE.1)).await.map_err(|_| DaemonError::NodeDied)??;
+    if !stopped {
+        tracing::warn!("the node is in the middle of long work and is cut off; the next start goes on from there");
+    }
+    Ok(())
+}
+
+struct RunningNetwork {
+    task: JoinHandle<Result<(), NetError>>,
+    control: Arc<Control>,
+}
+
+async fn start_network(
+    config: &Config,
+    key_seed: [u8; 32],
+    thread: &NodeThread,
+    effects: mpsc::Receiver<Effect>,
+    shutdown: watch::Receiver<bool>,
+) -> Result<RunningNetwork, DaemonError> {
+    let settings = NetSettings {
+        key_seed,
+        listen: config.network.listen.clone(),
+        peers: config.network.peers.clone(),
+        mdns: config.network.mdns,
+    };
+    let (ready, is_ready) = oneshot::channel();
+    let (commands, commands_out) = mpsc::channel::<NetCommand>(COMMANDS_MAX);
+    let port = Arc::new(thread.handle.clone());
+    let task = tokio::spawn(net::run(settings, port, effects, ready, commands_out, shutdown));
+    match is_ready.await {
+        Ok(listening) => Ok(RunningNetwork { task, control: Arc::new(Control { commands, listening }) }),
+        // It ended before it was ready: the task knows why.
+        Err(_) => match task.await {
+            Ok(Err(error)) => Err(error.into()),
+            Ok(Ok(())) | Err(_) => Err(NetError::NodeGone.into()),
+        },
+    }
+}
+
+fn serve_api(
+    config: &Config,
+    data: &DataDir,
+    thread: &NodeThread,
+    network: &RunningNetwork,
+    listener: Option<TcpListener>,
+    token: String,
+    shutdown: watch::Receiver<bool>,
+) -> Option<JoinHandle<()>> {
+    let listener = listener?;
+    let (config, data) = (config.clone(), data.clone());
+    let services = Services {
+        port: Arc::new(thread.handle.clone()),
+        network: network.control.clone(),
+        checks: Arc::new(move || checks(&config, &data)),
+        token,
+    };
+    Some(tokio::spawn(http::serve(listener, services, shutdown)))
+}
+
+/// SIGTERM and SIGINT.
+struct Stop {
+    term: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Stop, DaemonError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let failed = |source| DaemonError::Runtime { source };
+        let (term, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+        Ok(Stop { term: signal(term).map_err(failed)?, interrupt: signal(interrupt).map_err(failed)? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! { _ = self.term.recv() => {}, _ = self.interrupt.recv() => {} }
+    }
+}

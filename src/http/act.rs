@@ -1,0 +1,141 @@
+//! Endpoints that do something.
+//!
+//! Invariant: what takes long runs on a snapshot beside the node's thread; bodies with unknown members are refused.
+//! Called through [`super::routes`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::Services;
+use super::answer::{ask, ask_within};
+use super::problem::Problem;
+use super::query::parse_peer;
+use super::read::status_of;
+use crate::node::view::{LogReport, RebuildReport};
+use crate::node::{Input, Node};
+
+/// Seconds that a sync may wait in one request; callers ask again.
+const SYNC_WAIT_S_MAX: f64 = 5.0;
+
+/// Pause between two looks at whether all are equal.
+const SYNC_LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// A rebuild of a large log takes minutes.
+const REBUILD_WITHIN: Duration = Duration::from_secs(3_600);
+
+/// Life of an invite, in seconds: default and limits.
+const INVITE_S: (u64, u64, u64) = (24 * 3600, 60, 30 * 24 * 3600);
+
+type Shared = State<Arc<Services>>;
+type Reply<T> = Result<Json<T>, Problem>;
+
+/// The body's members; an empty body has none.
+fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
+    let body = if body.is_empty() { b"{}" } else { body.as_ref() };
+    serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("the body is not what is expected: {error}")))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddPeer {
+    address: String,
+}
+
+pub(super) async fn add_peer(State(services): Shared, body: Bytes) -> Reply<Value> {
+    let AddPeer { address } = parse(&body)?;
+    services.network.add_peer(address.clone()).await.map_err(Problem::invalid)?;
+    Ok(Json(json!({ "address": address, "remembered": true })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Invite {
+    #[serde(default)]
+    expires_s: Option<u64>,
+}
+
+pub(super) async fn invite(State(services): Shared, body: Bytes) -> Reply<Value> {
+    let (default, min, max) = INVITE_S;
+    let Invite { expires_s } = parse(&body)?;
+    let life_s = expires_s.unwrap_or(default);
+    if !(min..=max).contains(&life_s) {
+        return Err(Problem::invalid(format!("`expires_s` is `{life_s}`, but must be {min} to {max} seconds")));
+    }
+    let addresses = services.network.addresses().await;
+    let mut secret = [0; 16];
+    getrandom::fill(&mut secret).map_err(|_| Problem::invalid("the system gives no random bytes"))?;
+    let code = ask(&services.port, move |node, now| node.invite(secret, addresses, life_s * 1000, now)).await??;
+    let expires = rfc3339(code.expires_ms);
+    Ok(Json(json!({ "code": code.to_text(), "expires": expires, "addresses": code.addresses })))
+}
+
+fn rfc3339(ms: u64) -> String {
+    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+}
+
+/// On a snapshot of the log, in a thread of its own.
+pub(super) async fn verify_log(State(services): Shared, body: Bytes) -> Reply<LogReport> {
+    let _: Empty = parse(&body)?;
+    let (log, membership) = ask(&services.port, |node, _| (node.log(), node.membership().clone())).await?;
+    let checked = tokio::task::spawn_blocking(move || Node::verify_log_of(&log, &membership));
+    Ok(Json(checked.await.map_err(|_| Problem::node_busy())??))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Empty {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rebuild {
+    out: PathBuf,
+}
+
+pub(super) async fn rebuild(State(services): Shared, body: Bytes) -> Reply<RebuildReport> {
+    let Rebuild { out } = parse(&body)?;
+    if !out.is_absolute() {
+        return Err(Problem::invalid(format!("`out` is `{}`, but must be an absolute path", out.display())));
+    }
+    Ok(Json(ask_within(&services.port, REBUILD_WITHIN, move |node, _| node.rebuild(&out)).await??))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sync {
+    #[serde(default)]
+    peer: Option<String>,
+    #[serde(default)]
+    wait_s: f64,
+}
+
+/// Asks everybody for their heads, then looks until all are equal or the time is over.
+pub(super) async fn sync(State(services): Shared, body: Bytes) -> Reply<Value> {
+    let Sync { peer, wait_s } = parse(&body)?;
+    let peer = match peer {
+        Some(text) => Some(parse_peer(&status_of(&services).await?, &text).map_err(Problem::not_found)?),
+        None => None,
+    };
+    let until = Instant::now() + Duration::from_secs_f64(wait_s.clamp(0.0, SYNC_WAIT_S_MAX));
+    ask(&services.port, move |node, now| node.handle(Input::SyncRequested(peer), now)).await??;
+    let in_sync = loop {
+        let asked: Vec<_> = peer.into_iter().collect();
+        let equal = ask(&services.port, move |node, _| node.in_sync(&asked)).await?;
+        if equal || Instant::now() >= until {
+            break equal;
+        }
+        tokio::time::sleep(SYNC_LOOK_AGAIN).await;
+    };
+    let status = status_of(&services).await?;
+    let peers: Vec<_> = status.peers.iter().filter(|view| peer.is_none_or(|id| view.id == id.to_string())).collect();
+    let outbox: u64 = status.databases.iter().map(|database| database.outbox).sum();
+    let held: u64 = status.databases.iter().map(|database| database.held_events).sum();
+    Ok(Json(json!({ "in_sync": in_sync, "peers": peers, "outbox": outbox, "held_events": held })))
+}

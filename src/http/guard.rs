@@ -1,0 +1,119 @@
+//! Who may ask: a program on this machine that can read the token.
+//!
+//! Against DNS rebinding the Host header must name this very listener; against requests from web pages the Origin header,
+//! where there is one, must be this listener's own, and orders must be JSON. Invariant: a request that fails any of this
+//! reaches no route. Called by [`super::routes`].
+
+use std::sync::atomic::Ordering;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::listener::{ConnectionState, PATIENCE};
+use super::problem::Problem;
+
+/// Bytes of a body, at most.
+pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// What the guard compares with.
+#[derive(Clone, Debug)]
+pub(super) struct Expected {
+    pub(super) token: String,
+    pub(super) port: u16,
+}
+
+/// Lets good requests through, with their bodies read.
+pub(super) async fn guard(State(expected): State<Expected>, request: Request, next: Next) -> Response {
+    if let Err(problem) = check_sender(&expected, request.headers()) {
+        return problem.into_response();
+    }
+    if !(request.method() == Method::GET && request.uri().path() == "/healthz")
+        && let Err(problem) = check_token(&expected, request.headers())
+    {
+        return problem.into_response();
+    }
+    let state =
+        request.extensions().get::<ConnectInfo<ConnectionState>>().map(|info| info.0.clone()).unwrap_or_default();
+    let request = match read_body(request).await {
+        Ok(request) => request,
+        Err(problem) => return problem.into_response(),
+    };
+    let _answering = Answering::begin(state);
+    next.run(request).await
+}
+
+/// Keeps the connection's deadline off while an answer is made.
+struct Answering(ConnectionState);
+
+impl Answering {
+    fn begin(state: ConnectionState) -> Answering {
+        state.answering.store(true, Ordering::Relaxed);
+        Answering(state)
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.answering.store(false, Ordering::Relaxed);
+    }
+}
+
+fn check_sender(expected: &Expected, headers: &HeaderMap) -> Result<(), Problem> {
+    let hosts = ["127.0.0.1", "[::1]", "localhost"].map(|host| format!("{host}:{}", expected.port));
+    let mut named = headers.get_all(header::HOST).iter();
+    let host = named.next().and_then(|host| host.to_str().ok()).unwrap_or_default();
+    if named.next().is_some() || !hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)) {
+        let detail = format!("this API answers only as {}", hosts.join(", "));
+        return Err(Problem::new(StatusCode::FORBIDDEN, "host_refused", detail));
+    }
+    for origin in headers.get_all(header::ORIGIN) {
+        let origin = origin.to_str().unwrap_or_default();
+        if !hosts.iter().any(|allowed| origin.eq_ignore_ascii_case(&format!("http://{allowed}"))) {
+            let detail = "requests from other web pages are refused".to_string();
+            return Err(Problem::new(StatusCode::FORBIDDEN, "origin_refused", detail));
+        }
+    }
+    Ok(())
+}
+
+fn check_token(expected: &Expected, headers: &HeaderMap) -> Result<(), Problem> {
+    let missing = || {
+        let detail =
+            "send the header `Authorization: Bearer TOKEN`; the token is in the file api-token of the data directory";
+        Problem::new(StatusCode::UNAUTHORIZED, "token_missing", detail)
+    };
+    let value = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
+    let token = value.to_str().ok().and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(missing)?;
+    if !same(token.as_bytes(), expected.token.as_bytes()) {
+        let detail = "the token is not this node's: read it again from the file api-token of the data directory";
+        return Err(Problem::new(StatusCode::UNAUTHORIZED, "token_wrong", detail));
+    }
+    Ok(())
+}
+
+/// Compares in a time that does not tell how much was right.
+fn same(given: &[u8], expected: &[u8]) -> bool {
+    given.len() == expected.len() && given.iter().zip(expected).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+}
+
+/// Reads the body whole: bounded in size and time, JSON where an order is given.
+async fn read_body(request: Request) -> Result<Request, Problem> {
+    let (parts, body) = request.into_parts();
+    let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let json = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+    if parts.method != Method::GET && parts.method != Method::HEAD && !json {
+        let detail = "orders are JSON: send the header `Content-Type: application/json`";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "json_only", detail));
+    }
+    let bytes = tokio::time::timeout(PATIENCE, to_bytes(body, BODY_BYTES_MAX))
+        .await
+        .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not arrive in time"))?;
+    let bytes = bytes.map_err(|_| {
+        let detail = format!("a body may have {BODY_BYTES_MAX} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+    })?;
+    Ok(Request::from_parts(parts, Body::from(bytes)))
+}

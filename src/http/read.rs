@@ -1,0 +1,130 @@
+//! Endpoints that look and change nothing.
+//!
+//! Invariant: each asks the node one short question. Called through [`super::routes`].
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use serde_json::{Value, json};
+
+use super::answer::ask;
+use super::problem::Problem;
+use super::query::{ConflictsQuery, EventsQuery, PAGE_MAX, RowQuery};
+use super::{Check, Services};
+use crate::node::view::{ConflictView, EventPage, HistoryView, Status, WhereView};
+
+/// Conflicts on one page when nobody says how many.
+const CONFLICTS_DEFAULT: usize = 100;
+
+type Shared = State<Arc<Services>>;
+type Reply<T> = Result<Json<T>, Problem>;
+
+fn checked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+    query.map(|query| query.0).map_err(|rejection| Problem::invalid(rejection.body_text()))
+}
+
+/// The status document, for this and other endpoints.
+pub(super) async fn status_of(services: &Services) -> Result<Status, Problem> {
+    Ok(ask(&services.port, |node, now| node.status(now)).await??)
+}
+
+pub(super) async fn status(State(services): Shared) -> Reply<Status> {
+    Ok(Json(status_of(&services).await?))
+}
+
+pub(super) async fn peers(State(services): Shared) -> Reply<Value> {
+    let status = status_of(&services).await?;
+    let network = services.network.diagnosis().await;
+    Ok(Json(json!({ "peers": status.peers, "network": network })))
+}
+
+pub(super) async fn events(
+    State(services): Shared,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+) -> Reply<EventPage> {
+    let query = checked(query)?;
+    let page = ask(&services.port, move |node, now| {
+        let filter = query.filter(now.wall_ms)?;
+        node.events(&filter).map_err(Problem::from)
+    });
+    Ok(Json(page.await??))
+}
+
+pub(super) async fn conflicts(
+    State(services): Shared,
+    query: Result<Query<ConflictsQuery>, QueryRejection>,
+) -> Reply<Value> {
+    let query = checked(query)?;
+    let (after, limit) = (query.after.unwrap_or(0), query.limit.unwrap_or(CONFLICTS_DEFAULT).min(PAGE_MAX));
+    let conflicts = ask(&services.port, move |node, _| node.conflicts(after, limit)).await??;
+    Ok(Json(json!({ "conflicts": conflicts })))
+}
+
+pub(super) async fn conflict(State(services): Shared, number: Result<Path<u64>, PathRejection>) -> Reply<ConflictView> {
+    let Path(number) =
+        number.map_err(|_| Problem::invalid("the number of a conflict is a number: see /api/v1/conflicts"))?;
+    let conflict = ask(&services.port, move |node, _| node.conflict(number)).await??;
+    conflict
+        .map(Json)
+        .ok_or_else(|| Problem::not_found(format!("there is no conflict {number}: see `litemesh conflicts list`")))
+}
+
+pub(super) async fn shelf(State(services): Shared) -> Reply<Value> {
+    let shelf = ask(&services.port, |node, _| node.shelf()).await??;
+    Ok(Json(json!({ "shelf": shelf })))
+}
+
+pub(super) async fn where_is(
+    State(services): Shared,
+    query: Result<Query<RowQuery>, QueryRejection>,
+) -> Reply<WhereView> {
+    let q = checked(query)?;
+    let found = ask(&services.port, move |node, _| node.where_is(&q.db, &q.table, &q.id, q.node.as_deref()));
+    Ok(Json(found.await??))
+}
+
+pub(super) async fn history(
+    State(services): Shared,
+    query: Result<Query<RowQuery>, QueryRejection>,
+) -> Reply<HistoryView> {
+    let q = checked(query)?;
+    let history = ask(&services.port, move |node, _| node.history(&q.db, &q.table, &q.id));
+    Ok(Json(history.await??))
+}
+
+pub(super) async fn doctor(State(services): Shared) -> Reply<Value> {
+    let status = status_of(&services).await?;
+    let network = services.network.diagnosis().await;
+    let look = services.checks.clone();
+    let mut checks = tokio::task::spawn_blocking(move || look()).await.unwrap_or_default();
+    checks.extend(status.databases.iter().map(|database| Check {
+        check: format!("database {}", database.name),
+        state: if database.state.starts_with("ok") { "ok" } else { "failed" }.into(),
+        found: format!(
+            "{}; {} rows, {} captured rows wait for the log",
+            database.state, database.rows, database.outbox
+        ),
+        next: String::new(),
+    }));
+    let connected = status.peers.iter().filter(|peer| peer.state == "connected").count();
+    let alone = !status.peers.is_empty() && connected == 0;
+    checks.push(Check {
+        check: "peers".into(),
+        state: if alone { "warning" } else { "ok" }.into(),
+        found: format!("{connected} of {} connected", status.peers.len()),
+        next: if alone {
+            "check the network, or name an address: litemesh peers add MULTIADDR".into()
+        } else {
+            String::new()
+        },
+    });
+    checks.extend(status.alerts.iter().map(|alert| Check {
+        check: "alert".into(),
+        state: "warning".into(),
+        found: alert.clone(),
+        next: String::new(),
+    }));
+    Ok(Json(json!({ "running": true, "checks": checks, "network": network })))
+}

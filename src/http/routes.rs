@@ -1,0 +1,154 @@
+//! The table of all endpoints, the router made from it, and its OpenAPI description.
+//!
+//! Invariant: what the description lists is what the router knows; both come from [`ROUTES`]. Called by [`super::serve`].
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use axum::{Json, Router, middleware};
+
+use super::guard::{Expected, guard};
+use super::problem::Problem;
+use super::{Services, act, read};
+
+/// One endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// `get` or `post`.
+    pub method: &'static str,
+    /// Path, with `{n}` for a number.
+    pub path: &'static str,
+    /// What it does.
+    pub summary: &'static str,
+    /// Query parameters, or members of the JSON body of a `post`.
+    pub parameters: &'static [&'static str],
+}
+
+const fn route(
+    method: &'static str,
+    path: &'static str,
+    summary: &'static str,
+    parameters: &'static [&'static str],
+) -> Route {
+    Route { method, path, summary, parameters }
+}
+
+/// All endpoints.
+pub const ROUTES: &[Route] = &[
+    route("get", "/healthz", "200 while the program runs; needs no token", &[]),
+    route("get", "/api/v1/openapi.json", "This description", &[]),
+    route("get", "/api/v1/status", "Node, cluster, databases, peers, what exists only here", &[]),
+    route("get", "/api/v1/peers", "The other members", &[]),
+    route("post", "/api/v1/peers", "Stays connected to the peer at an address, across restarts", &["address"]),
+    route("post", "/api/v1/invites", "Makes a join code", &["expires_s"]),
+    route(
+        "get",
+        "/api/v1/events",
+        "A page of the event log, oldest first; pass last_arrival as `after` to go on",
+        &["db", "table", "origin", "since", "until", "limit", "after"],
+    ),
+    route("get", "/api/v1/conflicts", "What lost, newest last", &["after", "limit"]),
+    route("get", "/api/v1/conflicts/{n}", "One conflict", &[]),
+    route("get", "/api/v1/shelf", "Rows that cannot be shown now, and why", &[]),
+    route("get", "/api/v1/where", "Where an id went", &["db", "table", "id", "node"]),
+    route("get", "/api/v1/history", "Every version of one row", &["db", "table", "id"]),
+    route("post", "/api/v1/log/verify", "Checks every hash chain and signature", &[]),
+    route("post", "/api/v1/rebuild", "Replays the log into new files in a directory of this machine", &["out"]),
+    route("post", "/api/v1/sync", "Syncs now; waits up to wait_s (at most 5) seconds", &["peer", "wait_s"]),
+    route("get", "/api/v1/doctor", "Checks of the installation", &[]),
+];
+
+fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
+    match (route.method, route.path) {
+        ("get", "/healthz") => get(async || "ok\n"),
+        ("get", "/api/v1/openapi.json") => get(async || Json(openapi())),
+        ("get", "/api/v1/status") => get(read::status),
+        ("get", "/api/v1/peers") => get(read::peers),
+        ("post", "/api/v1/peers") => post(act::add_peer),
+        ("post", "/api/v1/invites") => post(act::invite),
+        ("get", "/api/v1/events") => get(read::events),
+        ("get", "/api/v1/conflicts") => get(read::conflicts),
+        ("get", "/api/v1/conflicts/{n}") => get(read::conflict),
+        ("get", "/api/v1/shelf") => get(read::shelf),
+        ("get", "/api/v1/where") => get(read::where_is),
+        ("get", "/api/v1/history") => get(read::history),
+        ("post", "/api/v1/log/verify") => post(act::verify_log),
+        ("post", "/api/v1/rebuild") => post(act::rebuild),
+        ("post", "/api/v1/sync") => post(act::sync),
+        ("get", "/api/v1/doctor") => get(read::doctor),
+        (method, path) => unreachable!("{method} {path} is in the table of routes without a handler"),
+    }
+}
+
+/// The router behind its guard.
+pub(super) fn router(services: Services, port: u16) -> Router {
+    let expected = Expected { token: services.token.clone(), port };
+    let mut router = Router::new();
+    for entry in ROUTES {
+        router = router.route(entry.path, handler(entry));
+    }
+    router
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(nothing_here)
+        .layer(middleware::from_fn_with_state(expected, guard))
+        .with_state(Arc::new(services))
+}
+
+async fn wrong_method() -> Response {
+    let detail = "this endpoint knows another method: see /api/v1/openapi.json";
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).into_response()
+}
+
+async fn nothing_here(uri: axum::http::Uri) -> Response {
+    let detail = match uri.path() {
+        "/" => {
+            "the dashboard is not part of this version: use the command line, or the API described in /api/v1/openapi.json"
+        }
+        _ => "there is no such endpoint: see /api/v1/openapi.json",
+    };
+    Problem::not_found(detail).into_response()
+}
+
+/// The OpenAPI description.
+fn openapi() -> serde_json::Value {
+    use serde_json::json;
+    let mut paths = serde_json::Map::new();
+    for entry in ROUTES {
+        let mut operation = json!({
+            "summary": entry.summary,
+            "responses": {
+                "200": { "description": "done", "content": { "application/json": {} } },
+                "default": { "description": "why not", "content": { "application/problem+json": {} } },
+            },
+        });
+        if entry.path == "/healthz" {
+            operation["security"] = json!([]);
+        }
+        let mut parameters = Vec::new();
+        if entry.path.contains("{n}") {
+            parameters.push(json!({ "name": "n", "in": "path", "required": true, "schema": { "type": "integer" } }));
+        }
+        if entry.method == "get" {
+            parameters.extend(entry.parameters.iter().map(|name| json!({ "name": name, "in": "query", "schema": {} })));
+        } else {
+            let members: serde_json::Map<_, _> =
+                entry.parameters.iter().map(|name| (name.to_string(), json!({}))).collect();
+            let schema = json!({ "type": "object", "properties": members, "additionalProperties": false });
+            operation["requestBody"] = json!({ "content": { "application/json": { "schema": schema } } });
+        }
+        if !parameters.is_empty() {
+            operation["parameters"] = json!(parameters);
+        }
+        let path = paths.entry(entry.path).or_insert_with(|| json!({}));
+        path[entry.method] = operation;
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": { "title": "litemesh", "version": env!("CARGO_PKG_VERSION") },
+        "security": [{ "token": [] }],
+        "components": { "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } } },
+        "paths": paths,
+    })
+}

@@ -1,0 +1,156 @@
+//! The protocols above the gate: frames, gossip, ping, identify, mDNS, and the limits.
+//!
+//! Invariant: every connection these see is a member's; all sizes and numbers are bounded. Callers: net::network.
+
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+
+use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::gossipsub::{self, MessageAuthenticity};
+use libp2p::identity::Keypair;
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{PeerId, identify, mdns, memory_connection_limits, ping};
+
+use super::strangers;
+use crate::model::ClusterId;
+
+/// Connections that have not passed the gate yet: what a stranger can hold.
+const PENDING_INCOMING_MAX: u32 = 8;
+const PENDING_OUTGOING_MAX: u32 = 16;
+const ESTABLISHED_MAX: u32 = 64;
+/// Both sides may dial at once, over TCP and QUIC.
+const ESTABLISHED_PER_PEER_MAX: u32 = 4;
+/// Above this much memory of the process no connection is added.
+const MEMORY_BYTES_MAX: usize = 1 << 30;
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+const MDNS_QUERY_INTERVAL: Duration = Duration::from_secs(12);
+const MDNS_TTL: Duration = Duration::from_secs(90);
+/// Four times the largest announcement: a message near the receiver's limit wedges gossip to that peer for good.
+const GOSSIP_BYTES_MAX: usize = 64 << 10;
+
+/// All protocols of one node.
+#[derive(NetworkBehaviour)]
+#[behaviour(to_swarm = "Report")]
+pub(crate) struct Protocols {
+    strangers: strangers::Behaviour,
+    limits: connection_limits::Behaviour,
+    memory: memory_connection_limits::Behaviour,
+    pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
+    ping: ping::Behaviour,
+    identify: identify::Behaviour,
+    pub(crate) gossip: gossipsub::Behaviour,
+    pub(crate) frames: libp2p_stream::Behaviour,
+}
+
+/// What the protocols tell the network.
+#[derive(Debug)]
+pub(crate) enum Report {
+    Found(mdns::Event),
+    Ping(ping::Event),
+    Identified(Box<identify::Event>),
+    Gossip(Box<gossipsub::Event>),
+}
+
+/// Why the protocols cannot be started; the words are those of libp2p.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start gossip: {0}")]
+pub struct ProtocolError(String);
+
+impl Protocols {
+    pub(crate) fn new(keypair: &Keypair) -> Result<Protocols, ProtocolError> {
+        let limits = ConnectionLimits::default()
+            .with_max_pending_incoming(Some(PENDING_INCOMING_MAX))
+            .with_max_pending_outgoing(Some(PENDING_OUTGOING_MAX))
+            .with_max_established(Some(ESTABLISHED_MAX))
+            .with_max_established_per_peer(Some(ESTABLISHED_PER_PEER_MAX));
+        let identify = identify::Config::new("litemesh/1".into(), keypair.public())
+            .with_agent_version(concat!("litemesh/", env!("CARGO_PKG_VERSION")).into())
+            .with_push_listen_addr_updates(true)
+            .with_cache_size(0);
+        Ok(Protocols {
+            strangers: strangers::Behaviour::new(),
+            limits: connection_limits::Behaviour::new(limits),
+            memory: memory_connection_limits::Behaviour::with_max_bytes(MEMORY_BYTES_MAX),
+            mdns: Toggle::from(None),
+            ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT)),
+            identify: identify::Behaviour::new(identify),
+            gossip: gossip(keypair)?,
+            frames: libp2p_stream::Behaviour::new(),
+        })
+    }
+
+    /// Starts listening for peers on the local network.
+    pub(crate) fn start_mdns(&mut self, own: PeerId) -> io::Result<()> {
+        let config = mdns::Config { ttl: MDNS_TTL, query_interval: MDNS_QUERY_INTERVAL, enable_ipv6: false };
+        self.mdns = Toggle::from(Some(mdns::tokio::Behaviour::new(config, own)?));
+        Ok(())
+    }
+
+    /// Stops listening, and forgets what was heard.
+    pub(crate) fn stop_mdns(&mut self) {
+        self.mdns = Toggle::from(None);
+    }
+}
+
+/// The topic of a cluster: only members ever see it, and it does not give the cluster's id away.
+pub(crate) fn topic(cluster: &ClusterId) -> gossipsub::IdentTopic {
+    let hash = blake3::derive_key("litemesh 1 topic", &cluster.0);
+    gossipsub::IdentTopic::new(format!("litemesh/1/{}", data_encoding::HEXLOWER.encode(&hash[..16])))
+}
+
+/// A sparse mesh without flooding: with libp2p's defaults 12 nodes put 80 copies of a message on the wire, so 13.
+fn gossip(keypair: &Keypair) -> Result<gossipsub::Behaviour, ProtocolError> {
+    let config = gossipsub::ConfigBuilder::default()
+        .flood_publish(false)
+        .mesh_n(2)
+        .mesh_n_low(1)
+        .mesh_n_high(4)
+        .mesh_outbound_min(0)
+        .gossip_lazy(3)
+        .idontwant_on_publish(true)
+        .heartbeat_initial_delay(Duration::from_millis(500))
+        .max_transmit_size(GOSSIP_BYTES_MAX)
+        .build()
+        .map_err(|error| ProtocolError(error.to_string()))?;
+    gossipsub::Behaviour::new(MessageAuthenticity::Signed(keypair.clone()), config)
+        .map_err(|error| ProtocolError(error.to_string()))
+}
+
+impl From<mdns::Event> for Report {
+    fn from(event: mdns::Event) -> Report {
+        Report::Found(event)
+    }
+}
+
+impl From<ping::Event> for Report {
+    fn from(event: ping::Event) -> Report {
+        Report::Ping(event)
+    }
+}
+
+impl From<identify::Event> for Report {
+    fn from(event: identify::Event) -> Report {
+        Report::Identified(Box::new(event))
+    }
+}
+
+impl From<gossipsub::Event> for Report {
+    fn from(event: gossipsub::Event) -> Report {
+        Report::Gossip(Box::new(event))
+    }
+}
+
+impl From<()> for Report {
+    fn from((): ()) -> Report {
+        unreachable!("the behaviour of streams reports nothing")
+    }
+}
+
+impl From<Infallible> for Report {
+    fn from(never: Infallible) -> Report {
+        match never {}
+    }
+}

@@ -1,0 +1,152 @@
+//! Floor L4: libp2p. Effects of the node become frames and gossip, what arrives becomes inputs.
+//!
+//! ```text
+//!   key         names of nodes and addresses, ours and libp2p's      gate        who gets in; proof of a join
+//!   frame       length-prefixed bytes                                transport   QUIC and TCP below the gate
+//!   door        the way into the node                                behaviour   gossip, ping, identify, mDNS, limits
+//!   link        streams of one peer                                  dial        whom to dial when
+//!   network     the loop over all of it                              discovery   bounds on what mDNS may cost
+//!   join        `litemesh join`: the other side of the gate          strangers   bounds on what connecting may cost
+//! ```
+//!
+//! Invariant: nobody but a member receives a byte beyond the gate; every queue is bounded; nothing here decides what is
+//! true, so losing any message costs time only. Callers: daemon (run), cli (join, parse_address).
+
+mod behaviour;
+mod dial;
+mod discovery;
+mod door;
+mod frame;
+mod gate;
+mod join;
+mod key;
+mod link;
+mod network;
+mod strangers;
+mod transport;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use behaviour::ProtocolError;
+pub use join::{JoinError, Joined, join};
+pub use key::{AddressError, parse_address};
+pub use transport::TransportError;
+
+use crate::node::Effect;
+use crate::node::port::NodePort;
+use door::{Door, PortDoor};
+use network::Network;
+
+/// What the network is started with.
+#[derive(Clone, Debug)]
+pub struct NetSettings {
+    /// ed25519 secret seed of the node's key.
+    pub key_seed: [u8; 32],
+    /// Multiaddrs to listen on.
+    pub listen: Vec<String>,
+    /// Multiaddrs of peers to stay connected to, with or without their `/p2p/` part.
+    pub peers: Vec<String>,
+    /// Look for peers on the local network.
+    pub mdns: bool,
+}
+
+/// What the daemon asks of a running network.
+#[derive(Debug)]
+pub enum NetCommand {
+    /// Dial an address now, once.
+    Dial(String),
+    /// Stay connected to the peer at this address, across restarts.
+    AddPeer(String),
+    /// Tell how the network is doing.
+    Diagnose(oneshot::Sender<Diagnosis>),
+}
+
+/// How the network is doing, for `doctor` and the dashboard.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Diagnosis {
+    /// Multiaddrs it listens on, with `/p2p/`.
+    pub listening: Vec<String>,
+    /// Connected peers.
+    pub peers: Vec<PeerDiagnosis>,
+    /// The last failure of each target that was dialed in vain: target, words.
+    pub failures: Vec<(String, String)>,
+    /// Hex keys of peers that broke the protocol and are shut out for a while.
+    pub banned: Vec<String>,
+    /// `on`, `off` or `paused by a flood`.
+    pub discovery: String,
+}
+
+/// One connected peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PeerDiagnosis {
+    /// Its key in hex.
+    pub id: String,
+    /// The address it is connected by.
+    pub connected_by: String,
+    /// All its known addresses.
+    pub addresses: Vec<String>,
+    /// Frames dropped because it reads too slowly.
+    pub dropped_frames: u64,
+}
+
+/// Why the network cannot start. Nothing is left open.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// An address of the settings is wrong. Correct it.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The address cannot be listened on: in use, or not of this machine.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// The system's words.
+        reason: String,
+    },
+    /// Encryption cannot be set up.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The protocols cannot be started.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// The node has stopped.
+    #[error("the node has stopped")]
+    NodeGone,
+    /// The operating system gives no random bytes.
+    #[error("the system gives no random bytes")]
+    NoRandomness,
+}
+
+/// Runs the network of a node until `shutdown` holds `true`, then says goodbye to all peers. `ready` gets the multiaddrs
+/// that peers can dial once everything listens.
+pub async fn run(
+    settings: NetSettings,
+    port: Arc<dyn NodePort>,
+    effects: mpsc::Receiver<Effect>,
+    ready: oneshot::Sender<Vec<String>>,
+    control: mpsc::Receiver<NetCommand>,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(), NetError> {
+    let channels = Channels { effects, ready: Some(ready), control, shutdown };
+    run_behind(settings, Arc::new(PortDoor(port)), channels).await
+}
+
+/// What connects the network with the daemon.
+pub(crate) struct Channels {
+    pub(crate) effects: mpsc::Receiver<Effect>,
+    pub(crate) ready: Option<oneshot::Sender<Vec<String>>>,
+    pub(crate) control: mpsc::Receiver<NetCommand>,
+    pub(crate) shutdown: watch::Receiver<bool>,
+}
+
+/// [`run`] with any node behind the door.
+pub(crate) async fn run_behind(settings: NetSettings, door: Arc<dyn Door>, channels: Channels) -> Result<(), NetError> {
+    let membership = network::ask_membership(&door).await.ok_or(NetError::NodeGone)?;
+    Network::start(&settings, door, membership)?.run(channels).await
+}

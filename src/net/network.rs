@@ -1,0 +1,517 @@
+//! The loop of the network: swarm, effects, commands and timers, one at a time.
+//!
+//! Invariant: a peer is told to the node once, with its first connection, and taken back with its last; inputs keep
+//! their order. While the node cannot take inputs the swarm is not polled further. Callers: net::run.
+
+mod reports;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use libp2p::core::transport::ListenerId;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{self, ConnectionId, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Stream, Swarm, gossipsub};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::behaviour::{Protocols, Report, topic};
+use super::dial::{DialTable, Source, Target};
+use super::discovery::Discovery;
+use super::door::{Door, open_queue};
+use super::gate::{Gate, random};
+use super::key::{keypair, node_of, parse_address, peer_of, split_peer, tcp_socket, with_peer};
+use super::link::{FRAMES, Link};
+use super::transport::gated_transport;
+use super::{Channels, Diagnosis, NetCommand, NetError, NetSettings, PeerDiagnosis};
+use crate::model::NodeId;
+use crate::node::membership::{Membership, node_id};
+use crate::node::view::KnownAddress;
+use crate::node::{Effect, Input};
+use crate::wire::limits::ANNOUNCEMENT_BYTES_MAX;
+
+/// Inputs of the loop itself that wait for the node; announcements are dropped at half of it.
+const PENDING_INPUTS_MAX: usize = 256;
+const BAN_MS: u64 = 600_000;
+const BANS_MAX: usize = 256;
+const REMEMBERED_MAX: usize = 4096;
+const FAILURES_MAX: usize = 64;
+const EARLY_STREAMS_MAX: usize = 16;
+const ADDRESSES_TOLD_MAX: usize = 8;
+const GOODBYE: Duration = Duration::from_millis(500);
+/// Only gossip and open streams keep a connection otherwise.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// An address like 0.0.0.0 is reported once per interface.
+const INTERFACES_SETTLE: Duration = Duration::from_millis(50);
+
+/// What the tasks around the loop tell it.
+pub(crate) enum News {
+    /// A peer broke the rules of framing.
+    Fault { peer: NodeId, reason: String },
+    /// The gate has the node's newest membership.
+    MembershipRenewed,
+    /// What the node remembered of former runs.
+    Known(Vec<KnownAddress>),
+}
+
+struct Peer {
+    peer: PeerId,
+    address: Multiaddr,
+    link: Link,
+}
+
+/// The network of one node.
+pub(crate) struct Network {
+    swarm: Swarm<Protocols>,
+    control: libp2p_stream::Control,
+    incoming: libp2p_stream::IncomingStreams,
+    topic: gossipsub::IdentTopic,
+    own: PeerId,
+    started: Instant,
+    door: Arc<dyn Door>,
+    gate: Arc<Gate>,
+    inputs: mpsc::Sender<Input>,
+    /// Inputs of the loop, in order, until the queue has room.
+    pending: VecDeque<Input>,
+    news: mpsc::Sender<News>,
+    news_received: mpsc::Receiver<News>,
+    peers: BTreeMap<NodeId, Peer>,
+    /// Streams that overtook the report of their connection.
+    early: Vec<(PeerId, Stream)>,
+    dials: DialTable,
+    dialing: BTreeMap<ConnectionId, Target>,
+    failures: BTreeMap<String, String>,
+    discovery: Discovery,
+    mdns_wanted: bool,
+    /// Ways that the node was told of in this run.
+    remembered: BTreeSet<(NodeId, Multiaddr)>,
+    bans: BTreeMap<NodeId, u64>,
+    /// Listeners that have not told an address yet.
+    listeners: Vec<ListenerId>,
+    ready_at: Option<Instant>,
+}
+
+/// A copy of the node's membership. `None`: the node has stopped.
+pub(crate) async fn ask_membership(door: &Arc<dyn Door>) -> Option<Membership> {
+    // A busy node drops the question: ask again for a while.
+    for _ in 0..100 {
+        if let Ok(membership) = door.membership().await {
+            return Some(membership);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    None
+}
+
+/// An error with its causes: libp2p's outermost words alone say little.
+fn words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let more = inner.to_string();
+        if !words.contains(&more) {
+            words = format!("{words}: {more}");
+        }
+        cause = inner.source();
+    }
+    words
+}
+
+impl Network {
+    /// Listens on all addresses of the settings.
+    pub(crate) fn start(
+        settings: &NetSettings,
+        door: Arc<dyn Door>,
+        membership: Membership,
+    ) -> Result<Network, NetError> {
+        let keypair = keypair(&settings.key_seed);
+        let own = keypair.public().to_peer_id();
+        let topic = topic(&membership.cluster());
+        let gate = Arc::new(Gate::new(node_id(&settings.key_seed), membership, door.clone()));
+        let config = swarm::Config::with_tokio_executor()
+            .with_idle_connection_timeout(IDLE_TIMEOUT)
+            .with_max_negotiating_inbound_streams(16)
+            .with_smart_dial();
+        let transport = gated_transport(&keypair, gate.clone())?;
+        let mut swarm = Swarm::new(transport, Protocols::new(&keypair)?, own, config);
+        let mut control = swarm.behaviour().frames.new_control();
+        let incoming = control.accept(FRAMES).expect("nobody accepted this protocol before");
+        swarm.behaviour_mut().gossip.subscribe(&topic).expect("one topic is within the limits");
+        let seed = random().map_err(|_| NetError::NoRandomness)?;
+        let (news, news_received) = mpsc::channel(64);
+        let mut network = Network {
+            dials: DialTable::new(own, u64::from_be_bytes(*seed.first_chunk().expect("8 of 32 bytes"))),
+            inputs: open_queue(door.clone()),
+            started: Instant::now(),
+            pending: VecDeque::new(),
+            peers: BTreeMap::new(),
+            early: Vec::new(),
+            dialing: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            discovery: Discovery::default(),
+            mdns_wanted: settings.mdns,
+            remembered: BTreeSet::new(),
+            bans: BTreeMap::new(),
+            listeners: Vec::new(),
+            ready_at: None,
+            swarm,
+            control,
+            incoming,
+            topic,
+            own,
+            door,
+            gate,
+            news,
+            news_received,
+        };
+        settings.listen.iter().try_for_each(|address| network.listen(address))?;
+        settings.peers.iter().try_for_each(|address| network.add_static(address))?;
+        network.ask_known_addresses();
+        Ok(network)
+    }
+
+    /// The loop.
+    pub(crate) async fn run(mut self, mut channels: Channels) -> Result<(), NetError> {
+        if self.listeners.is_empty() {
+            self.ready_at = Some(Instant::now());
+        }
+        let inputs = self.inputs.clone();
+        loop {
+            self.run_timers(&mut channels);
+            let wake = self.next_wake();
+            tokio::select! {
+                _ = channels.shutdown.wait_for(|stop| *stop) => break,
+                event = self.swarm.select_next_some(), if self.pending.len() < PENDING_INPUTS_MAX => {
+                    self.handle_swarm(event)?;
+                }
+                permit = inputs.reserve(), if !self.pending.is_empty() => {
+                    if let (Ok(permit), Some(input)) = (permit, self.pending.pop_front()) {
+                        permit.send(input);
+                    }
+                }
+                Some(effect) = channels.effects.recv() => self.handle_effect(effect),
+                Some(command) = channels.control.recv() => self.handle_command(command),
+                Some((peer, stream)) = self.incoming.next() => self.handle_stream(peer, stream),
+                Some(news) = self.news_received.recv() => self.handle_news(news),
+                () = tokio::time::sleep_until(wake) => {}
+            }
+        }
+        self.say_goodbye().await;
+        Ok(())
+    }
+
+    /// Without it, QUIC peers would notice after their idle timeout only.
+    async fn say_goodbye(mut self) {
+        let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in connected {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let _ = tokio::time::timeout(GOODBYE, async {
+            while self.swarm.connected_peers().next().is_some() {
+                self.swarm.select_next_some().await;
+            }
+        })
+        .await;
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn listen(&mut self, address: &str) -> Result<(), NetError> {
+        let (_, parsed) = parse_address(address)?;
+        let failed =
+            |error: &dyn std::error::Error| NetError::Listen { address: address.to_string(), reason: words(error) };
+        // libp2p shares a TCP port with whoever listens there already, and each would get half of the connections.
+        if let Some(socket) = tcp_socket(&parsed) {
+            std::net::TcpListener::bind(socket).map_err(|error| failed(&error))?;
+        }
+        let listener = self.swarm.listen_on(parsed).map_err(|error| failed(&error))?;
+        self.listeners.push(listener);
+        Ok(())
+    }
+
+    fn add_static(&mut self, address: &str) -> Result<(), NetError> {
+        let now_ms = self.now_ms();
+        match parse_address(address)? {
+            (Some(peer), address) => {
+                self.dials.learn(peer, address, Source::Static, now_ms);
+            }
+            (None, address) => self.dials.learn_address(address, now_ms),
+        }
+        Ok(())
+    }
+
+    fn ask_known_addresses(&self) {
+        let (door, news) = (self.door.clone(), self.news.clone());
+        tokio::spawn(async move {
+            if let Ok(addresses) = door.known_addresses().await {
+                let _ = news.send(News::Known(addresses)).await;
+            }
+        });
+    }
+
+    fn next_wake(&self) -> Instant {
+        let next_ban = self.bans.values().min().copied();
+        let mdns = (self.mdns_wanted && !self.swarm.behaviour().mdns.is_enabled())
+            .then(|| self.discovery.off_until_ms().max(self.now_ms() + 1000));
+        let next_ms = [self.dials.next_ms(), next_ban, mdns].into_iter().flatten().min();
+        let timer = next_ms.map(|ms| self.started + Duration::from_millis(ms));
+        let latest = Instant::now() + Duration::from_secs(60);
+        [timer, self.ready_at].into_iter().flatten().min().unwrap_or(latest)
+    }
+
+    fn run_timers(&mut self, channels: &mut Channels) {
+        let now_ms = self.now_ms();
+        if self.ready_at.is_some_and(|at| at <= Instant::now()) {
+            self.ready_at = None;
+            if let Some(ready) = channels.ready.take() {
+                let _ = ready.send(self.listening());
+            }
+        }
+        self.bans.retain(|node, until_ms| {
+            let holds = *until_ms > now_ms;
+            if !holds {
+                self.gate.unban(node);
+            }
+            holds
+        });
+        let mdns_due = self.mdns_wanted && self.discovery.may_listen(now_ms);
+        if mdns_due
+            && !self.swarm.behaviour().mdns.is_enabled()
+            && let Err(error) = self.swarm.behaviour_mut().start_mdns(self.own)
+        {
+            tracing::warn!(%error, "peers on the local network cannot be looked for; static peers work");
+            self.mdns_wanted = false;
+        }
+        for (target, addresses) in self.dials.due(now_ms) {
+            self.dial(target, addresses);
+        }
+    }
+
+    fn dial(&mut self, target: Target, addresses: Vec<Multiaddr>) {
+        let options = match (&target, addresses.first()) {
+            (Target::Peer(peer), _) => DialOpts::peer_id(*peer)
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .addresses(addresses)
+                .build(),
+            (Target::Address(_), Some(address)) => DialOpts::unknown_peer_id().address(address.clone()).build(),
+            (Target::Address(_), None) => return,
+        };
+        let connection = options.connection_id();
+        match self.swarm.dial(options) {
+            Ok(()) => {
+                self.dialing.insert(connection, target);
+            }
+            Err(error) => self.dial_failed(target, words(&error)),
+        }
+    }
+
+    fn dial_failed(&mut self, target: Target, reason: String) {
+        self.dials.failed(&target, self.now_ms());
+        let name = match target {
+            Target::Peer(peer) => node_of(&peer).map_or(peer.to_string(), |node| node.to_string()),
+            Target::Address(address) => address.to_string(),
+        };
+        tracing::debug!(target = name, reason, "dial failed");
+        if self.failures.len() < FAILURES_MAX || self.failures.contains_key(&name) {
+            self.failures.insert(name, reason);
+        }
+    }
+
+    fn handle_swarm(&mut self, event: SwarmEvent<Report>) -> Result<(), NetError> {
+        match event {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                let dialed = endpoint.is_dialer();
+                self.connected(peer_id, connection_id, endpoint.get_remote_address().clone(), dialed);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => self.disconnected(peer_id),
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                if let Some(target) = self.dialing.remove(&connection_id) {
+                    self.dial_failed(target, words(&error));
+                }
+            }
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                tracing::info!(%address, "listening");
+                self.listeners.retain(|listener| *listener != listener_id);
+                if self.listeners.is_empty() {
+                    self.ready_at.get_or_insert(Instant::now() + INTERFACES_SETTLE);
+                }
+            }
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                let reason = reason.err().unwrap_or_else(|| io::ErrorKind::NotConnected.into());
+                tracing::warn!(?addresses, %reason, "no longer listening");
+                if self.listeners.contains(&listener_id) {
+                    let address = addresses.first().map(Multiaddr::to_string).unwrap_or_default();
+                    return Err(NetError::Listen { address, reason: reason.to_string() });
+                }
+            }
+            SwarmEvent::Behaviour(report) => self.handle_report(report),
+            // Refusals at the gate are logged there; everything else needs no action.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn connected(&mut self, peer: PeerId, connection: ConnectionId, address: Multiaddr, dialed: bool) {
+        let target = self.dialing.remove(&connection);
+        let (_, address) = split_peer(address);
+        // The gate let it in; it may have been shut out since.
+        let Some(node) = node_of(&peer).filter(|node| self.gate.is_open_to(node)) else {
+            let _ = self.swarm.disconnect_peer_id(peer);
+            return;
+        };
+        if dialed {
+            self.learn_and_remember(node, peer, address.clone());
+        }
+        self.dials.connected(peer, target.as_ref(), self.now_ms());
+        self.failures.remove(&node.to_string());
+        if self.peers.contains_key(&node) {
+            return;
+        }
+        let link = Link::open(node, peer, self.control.clone());
+        self.pending.push_back(Input::PeerConnected { peer: node, address: address.to_string() });
+        self.peers.insert(node, Peer { peer, address, link });
+        for (early, stream) in std::mem::take(&mut self.early) {
+            self.handle_stream(early, stream);
+        }
+    }
+
+    fn disconnected(&mut self, peer: PeerId) {
+        self.dials.disconnected(peer, self.now_ms());
+        self.early.retain(|(early, _)| *early != peer);
+        // Dropping the link ends its readers first: nothing of the peer comes behind this input.
+        if let Some(node) = node_of(&peer).filter(|node| self.peers.remove(node).is_some()) {
+            self.pending.push_back(Input::PeerDisconnected { peer: node });
+        }
+    }
+
+    fn handle_stream(&mut self, peer: PeerId, stream: Stream) {
+        match node_of(&peer).and_then(|node| self.peers.get_mut(&node)) {
+            Some(known) => known.link.read(stream, self.inputs.clone(), self.news.clone()),
+            None if self.early.len() < EARLY_STREAMS_MAX => self.early.push((peer, stream)),
+            None => {}
+        }
+    }
+
+    fn handle_effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { peer, frame } => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.link.send(frame);
+                }
+            }
+            Effect::Announce { frame } if frame.len() <= ANNOUNCEMENT_BYTES_MAX => {
+                // Nobody to tell is no fault: whoever connects gets the heads anyway.
+                if let Err(error) = self.swarm.behaviour_mut().gossip.publish(self.topic.clone(), frame) {
+                    tracing::trace!(%error, "announcement not sent");
+                }
+            }
+            Effect::Announce { frame } => tracing::warn!(bytes = frame.len(), "announcement too large, not sent"),
+            Effect::MembersChanged => self.renew_membership(),
+            Effect::PeerFault { peer, reason } => self.ban(&peer, &reason),
+            Effect::Applied(_) => {}
+        }
+    }
+
+    fn renew_membership(&self) {
+        let (door, gate, news) = (self.door.clone(), self.gate.clone(), self.news.clone());
+        tokio::spawn(async move {
+            if let Some(membership) = ask_membership(&door).await {
+                gate.renew(membership);
+                let _ = news.send(News::MembershipRenewed).await;
+            }
+        });
+    }
+
+    fn handle_news(&mut self, news: News) {
+        match news {
+            News::Fault { peer, reason } => self.ban(&peer, &reason),
+            News::MembershipRenewed => {
+                let out = self.peers.iter().filter(|(node, _)| !self.gate.is_open_to(node));
+                for peer in out.map(|(_, known)| known.peer).collect::<Vec<_>>() {
+                    let _ = self.swarm.disconnect_peer_id(peer);
+                }
+            }
+            News::Known(addresses) => {
+                let now_ms = self.now_ms();
+                for known in addresses {
+                    let Ok((named, address)) = parse_address(&known.address) else { continue };
+                    let key = data_encoding::HEXLOWER_PERMISSIVE.decode(known.peer.as_bytes()).ok();
+                    let node = key.and_then(|key| Some(NodeId(key.try_into().ok()?)));
+                    match node.and_then(|node| peer_of(&node)).or(named) {
+                        Some(peer) => {
+                            self.dials.learn(peer, address, Source::Known, now_ms);
+                        }
+                        None => self.dials.learn_address(address, now_ms),
+                    }
+                }
+            }
+        }
+    }
+
+    fn ban(&mut self, node: &NodeId, reason: &str) {
+        let Some(peer) = peer_of(node) else { return };
+        tracing::warn!(peer = %node, reason, "a peer broke the protocol: shut out for ten minutes");
+        let until_ms = self.now_ms() + BAN_MS;
+        if self.bans.len() >= BANS_MAX {
+            let oldest = self.bans.iter().min_by_key(|(_, until)| **until).map(|(node, _)| *node);
+            if let Some(oldest) = oldest.filter(|oldest| self.bans.remove(oldest).is_some()) {
+                self.gate.unban(&oldest);
+            }
+        }
+        self.bans.insert(*node, until_ms);
+        self.gate.ban(*node);
+        self.dials.hold(peer, until_ms);
+        let _ = self.swarm.disconnect_peer_id(peer);
+    }
+
+    fn handle_command(&mut self, command: NetCommand) {
+        match command {
+            NetCommand::Dial(text) => match parse_address(&text) {
+                Ok((Some(peer), address)) => self.dial(Target::Peer(peer), vec![address]),
+                Ok((None, address)) => self.dial(Target::Address(address.clone()), vec![address]),
+                Err(error) => tracing::warn!(%error, "not dialed"),
+            },
+            NetCommand::AddPeer(text) => match self.add_static(&text) {
+                Ok(()) => {
+                    let named = parse_address(&text).ok().and_then(|(peer, _)| node_of(&peer?));
+                    let peer = named.map(|node| node.to_string()).unwrap_or_default();
+                    self.door.remember(KnownAddress { peer, address: text });
+                }
+                Err(error) => tracing::warn!(%error, "peer not added"),
+            },
+            NetCommand::Diagnose(answer) => {
+                let _ = answer.send(self.diagnose());
+            }
+        }
+    }
+
+    fn listening(&self) -> Vec<String> {
+        self.swarm.listeners().map(|address| with_peer(address.clone(), self.own).to_string()).collect()
+    }
+
+    fn diagnose(&self) -> Diagnosis {
+        let peer = |(node, known): (&NodeId, &Peer)| PeerDiagnosis {
+            id: node.to_string(),
+            connected_by: known.address.to_string(),
+            addresses: self.dials.addresses(&known.peer).iter().map(Multiaddr::to_string).collect(),
+            dropped_frames: known.link.dropped(),
+        };
+        let discovery = match (self.mdns_wanted, self.discovery.may_listen(self.now_ms())) {
+            (false, _) => "off",
+            (true, true) => "on",
+            (true, false) => "paused by a flood",
+        };
+        Diagnosis {
+            listening: self.listening(),
+            peers: self.peers.iter().map(peer).collect(),
+            failures: self.failures.iter().map(|(target, reason)| (target.clone(), reason.clone())).collect(),
+            banned: self.bans.keys().map(NodeId::to_string).collect(),
+            discovery: discovery.into(),
+        }
+    }
+}

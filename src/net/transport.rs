@@ -1,0 +1,72 @@
+//! QUIC and TCP (noise, yamux) below, names resolved, the gate on top.
+//!
+//! Invariant: the swarm gets connections of members only. Callers: net (run), join (without the gate).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::Either;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::timeout::TransportTimeout;
+use libp2p::core::transport::{Boxed, OrTransport, Transport as _};
+use libp2p::core::upgrade::Version;
+use libp2p::identity::Keypair;
+use libp2p::{PeerId, dns, noise, quic, tcp, yamux};
+
+use super::gate::{self, Gate};
+
+/// A dial that found nobody after this has failed.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
+/// Encryption alone; QUIC has the same limit of its own.
+const ENCRYPTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// An incoming connection has to pass encryption and gate within this (a join waits for the node's disk).
+const ADMISSION_TIMEOUT: Duration = Duration::from_secs(15);
+/// Dead links are noticed after this; a keep-alive every 4 s costs about 40 bytes/s.
+const QUIC_IDLE_MS: u32 = 9_000;
+const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(4);
+/// Half of the 256 MiB a node may take under attack, over 64 peers.
+const QUIC_CONNECTION_BYTES: u32 = 4 << 20;
+
+/// A connection whose other side has proven its key.
+pub(crate) type Connection = (PeerId, StreamMuxerBox);
+
+/// Why the transports cannot be made. Nothing was opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set up encryption: {0}")]
+pub struct TransportError(#[from] noise::Error);
+
+/// QUIC and TCP without any gate.
+pub(crate) fn open_transport(keypair: &Keypair) -> Result<Boxed<Connection>, TransportError> {
+    let sockets = || -> Result<_, TransportError> {
+        let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+            .upgrade(Version::V1Lazy)
+            .authenticate(noise::Config::new(keypair)?)
+            .multiplex(yamux::Config::default())
+            .timeout(ENCRYPTION_TIMEOUT);
+        let mut settings = quic::Config::new(keypair);
+        settings.max_idle_timeout = QUIC_IDLE_MS;
+        settings.keep_alive_interval = QUIC_KEEP_ALIVE;
+        settings.max_connection_data = QUIC_CONNECTION_BYTES;
+        settings.max_stream_data = QUIC_CONNECTION_BYTES;
+        settings.max_concurrent_stream_limit = 64;
+        let quic =
+            quic::tokio::Transport::new(settings).map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
+        Ok(OrTransport::new(quic, tcp).map(|either, _| match either {
+            Either::Left(connection) => connection,
+            Either::Right((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
+        }))
+    };
+    // A venue's machine may have no resolver at all: addresses by number must work there.
+    Ok(match dns::tokio::Transport::system(sockets()?) {
+        Ok(transport) => transport.boxed(),
+        Err(_) => sockets()?.boxed(),
+    })
+}
+
+/// QUIC and TCP behind the gate.
+pub(crate) fn gated_transport(keypair: &Keypair, gate: Arc<Gate>) -> Result<Boxed<Connection>, TransportError> {
+    let gated = open_transport(keypair)?
+        .and_then(move |(peer, muxer), endpoint| gate::admit(gate.clone(), peer, muxer, endpoint.is_dialer()));
+    let incoming = TransportTimeout::with_ingoing_timeout(gated, ADMISSION_TIMEOUT);
+    Ok(TransportTimeout::with_outgoing_timeout(incoming, DIAL_TIMEOUT).boxed())
+}

@@ -157,7 +157,14 @@ impl Server {
             stdout.push_str(&line);
             stdout.push('\n');
         }
-        let code = child.try_wait().unwrap().and_then(|status| status.code());
+        // It closed its mouth or the time is up: a process that is ending gets the moment it needs to say its code.
+        let mut grace = for_about(Duration::from_secs(2));
+        let mut ended = child.try_wait().unwrap();
+        while ended.is_none() && grace() {
+            std::thread::park_timeout(Duration::from_millis(10));
+            ended = child.try_wait().unwrap();
+        }
+        let code = ended.and_then(|status| status.code());
         let _ = child.kill();
         let _ = child.wait();
         Err(Answer { code, stdout, stderr: self.said() })

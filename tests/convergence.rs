@@ -1,0 +1,308 @@
+//! Several servers written on at once, together and apart, end with the same files, and every acknowledged row is there.
+//!
+//! The witness is the writers' own record (`support::recorder`), not the node. What it does not verify: crashes
+//! (`tests/crash.rs`), real networks that delay and reorder (the simulator).
+
+#![cfg(feature = "daemon")]
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use support::cluster::{Cluster, dumps, settled};
+use support::dump::{assert_sound, difference, dump, number, texts};
+use support::recorder::{Record, Writer, assert_references_hold};
+use support::server::Server;
+use support::{app, until};
+
+/// Length of the long run; five seconds where every change is checked, a minute and more by `LITEMESH_SOAK_SECS`.
+fn soak_seconds() -> u64 {
+    std::env::var("LITEMESH_SOAK_SECS").ok().map_or(5, |text| text.parse().expect("LITEMESH_SOAK_SECS is a number"))
+}
+
+#[track_caller]
+fn assert_everything_kept(cluster: &Cluster, record: &Record) {
+    assert!(record.inserts() > 0, "the writers wrote nothing");
+    for server in cluster.running() {
+        record.assert_kept(server);
+        assert_references_hold(server);
+        server.databases.iter().for_each(|(_, path)| assert_sound(path));
+    }
+}
+
+/// The log is what happened: its chains hold, and replaying it alone gives the live tables.
+#[track_caller]
+fn assert_log_is_the_truth(server: &Server) {
+    server.cli(&["log", "verify"]).done();
+    let out = server.folder.join("rebuilt");
+    server.cli(&["rebuild", "--out", out.to_str().unwrap()]).done();
+    for ((name, path), live) in server.databases.iter().zip(dumps(server)) {
+        let file = path.file_name().unwrap();
+        let rebuilt = dump(&out.join(file), support::cluster::LOCAL);
+        if let Some(difference) = difference(&live, &rebuilt) {
+            panic!("{}: {name} live (left) and rebuilt from the log (right): {difference}", server.name);
+        }
+    }
+}
+
+/// Ids chosen by hand collide, the network is cut for half of the time, every server is written on all the time.
+#[test]
+fn three_servers_written_on_together_and_apart() {
+    let seconds = soak_seconds();
+    let mut cluster = Cluster::scouting(3);
+    cluster.part();
+    let write = |cluster: &Cluster, part: &str| -> Vec<Writer> {
+        cluster.running().map(|server| Writer::start(server, part, seconds, 40, &["--explicit-ids"])).collect()
+    };
+    let apart = write(&cluster, "apart");
+    let mut record = apart.into_iter().map(Writer::finish).fold(Record::default(), Record::and);
+    let together = write(&cluster, "together");
+    cluster.heal();
+    record = together.into_iter().map(Writer::finish).fold(record, Record::and);
+    cluster.settled(60);
+    assert_everything_kept(&cluster, &record);
+    cluster.servers.iter().for_each(assert_log_is_the_truth);
+}
+
+/// Equal files are called equal at every depth.
+#[test]
+fn verify_finds_equal_files_equal() {
+    let cluster = Cluster::scouting(2);
+    app(cluster.servers[0].database("scouting"), "INSERT INTO team (team_number) VALUES (1)");
+    cluster.settled(20);
+    for tier in ["count", "ids", "checksum", "full"] {
+        cluster.servers[0].cli(&["verify", "--tier", tier]).done();
+    }
+}
+
+/// The node is off, the app goes on writing: nothing of it is special afterwards.
+#[test]
+fn what_was_written_while_the_node_was_off_arrives() {
+    let mut cluster = Cluster::scouting(2);
+    cluster.servers[1].stop();
+    let offline = Writer::start(&cluster.servers[1], "offline", 2, 60, &[]);
+    let online = Writer::start(&cluster.servers[0], "online", 2, 60, &[]);
+    let record = offline.finish().and(online.finish());
+    cluster.servers[1].start();
+    cluster.settled(30);
+    assert_everything_kept(&cluster, &record);
+}
+
+/// After a restart on the same ports nobody has to be told anything.
+#[test]
+fn a_restart_keeps_identity_peers_and_state() {
+    let mut cluster = Cluster::scouting(2);
+    let id = cluster.servers[1].node_id();
+    for turn in 0..2 {
+        cluster.servers[turn].stop();
+        app(cluster.servers[1 - turn].database("scouting"), "INSERT INTO team (team_number) VALUES (777)");
+        cluster.servers[turn].start();
+        cluster.connected();
+        cluster.settled(20);
+    }
+    assert_eq!(cluster.servers[1].node_id(), id);
+    assert_eq!(number(cluster.servers[0].database("scouting"), "SELECT count(*) FROM team WHERE team_number = 777"), 2);
+}
+
+/// The same id was given to two teams; both stay, the references of each follow it, and the way of the id is told.
+#[test]
+fn two_rows_with_one_id_both_stay() {
+    let mut cluster = Cluster::scouting(2);
+    cluster.part();
+    for server in &cluster.servers {
+        let name = &server.name;
+        app(
+            server.database("scouting"),
+            &format!(
+                "BEGIN;
+                 INSERT INTO team (id, team_number, team_name, marker) VALUES (57, 57, 'of {name}', 'team-{name}');
+                 INSERT INTO \"match\" (id, match_number, match_type, event_id, marker, event_marker)
+                     VALUES (57, 1, 'Final', 1, 'match-{name}', 'event-1');
+                 INSERT INTO observation (id, match_id, team_id, scout_id, data_json, marker, match_marker, team_marker,
+                         scout_marker)
+                     VALUES (57, 57, 57, 1, '{{}}', 'observation-{name}', 'match-{name}', 'team-{name}', 'user-1');
+                 INSERT INTO team_event VALUES (57, 1);
+                 COMMIT"
+            ),
+        );
+    }
+    cluster.heal();
+    cluster.settled(30);
+    let file = cluster.servers[0].database("scouting");
+    let ids = texts(file, "SELECT CAST(id AS TEXT) FROM team WHERE marker IN ('team-s0', 'team-s1') ORDER BY marker");
+    assert_eq!(ids.len(), 2, "both teams stay");
+    assert_eq!(ids[0], "57", "the founder's row keeps its id");
+    assert!(ids[1].parse::<i64>().unwrap() < 1 << 31, "an id that every program can hold: {}", ids[1]);
+    assert_eq!(
+        number(
+            file,
+            "SELECT count(*) FROM team_event te JOIN team t ON t.id = te.team_id WHERE t.marker LIKE 'team-s%'"
+        ),
+        2
+    );
+    cluster.servers.iter().for_each(assert_references_hold);
+    let told = cluster.servers[0].cli(&["where", "scouting.team", "57"]).done();
+    assert!(told.stdout.contains(&ids[1]), "`where` names the new id {}:\n{}", ids[1], told.stdout);
+}
+
+/// Of two concurrent values of one cell one is shown, and the other can be listed and brought back.
+#[test]
+fn the_losing_value_is_kept_and_can_be_restored() {
+    let mut cluster = Cluster::scouting(2);
+    cluster.part();
+    for server in &cluster.servers {
+        let change = format!("UPDATE team SET location = 'by {}' WHERE id = 1", server.name);
+        app(server.database("scouting"), &change);
+    }
+    cluster.heal();
+    cluster.settled(30);
+    let file = cluster.servers[0].database("scouting");
+    let shown = texts(file, "SELECT location FROM team WHERE id = 1").remove(0);
+    let lost = if shown == "by s0" { "by s1" } else { "by s0" };
+    let conflicts = cluster.servers[0].cli(&["--json", "conflicts", "list"]).done();
+    assert!(conflicts.stdout.contains(lost), "the losing value is listed:\n{}", conflicts.stdout);
+    let history = cluster.servers[1].cli(&["history", "scouting.team", "1"]).done();
+    assert!(history.stdout.contains(lost) && history.stdout.contains(&shown), "{}", history.stdout);
+    let rows = conflicts.json_rows();
+    let found = rows.iter().find(|row| row.to_string().contains(lost)).expect("one entry per loser");
+    let id = found["number"].to_string();
+    cluster.servers[0].cli(&["conflicts", "restore", &id]).done();
+    cluster.settled(20);
+    assert_eq!(texts(cluster.servers[1].database("scouting"), "SELECT location FROM team WHERE id = 1"), [lost]);
+}
+
+/// Different cells of one row changed apart: both changes are in the row.
+#[test]
+fn two_cells_of_one_row_do_not_fight() {
+    let mut cluster = Cluster::scouting(2);
+    cluster.part();
+    app(cluster.servers[0].database("scouting"), "UPDATE team SET location = 'Here' WHERE id = 2");
+    app(cluster.servers[1].database("scouting"), "UPDATE team SET team_name = 'Renamed' WHERE id = 2");
+    cluster.heal();
+    cluster.settled(30);
+    let found = texts(cluster.servers[0].database("scouting"), "SELECT location || team_name FROM team WHERE id = 2");
+    assert_eq!(found, ["HereRenamed"]);
+}
+
+/// A source transaction is seen whole: no reader ever meets a match without its six observations.
+#[test]
+fn a_transaction_is_never_torn() {
+    let cluster = Cluster::scouting(2);
+    let source = cluster.servers[0].database("scouting").to_owned();
+    let writer = std::thread::spawn(move || {
+        let mut app = support::dump::open(&source);
+        for turn in 0..150 {
+            let whole = app.transaction().unwrap();
+            let insert =
+                "INSERT INTO \"match\" (match_number, match_type, event_id, marker) VALUES (?1, 'Whole', 1, 'w')";
+            whole.execute(insert, [turn]).unwrap();
+            let id = whole.last_insert_rowid();
+            for _ in 0..6 {
+                let insert = "INSERT INTO observation (match_id, team_id, data_json) VALUES (?1, 1, 'whole')";
+                whole.execute(insert, [id]).unwrap();
+            }
+            whole.commit().unwrap();
+        }
+    });
+    let reader = support::dump::open(cluster.servers[1].database("scouting"));
+    let both = "SELECT (SELECT count(*) FROM \"match\" WHERE marker = 'w'), \
+                (SELECT count(*) FROM observation WHERE data_json = 'whole')";
+    until("every match arrives", 30, || {
+        let (matches, observations): (i64, i64) =
+            reader.query_row(both, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        assert_eq!(observations, 6 * matches, "a transaction was torn");
+        if matches == 150 { Ok(()) } else { Err(format!("{matches} matches")) }
+    });
+    writer.join().unwrap();
+}
+
+/// A server that joins a cluster with history gets everything; what it brought stays.
+#[test]
+fn a_newcomer_with_an_old_copy_gets_everything_and_loses_nothing() {
+    let fixtures = [("scouting", "scouting.sql"), ("users", "users.sql")];
+    let mut cluster = Cluster::unjoined(2, &fixtures, Some("scouting.toml"));
+    cluster.servers[0].start();
+    let record = Writer::start(&cluster.servers[0], "before", 2, 80, &[]).finish();
+    // The newcomer's own work, done before it ever heard of the cluster.
+    app(
+        cluster.servers[1].database("scouting"),
+        "INSERT INTO team (team_number, team_name, marker) VALUES (888, 'brought along', 'team-brought');
+         INSERT INTO observation (match_id, team_id, scout_id, data_json, marker, match_marker, team_marker, scout_marker)
+             SELECT 1, id, 1, '{}', 'observation-brought', 'match-1', 'team-brought', 'user-1' FROM team
+             WHERE marker = 'team-brought'",
+    );
+    let code = cluster.servers[0].invite();
+    let flags = cluster.servers[1].database_flags();
+    let plan: Vec<&str> = ["join", &code, "--plan"].into_iter().chain(flags.iter().map(String::as_str)).collect();
+    let shown = cluster.servers[1].cli(&plan).done();
+    assert!(shown.stdout.contains("team"), "the plan names tables:\n{}", shown.stdout);
+    cluster.join(1);
+    let address = cluster.servers[0].address();
+    cluster.servers[1].start_with(&["--peer", &address]);
+    cluster.connected();
+    cluster.settled(60);
+    assert_everything_kept(&cluster, &record);
+    for server in &cluster.servers {
+        assert_eq!(number(server.database("scouting"), "SELECT count(*) FROM team WHERE marker = 'team-brought'"), 1);
+        assert_eq!(number(server.database("scouting"), "SELECT count(*) FROM team WHERE marker = 'team-1'"), 1);
+    }
+}
+
+/// The administrator copies the live file of a member to a new machine and joins: the same rows, none of them twice.
+#[test]
+fn a_newcomer_with_a_copy_of_a_members_file_doubles_nothing() {
+    let fixtures = [("scouting", "scouting.sql"), ("users", "users.sql")];
+    let mut cluster = Cluster::unjoined(2, &fixtures, Some("scouting.toml"));
+    cluster.servers[0].start();
+    let record = Writer::start(&cluster.servers[0], "before", 1, 80, &[]).finish();
+    until("the node has taken it all in", 20, || {
+        let outbox = cluster.servers[0].database_status("scouting")["outbox"].clone();
+        if outbox == 0 { Ok(()) } else { Err(outbox.to_string()) }
+    });
+    for name in ["scouting", "users"] {
+        let copy = cluster.servers[1].database(name);
+        std::fs::remove_file(copy).unwrap();
+        let from = support::dump::open(cluster.servers[0].database(name));
+        from.execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
+    }
+    cluster.join(1);
+    let address = cluster.servers[0].address();
+    cluster.servers[1].start_with(&["--peer", &address]);
+    cluster.connected();
+    cluster.settled(30);
+    assert_everything_kept(&cluster, &record);
+}
+
+/// The server in the middle is the only link; what is written on one end reaches the other.
+#[test]
+fn a_relay_passes_on_what_it_did_not_write() {
+    let mut cluster = Cluster::scouting(3);
+    // s1 and s2 know only s0. s1 writes and goes; s2 was off meanwhile and gets it from s0 alone.
+    cluster.servers[2].stop();
+    app(cluster.servers[1].database("scouting"), "INSERT INTO team (team_number, marker) VALUES (999, 'team-relayed')");
+    settled(&[&cluster.servers[0], &cluster.servers[1]], 20);
+    cluster.servers[1].stop();
+    cluster.servers[2].start();
+    settled(&[&cluster.servers[0], &cluster.servers[2]], 20);
+    let count = "SELECT count(*) FROM team WHERE marker = 'team-relayed'";
+    assert_eq!(number(cluster.servers[2].database("scouting"), count), 1);
+}
+
+/// `sync --wait` says when it is done, and what only this server holds is told beforehand.
+#[test]
+fn only_here_counts_down_to_nothing() {
+    let mut cluster = Cluster::scouting(2);
+    cluster.servers[1].stop();
+    app(cluster.servers[0].database("scouting"), "INSERT INTO team (team_number) VALUES (111)");
+    until("the row is known to be only here", 20, || {
+        let only_here = cluster.servers[0].status()["only_here"].clone();
+        if only_here["events"].as_u64().unwrap() > 0 { Ok(()) } else { Err(only_here.to_string()) }
+    });
+    cluster.servers[1].start();
+    cluster.connected();
+    cluster.servers[0].cli(&["sync", "--wait", "20"]).done();
+    assert_eq!(number(cluster.servers[1].database("scouting"), "SELECT count(*) FROM team WHERE team_number = 111"), 1);
+    until("nothing is only here", 20, || {
+        let only_here = cluster.servers[0].status()["only_here"].clone();
+        if only_here["events"] == 0 { Ok(()) } else { Err(only_here.to_string()) }
+    });
+}

@@ -121,11 +121,12 @@ impl Node {
     /// Drains the outbox into the log. True when something was captured.
     pub(super) fn capture(&mut self, position: usize, now: Now) -> Result<bool, NodeError> {
         let drain = self.databases[position].file.drain()?;
-        if drain.marks.is_empty() {
+        if drain.through_seq == 0 {
             return Ok(false);
         }
         self.databases[position].app_wrote(now);
         let captured = self.log_drain(position, &drain, now)?;
+        // Also what says nothing (hints of statements that changed no row) must go, or no apply would ever begin.
         self.databases[position].file.clear_marks(drain.through_seq)?;
         self.databases[position].was_free();
         Ok(captured)

@@ -3,7 +3,7 @@
 //! Invariant: exit 0 only when all three databases are really equal and every row that was inserted is found: shown, or on
 //! the shelf, or as what lost in the list of conflicts. Called by [`super`].
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -56,7 +56,7 @@ pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), Comma
     result
 }
 
-fn play(context: &Context, directory: &PathBuf) -> Result<(), CommandError> {
+fn play(context: &Context, directory: &Path) -> Result<(), CommandError> {
     let start = Instant::now();
     let say = |text: &str| context.output.notice(&format!("{:5.1} s  {text}", start.elapsed().as_secs_f64()));
     say("three servers, each with its own copy of the sample databases, each with a node");

@@ -99,11 +99,7 @@ impl Context {
         let mut flags = self.flags.clone();
         adjust(&mut flags);
         let environment = |name: &str| std::env::var(name).ok();
-        let config = config::load(&flags, &environment, &self.directory)?;
-        for warning in &config.warnings {
-            self.output.notice(&format!("warning: {warning}"));
-        }
-        Ok(config)
+        Ok(config::load(&flags, &environment, &self.directory)?)
     }
 
     /// The way to the running node.

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::error::CommandError;
 use super::{Context, database};
-use crate::daemon;
+use crate::{config, daemon};
 
 /// Run the node in the foreground; on an empty data directory, make a node and a cluster of its own first
 #[derive(Debug, Args)]
@@ -46,6 +46,14 @@ pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), Comman
         flags.http = arguments.http;
         flags.name = arguments.name;
     })?;
+    for warning in &config.warnings {
+        context.output.notice(&format!("warning: {warning}"));
+    }
+    for name in config::unknown_variables(std::env::vars().map(|(name, _)| name)) {
+        context
+            .output
+            .notice(&format!("warning: the environment variable {name} is none of litemesh's and has no effect"));
+    }
     let announce = &mut |ready: &daemon::Ready| {
         let line = serde_json::to_string(ready).expect("three strings serialise");
         context.output.text(&format!("ready {line}"));

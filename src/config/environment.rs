@@ -35,3 +35,43 @@ fn boolean(name: &str, text: &str) -> Result<bool, ConfigError> {
         _ => Err(ConfigError::Value { key: name.into(), value: text.into(), allowed: "true or false".into() }),
     }
 }
+
+/// All variables that mean something.
+const KNOWN: &[&str] = &[
+    "LITEMESH_CONFIG",
+    "LITEMESH_DB",
+    "LITEMESH_LOG",
+    "LITEMESH_DATA",
+    "LITEMESH_NODE_NAME",
+    "LITEMESH_NODE_DATA_DIR",
+    "LITEMESH_HTTP_LISTEN",
+    "LITEMESH_HTTP_TOKEN_FILE",
+    "LITEMESH_NETWORK_LISTEN",
+    "LITEMESH_NETWORK_PEERS",
+    "LITEMESH_NETWORK_MDNS",
+    "LITEMESH_CAPTURE_INCLUDE",
+    "LITEMESH_CAPTURE_EXCLUDE",
+];
+
+/// Variables that look like litemesh's and mean nothing.
+pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
+    names.filter(|name| name.starts_with("LITEMESH_") && !KNOWN.contains(&name.as_str())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variable_that_is_read_is_known() {
+        let read = std::cell::RefCell::new(Vec::new());
+        let look = |name: &str| {
+            read.borrow_mut().push(name.to_string());
+            None
+        };
+        layer(&look).unwrap();
+        assert!(!read.borrow().is_empty());
+        assert!(unknown_variables(read.into_inner().into_iter()).is_empty());
+        assert_eq!(unknown_variables(["LITEMESH_NAM".to_string(), "HOME".to_string()].into_iter()), ["LITEMESH_NAM"]);
+    }
+}

@@ -20,6 +20,8 @@ pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
 /// Name of the file that is read when none is named.
 pub const DEFAULT_FILE: &str = "litemesh.toml";
 
+pub use environment::unknown_variables;
+
 /// All settings, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::databases::{Choice, remember};
 use super::machine::clock_now;
-use super::node_thread::{Start, open};
+use super::node_thread::{Start, open, while_busy};
 use super::run::{node_name, node_settings};
 use super::{DaemonError, DataDir, file_settings};
 use crate::config::Config;
@@ -80,7 +80,7 @@ pub fn init(config: &Config, cluster_name: Option<&str>) -> Result<Enrolled, Dae
 pub fn plan(choice: &Choice) -> Result<JoinPlan, DaemonError> {
     let mut plan = JoinPlan::default();
     for settings in &choice.databases {
-        let report = AppFile::open(file_settings(settings))?.preflight()?;
+        let report = while_busy(|| Ok(AppFile::open(file_settings(settings))?.preflight()?))?;
         let tables: Vec<_> = report.tables.into_iter().map(|table| (table.table, table.rows, table.how)).collect();
         let rows = tables.iter().map(|(_, rows, _)| rows).sum();
         plan.rows += rows;

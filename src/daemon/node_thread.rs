@@ -29,6 +29,12 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Pause after a store failed: first and longest.
 const FAULT_PAUSE_MS: (u64, u64) = (250, 30_000);
 
+/// Pause while an app holds a lock: first and longest.
+const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(3), Duration::from_millis(200));
+
+/// An app that holds a lock for longer is stuck.
+const BUSY_WITHIN: Duration = Duration::from_secs(60);
+
 enum Message {
     Job(Job),
     Touched(usize),
@@ -139,22 +145,43 @@ impl NodeThread {
             std::thread::sleep(Duration::from_millis(5));
         }
         match self.thread.join() {
+            // What could not be tidied because the app was writing is tidied at the next start.
+            Ok(Err(NodeError::Sqlite(error))) if error.is_retryable() => Ok(true),
             Ok(closed) => closed.map(|()| true).map_err(DaemonError::from),
             Err(_) => Err(DaemonError::NodeDied),
         }
     }
 }
 
-/// Opens the log, founds a cluster when asked and needed, opens the node.
+/// Opens the log, founds a cluster when asked and needed, opens the node. An app that is writing just now is waited for.
 pub(super) fn open(start: Start) -> Result<Node, DaemonError> {
-    let now = clock_now();
     let log = Arc::new(Log::open(&start.log_path)?);
     if let Some(cluster_name) = &start.found
         && !Node::has_cluster(&log)?
     {
-        Node::found(&log, &start.settings.key_seed, &start.settings.name, cluster_name, now)?;
+        Node::found(&log, &start.settings.key_seed, &start.settings.name, cluster_name, clock_now())?;
     }
-    Ok(Node::open(start.settings, log, now)?)
+    while_busy(|| Ok(Node::open(start.settings.clone(), log.clone(), clock_now())?))
+}
+
+/// Tries again, with growing pauses, while an app holds a lock.
+pub(super) fn while_busy<T>(mut attempt: impl FnMut() -> Result<T, DaemonError>) -> Result<T, DaemonError> {
+    let (mut pause, longest) = BUSY_PAUSE;
+    let until = std::time::Instant::now() + BUSY_WITHIN;
+    loop {
+        match attempt() {
+            Err(error) if is_busy(&error) && std::time::Instant::now() < until => std::thread::sleep(pause),
+            done => return done,
+        }
+        pause = (pause * 2).min(longest);
+    }
+}
+
+fn is_busy(error: &DaemonError) -> bool {
+    match error {
+        DaemonError::Sqlite(error) | DaemonError::Node(NodeError::Sqlite(error)) => error.is_retryable(),
+        _ => false,
+    }
 }
 
 /// The thread's state.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::databases::Choice;
 use super::enrol::open_without_files;
-use super::node_thread::{Start, open};
+use super::node_thread::{Start, open, while_busy};
 use super::run::node_settings;
 use super::{DaemonError, DataDir, DataLock, file_settings};
 use crate::config::Config;
@@ -41,7 +41,7 @@ pub fn rebuild(config: &Config, choice: Choice, out: &Path) -> Result<RebuildRep
 
 /// What would be replicated and how. Changes nothing, needs no data directory.
 pub fn preflight(choice: &Choice) -> Result<Vec<Preflight>, DaemonError> {
-    let report = |settings| Ok(AppFile::open(file_settings(settings))?.preflight()?);
+    let report = |settings| while_busy(|| Ok(AppFile::open(file_settings(settings))?.preflight()?));
     choice.databases.iter().map(report).collect()
 }
 
@@ -52,7 +52,8 @@ pub fn eject(config: &Config, choice: &Choice) -> Result<Vec<(String, EjectRepor
     let _lock = if data.path().is_dir() { Some(data.lock()?) } else { None };
     let mut reports = Vec::new();
     for settings in &choice.databases {
-        reports.push((settings.name.clone(), AppFile::open(file_settings(settings))?.eject()?));
+        let report = while_busy(|| Ok(AppFile::open(file_settings(settings))?.eject()?))?;
+        reports.push((settings.name.clone(), report));
     }
     Ok(reports)
 }

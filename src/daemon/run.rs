@@ -3,25 +3,25 @@
 //! Invariant: nothing is announced before everything listens; at the end the network says goodbye first, the node commits
 //! last, and all of it takes less than five seconds. Called by cli.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::control::Control;
 use super::databases::{Choice, remember};
 use super::machine::{machine_id, random};
-use super::node_thread::{NodeThread, Start};
-use super::{DaemonError, DataDir, DataLock, RunInfo, checks, choose, host_name, watch as file_watch};
+use super::node_thread::{NodeThread, Start, while_busy};
+use super::{DaemonError, DataDir, DataLock, RunInfo, checks, choose, file_settings, host_name, watch as file_watch};
 use crate::config::Config;
 use crate::http::{self, Services};
 use crate::net::{self, NetCommand, NetError, NetSettings};
 use crate::node::membership::node_id;
 use crate::node::{Effect, NodeSettings};
+use crate::sqlite::AppFile;
 
 /// Effects that may wait for the network.
 const EFFECTS_MAX: usize = 1_024;
@@ -51,6 +51,10 @@ pub fn run(
     announce: &mut dyn FnMut(&Ready),
 ) -> Result<(), DaemonError> {
     let data = DataDir::at(&config.data_dir);
+    if use_sample {
+        // The sample may go into it: closed to others before anything is in it.
+        data.create()?;
+    }
     let choice = choose(config, &data, directory, use_sample)?;
     data.create()?;
     let lock = data.lock()?;
@@ -87,25 +91,32 @@ async fn run_locked(
     choice: Choice,
     announce: &mut dyn FnMut(&Ready),
 ) -> Result<(), DaemonError> {
-    for database in &choice.databases {
-        tracing::info!(name = database.name, path = %database.path.display(), "database ({})", choice.source);
-    }
     // Signals count from here on: a stop during a long recovery is not lost.
     let mut stop = Stop::new()?;
+    for database in &choice.databases {
+        tracing::info!(name = database.name, path = %database.path.display(), "database ({})", choice.source);
+        // A wrong path must not leave a new cluster behind.
+        while_busy(|| Ok(AppFile::open(file_settings(database)).map(drop)?))?;
+    }
     let listener = match config.http.listen {
         Some(address) => Some(http::bind(address).await?),
         None => None,
     };
     let settings = node_settings(config, data, choice)?;
-    let key_seed = settings.key_seed;
-    let paths: Vec<_> = settings.databases.iter().map(|database| database.path.clone()).collect();
-    let databases = settings.databases.clone();
+    let (key_seed, databases) = (settings.key_seed, settings.databases.clone());
     let (effects, effects_out) = mpsc::channel(EFFECTS_MAX);
     let found = Some(format!("{}'s cluster", settings.name));
     let start = Start { settings, log_path: data.log_path(), found };
-    let thread = tokio::task::spawn_blocking(move || NodeThread::start(start, effects)).await;
-    let thread = thread.map_err(|_| DaemonError::NodeDied)??;
+    let starting = tokio::task::spawn_blocking(move || NodeThread::start(start, effects));
+    let thread = tokio::select! {
+        thread = starting => thread.map_err(|_| DaemonError::NodeDied)??,
+        () = stop.wait() => {
+            tracing::info!("stopped while starting: the next start goes on from there");
+            return Ok(());
+        }
+    };
     remember(data, &databases)?;
+    let paths: Vec<_> = databases.into_iter().map(|database| database.path).collect();
     let watcher = file_watch::watch(&paths, thread.handle.clone());
 
     let (shut, shutdown) = watch::channel(false);
@@ -117,10 +128,9 @@ async fn run_locked(
             return Err(error);
         }
     };
-    let (token, token_file) = data.token_or_new(config.http.token_file.as_deref())?;
-    let url =
-        listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|address| format!("http://{address}"));
-    let serving = serve_api(config, data, &thread, &network, listener, token, shutdown);
+    let (services, token_file) = services(config, data, &thread, &network)?;
+    let url = listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|it| format!("http://{it}"));
+    let serving = listener.map(|listener| tokio::spawn(http::serve(listener, services, shutdown)));
     let ready = Ready {
         node_id: node_id(&key_seed).to_string(),
         listen: network.control.listening.clone(),
@@ -129,8 +139,6 @@ async fn run_locked(
     let (node, listen) = (ready.node_id.clone(), ready.listen.clone());
     data.write_run_info(&RunInfo { pid: std::process::id(), http: url, token_file, node_id: node, listen })?;
     announce(&ready);
-
-    let NodeThread { .. } = &thread;
     let outcome = wait(&mut stop, &mut network, thread, shut, serving).await;
     drop(watcher);
     outcome
@@ -211,16 +219,14 @@ async fn start_network(
     }
 }
 
-fn serve_api(
+/// What the API stands on, and the file of its token.
+fn services(
     config: &Config,
     data: &DataDir,
     thread: &NodeThread,
     network: &RunningNetwork,
-    listener: Option<TcpListener>,
-    token: String,
-    shutdown: watch::Receiver<bool>,
-) -> Option<JoinHandle<()>> {
-    let listener = listener?;
+) -> Result<(Services, PathBuf), DaemonError> {
+    let (token, token_file) = data.token_or_new(config.http.token_file.as_deref())?;
     let (config, data) = (config.clone(), data.clone());
     let services = Services {
         port: Arc::new(thread.handle.clone()),
@@ -228,7 +234,7 @@ fn serve_api(
         checks: Arc::new(move || checks(&config, &data)),
         token,
     };
-    Some(tokio::spawn(http::serve(listener, services, shutdown)))
+    Ok((services, token_file))
 }
 
 /// SIGTERM and SIGINT.

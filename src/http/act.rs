@@ -19,14 +19,21 @@ use super::answer::{ask, ask_within};
 use super::problem::Problem;
 use super::query::parse_peer;
 use super::read::status_of;
+use crate::model::NodeId;
 use crate::node::view::{LogReport, RebuildReport};
 use crate::node::{Input, Node};
 
 /// Seconds that a sync may wait in one request; callers ask again.
 const SYNC_WAIT_S_MAX: f64 = 5.0;
 
-/// Pause between two looks at whether all are equal.
-const SYNC_LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Pause between two rounds of asking.
+const SYNC_LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long a peer may take to say where it stands.
+const SYNC_ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// Equal in this many rounds is equal: in the first, a peer may not have captured yet what its app wrote just before.
+const SYNC_ROUNDS: u32 = 2;
 
 /// A rebuild of a large log takes minutes.
 const REBUILD_WITHIN: Duration = Duration::from_secs(3_600);
@@ -124,12 +131,14 @@ pub(super) async fn sync(State(services): Shared, body: Bytes) -> Reply<Value> {
         None => None,
     };
     let until = Instant::now() + Duration::from_secs_f64(wait_s.clamp(0.0, SYNC_WAIT_S_MAX));
-    ask(&services.port, move |node, now| node.handle(Input::SyncRequested(peer), now)).await??;
+    let mut rounds = 0;
     let in_sync = loop {
-        let asked: Vec<_> = peer.into_iter().collect();
-        let equal = ask(&services.port, move |node, _| node.in_sync(&asked)).await?;
-        if equal || Instant::now() >= until {
-            break equal;
+        rounds = if equal_now(&services, peer).await? { rounds + 1 } else { 0 };
+        if rounds == SYNC_ROUNDS {
+            break true;
+        }
+        if rounds == 0 && Instant::now() >= until {
+            break false;
         }
         tokio::time::sleep(SYNC_LOOK_AGAIN).await;
     };
@@ -138,4 +147,21 @@ pub(super) async fn sync(State(services): Shared, body: Bytes) -> Reply<Value> {
     let outbox: u64 = status.databases.iter().map(|database| database.outbox).sum();
     let held: u64 = status.databases.iter().map(|database| database.held_events).sum();
     Ok(Json(json!({ "in_sync": in_sync, "peers": peers, "outbox": outbox, "held_events": held })))
+}
+
+/// One round: everybody is asked where it stands, everybody answers, and all stand at the same place.
+async fn equal_now(services: &Services, peer: Option<NodeId>) -> Result<bool, Problem> {
+    let asked =
+        ask(&services.port, move |node, now| node.handle(Input::SyncRequested(peer), now).map(|()| now.wall_ms));
+    let asked_ms = asked.await??;
+    let until = Instant::now() + SYNC_ANSWER_WITHIN;
+    loop {
+        let peers: Vec<_> = peer.into_iter().collect();
+        let look = move |node: &mut Node, _| (node.heard_since(&peers, asked_ms), node.in_sync(&peers));
+        match ask(&services.port, look).await? {
+            (true, equal) => return Ok(equal),
+            (false, _) if Instant::now() >= until => return Ok(false),
+            (false, _) => tokio::time::sleep(SYNC_LOOK_AGAIN / 5).await,
+        }
+    }
 }

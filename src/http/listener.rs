@@ -33,6 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct LimitedListener {
     inner: TcpListener,
     permits: Arc<Semaphore>,
+    patience: Duration,
 }
 
 /// What guard and connection share.
@@ -47,12 +48,13 @@ pub(super) struct LimitedStream {
     inner: TcpStream,
     state: ConnectionState,
     deadline: Pin<Box<Sleep>>,
+    patience: Duration,
     _permit: OwnedSemaphorePermit,
 }
 
 impl LimitedListener {
-    pub(super) fn new(inner: TcpListener) -> LimitedListener {
-        LimitedListener { inner, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    pub(super) fn new(inner: TcpListener, patience: Duration) -> LimitedListener {
+        LimitedListener { inner, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)), patience }
     }
 }
 
@@ -70,8 +72,9 @@ impl axum::serve::Listener for LimitedListener {
         loop {
             match self.inner.accept().await {
                 Ok((inner, address)) => {
-                    let deadline = Box::pin(tokio::time::sleep(PATIENCE));
-                    return (LimitedStream { inner, state: Default::default(), deadline, _permit: permit }, address);
+                    let (patience, state) = (self.patience, ConnectionState::default());
+                    let deadline = Box::pin(tokio::time::sleep(patience));
+                    return (LimitedStream { inner, state, deadline, patience, _permit: permit }, address);
                 }
                 Err(error) => {
                     tracing::debug!(%error, "accept");
@@ -102,7 +105,7 @@ impl LimitedStream {
     }
 
     fn restart(&mut self) {
-        self.deadline.as_mut().reset(Instant::now() + PATIENCE);
+        self.deadline.as_mut().reset(Instant::now() + self.patience);
     }
 }
 

@@ -19,6 +19,9 @@ mod query;
 mod read;
 mod routes;
 
+#[cfg(test)]
+mod tests;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -97,10 +100,19 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, HttpError> {
 }
 
 /// Serves until `shutdown` holds `true`.
-pub async fn serve(listener: TcpListener, services: Services, mut shutdown: watch::Receiver<bool>) {
+pub async fn serve(listener: TcpListener, services: Services, shutdown: watch::Receiver<bool>) {
+    serve_within(listener, services, shutdown, listener::PATIENCE).await;
+}
+
+async fn serve_within(
+    listener: TcpListener,
+    services: Services,
+    mut shutdown: watch::Receiver<bool>,
+    patience: std::time::Duration,
+) {
     let Ok(address) = listener.local_addr() else { return };
     let router = routes::router(services, address.port());
-    let limited = LimitedListener::new(listener);
+    let limited = LimitedListener::new(listener, patience);
     let service = router.into_make_service_with_connect_info::<ConnectionState>();
     let serving = axum::serve(limited, service).with_graceful_shutdown(async move {
         // The sender gone means the same as `true`.

@@ -2,6 +2,7 @@
 //!
 //! Invariant: durable when the method returns. Callers: http, net, cli (through the node's port).
 
+use super::exchange::Peer;
 use super::invite::{Invites, JoinRequest, Refusal, redeem};
 use super::membership::Membership;
 use super::view::KnownAddress;
@@ -104,6 +105,16 @@ impl Node {
     pub fn known_addresses(&self) -> Result<Vec<KnownAddress>, NodeError> {
         let known = self.log.read()?.addresses()?;
         Ok(known.into_iter().map(|(address, peer)| KnownAddress { peer, address }).collect())
+    }
+
+    /// Whether each of `peers` (empty: every connected one) has said where it stands at or after this wall time.
+    pub fn heard_since(&self, peers: &[NodeId], wall_ms: u64) -> bool {
+        let fresh = |peer: &Peer| peer.heard && peer.last_seen_ms >= wall_ms;
+        let known = &self.exchange.peers;
+        match peers {
+            [] => known.values().filter(|peer| peer.connected).all(fresh),
+            _ => peers.iter().all(|id| known.get(id).is_some_and(|peer| peer.connected && fresh(peer))),
+        }
     }
 
     /// Whether this node and each of `peers` (empty: every connected one) hold the same events and show them all. False

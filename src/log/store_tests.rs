@@ -122,7 +122,7 @@ fn audit(number: u8) -> AuditRecord {
         database: names(number % 4).0.into(),
         table: "team".into(),
         row: row_id(number),
-        kind: AuditKind::Cell { column: "name".into(), winner: version(1), loser: version(2) },
+        kind: AuditKind::Cell { column: "name".into(), winner: Box::new(version(1)), loser: Box::new(version(2)) },
         seen_ms: 5,
     }
 }

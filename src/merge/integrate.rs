@@ -183,6 +183,7 @@ impl<S: Store> Evaluator<'_, S> {
         if concurrent && old.dot.origin != GENESIS_ORIGIN && old.cell != new.cell {
             let column = self.info(table)?.columns[new.column as usize].clone();
             let (winner, loser) = if wins { (version(new), version(old)) } else { (version(old), version(new)) };
+            let (winner, loser) = (Box::new(winner), Box::new(loser));
             self.audit(table, *id, AuditKind::Cell { column, winner, loser })?;
         }
         Ok(())

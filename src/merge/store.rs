@@ -162,9 +162,9 @@ pub enum AuditKind {
         /// Column.
         column: String,
         /// What is shown.
-        winner: CellVersion,
+        winner: Box<CellVersion>,
         /// What lost.
-        loser: CellVersion,
+        loser: Box<CellVersion>,
     },
     /// A row was deleted while somebody changed it: it lives on.
     DeleteLost {

@@ -13,11 +13,17 @@ use super::rank::Seniority;
 use super::store::{Row, Shelved, Store, TableId};
 use crate::model::{Cell, Collation, RowId, Stamp, TableSchema, UniqueKey, Value};
 
+/// (name of the index, hash of the key, when it was written).
+type HeldKey = (String, [u8; 16], Stamp);
+
+/// Who comes first under a key: who wrote it earlier, then the senior row.
+type Order = (Stamp, Seniority);
+
 /// One row of a component: its keys, each with its place in the order.
 struct Contender {
     row: RowId,
     /// (hash of the key, name of the index, order).
-    keys: Vec<([u8; 16], String, (Stamp, Seniority))>,
+    keys: Vec<([u8; 16], String, Order)>,
 }
 
 impl<S: Store> Evaluator<'_, S> {
@@ -97,7 +103,7 @@ impl<S: Store> Evaluator<'_, S> {
     }
 
     /// The UNIQUE keys a row holds: (index, hash, when it was written). A rowid or surrogate id in a key never collides.
-    fn unique_keys(&mut self, row: &Row) -> Result<Vec<(String, [u8; 16], Stamp)>, S::Error> {
+    fn unique_keys(&mut self, row: &Row) -> Result<Vec<HeldKey>, S::Error> {
         let Some(schema) = self.schema(row.table)? else { return Ok(Vec::new()) };
         let mut keys = Vec::new();
         for unique in schema.unique.iter().filter(|unique| unique.exact) {
@@ -177,7 +183,7 @@ type Verdict = Option<(String, RowId)>;
 
 /// Shows and shelves the rows of one component.
 fn decide(component: Vec<Contender>) -> Vec<(RowId, Verdict)> {
-    let mut groups: BTreeMap<[u8; 16], Vec<((Stamp, Seniority), RowId)>> = BTreeMap::new();
+    let mut groups: BTreeMap<[u8; 16], Vec<(Order, RowId)>> = BTreeMap::new();
     for contender in &component {
         for (hash, _, order) in &contender.keys {
             groups.entry(*hash).or_default().push((*order, contender.row));

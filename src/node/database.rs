@@ -21,6 +21,9 @@ const QUIET_MS: u64 = 2_000;
 /// … but waiting for a quiet moment ends after this long, ms.
 const QUIET_WAIT_MS_MAX: u64 = 30_000;
 
+/// Checkpoints and full-text indexes follow writes after this, ms: off the path of the app and of apply.
+const CHORES_MS: u64 = 1_000;
+
 /// Waits after a busy file: from, to, ms.
 const BUSY_WAIT_MS: (u64, u64) = (2, 500);
 
@@ -48,10 +51,11 @@ pub(super) struct Database {
     waiting_since_ms: Option<u64>,
     busy_until_ms: u64,
     busy_wait_ms: u64,
+    chores_at_ms: Option<u64>,
 }
 
 impl Database {
-    pub(super) fn new(settings: DatabaseSettings, file: AppFile) -> Database {
+    pub(super) fn new(settings: DatabaseSettings, file: AppFile, now: Now) -> Database {
         Database {
             settings,
             file,
@@ -61,12 +65,14 @@ impl Database {
             data_version: None,
             behind: true,
             trouble: String::new(),
-            last_write_ms: None,
+            // Nobody knows when the app wrote last: ids wait as if it was now.
+            last_write_ms: Some(now.mono_ms),
             next_poll_ms: 0,
             burst_until_ms: 0,
             waiting_since_ms: None,
             busy_until_ms: 0,
             busy_wait_ms: BUSY_WAIT_MS.0,
+            chores_at_ms: None,
         }
     }
 
@@ -136,9 +142,23 @@ impl Database {
         now.mono_ms < self.busy_until_ms
     }
 
+    /// Something was written: chores follow, at most once in a while.
+    pub(super) fn plan_chores(&mut self, now: Now) {
+        self.chores_at_ms.get_or_insert(now.mono_ms + CHORES_MS);
+    }
+
+    /// Whether chores are due; plans no more.
+    pub(super) fn chores_due(&mut self, now: Now) -> bool {
+        let due = self.chores_at_ms.is_some_and(|at| now.mono_ms >= at);
+        if due {
+            self.chores_at_ms = None;
+        }
+        due
+    }
+
     /// When the next step is due, monotonic ms.
     pub(super) fn deadline_ms(&self, now_ms: u64) -> u64 {
-        let mut deadline = self.next_poll_ms;
+        let mut deadline = self.chores_at_ms.map_or(self.next_poll_ms, |chores| chores.min(self.next_poll_ms));
         if self.busy_until_ms > now_ms {
             deadline = deadline.min(self.busy_until_ms);
         } else if self.behind {

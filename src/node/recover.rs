@@ -101,7 +101,7 @@ impl Node {
         };
         node.rank_origins();
         for settings in node.settings.databases.clone() {
-            let (database, schema) = open_file(settings)?;
+            let (database, schema) = open_file(settings, now)?;
             node.databases.push(database);
             node.schemas.push(schema);
         }
@@ -118,7 +118,7 @@ impl Node {
         self.alert(format!(
             "the file of database {name} was replaced by another one: its rows are compared with the log"
         ));
-        let (database, schema) = open_file(self.databases[position].settings.clone())?;
+        let (database, schema) = open_file(self.databases[position].settings.clone(), now)?;
         self.databases[position] = database;
         self.schemas[position] = schema;
         self.recover(position, now)
@@ -367,7 +367,7 @@ fn see(
     Ok(seen)
 }
 
-fn open_file(settings: DatabaseSettings) -> Result<(Database, crate::model::DatabaseSchema), NodeError> {
+fn open_file(settings: DatabaseSettings, now: Now) -> Result<(Database, crate::model::DatabaseSchema), NodeError> {
     let file = AppFile::open(FileSettings {
         name: settings.name.clone(),
         path: settings.path.clone(),
@@ -377,7 +377,7 @@ fn open_file(settings: DatabaseSettings) -> Result<(Database, crate::model::Data
         natural_keys: settings.natural_keys.clone(),
     })?;
     let schema = file.schema().clone();
-    Ok((Database::new(settings, file), schema))
+    Ok((Database::new(settings, file, now), schema))
 }
 
 /// Under this name the log keeps which file a database is.

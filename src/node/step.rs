@@ -69,6 +69,7 @@ impl Node {
             self.retry_refused_ms = now.mono_ms + RETRY_REFUSED_MS;
             self.retry_refused(now)?;
         }
+        self.do_chores(position, now)?;
         let mut drains = 0;
         for _ in 0..BATCHES_PER_STEP {
             let database = &mut self.databases[position];
@@ -85,6 +86,7 @@ impl Node {
                 }
                 Outcome::Applied => {
                     self.relaxed = true;
+                    database.plan_chores(now);
                     self.wake_dirty(position)?;
                     self.effects.push_back(Effect::Applied(position));
                 }
@@ -129,13 +131,45 @@ impl Node {
         // Also what says nothing (hints of statements that changed no row) must go, or no apply would ever begin.
         self.databases[position].file.clear_marks(drain.through_seq)?;
         self.databases[position].was_free();
+        self.databases[position].plan_chores(now);
+        self.tell_unkeyed(position, &drain);
+        self.find_evicted(position, &drain, now)?;
         Ok(captured)
+    }
+
+    /// Rows that cannot be told apart stay on this server, and a person is told.
+    fn tell_unkeyed(&mut self, position: usize, drain: &Drain) {
+        for (table, count) in &drain.unkeyed {
+            let name = self.databases[position].settings.name.clone();
+            self.alert(format!(
+                "{count} writes to {name}.{table} have NULL in the table's key: such rows cannot be told apart and stay on this \
+                 server; give them a key"
+            ));
+        }
+    }
+
+    /// Checkpoints and full-text indexes. Both wait for another time when somebody holds the file.
+    fn do_chores(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+        let database = &mut self.databases[position];
+        if !database.chores_due(now) {
+            return Ok(());
+        }
+        let done = database.file.checkpoint().and_then(|_| database.file.rebuild_search());
+        match done {
+            Ok(_) => Ok(()),
+            Err(SqliteError::Busy) => {
+                database.plan_chores(now);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Writes a drain's events to the log and takes over what the file shows. Marks that are logged already say nothing.
     pub(super) fn log_drain(&mut self, position: usize, drain: &Drain, now: Now) -> Result<bool, NodeError> {
         let database = &mut self.databases[position];
-        let marks: Vec<&Mark> = drain.marks.iter().filter(|mark| !database.uncleared.contains(&mark.rid)).collect();
+        let logged = |mark: &&Mark| drain.through_seq > 0 && database.uncleared.contains(&mark.rid);
+        let marks: Vec<&Mark> = drain.marks.iter().filter(|mark| !logged(mark)).collect();
         if marks.is_empty() {
             return Ok(false);
         }
@@ -180,21 +214,27 @@ impl Node {
                 (head, SignedEvent { bytes: one.bytes, signature: Some(one.signature) })
             })
             .collect();
-        // All that the outbox held, not the new ones only: the clearing that follows may fail.
+        // All that the outbox held, not the new ones only: the clearing that follows may fail. Marks that a scan made up
+        // were never in the outbox.
+        let outbox = drain.through_seq > 0;
         let rids: Vec<[u8; 16]> = drain.marks.iter().map(|mark| mark.rid).collect();
         if let Some((head, _)) = fresh.last() {
             crdts::CmRDT::apply(&mut cursor, crdts::Dot::new(origin, head.seq));
-            // Marks of earlier captures are gone for good: the fence made their clearing durable.
-            write.drop_rids_through(&name, head.seq)?;
-            write.put_rids(&name, head.seq, &rids)?;
+            if outbox {
+                // Marks of earlier captures are gone for good: the fence made their clearing durable.
+                write.drop_rids_through(&name, head.seq)?;
+                write.put_rids(&name, head.seq, &rids)?;
+            }
         }
         write.put_cursor(&name, &cursor, epoch)?;
         write.put_clock(self.clock.last())?;
         write.commit_durable()?;
         if let Some((head, _)) = fresh.last() {
             self.heads.insert(origin, *head);
-            database.uncleared = rids.into_iter().collect();
             database.said = said;
+            if outbox {
+                database.uncleared = rids.into_iter().collect();
+            }
         }
         database.cursor = cursor;
         database.behind |= left;

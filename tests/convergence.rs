@@ -87,6 +87,27 @@ fn what_was_written_while_the_node_was_off_arrives() {
     assert_everything_kept(&cluster, &record);
 }
 
+/// The users file and the scouting file were both written while the node was off: the id of the scout is one that
+/// another server gave to somebody else meanwhile. The work must not become another person's.
+#[test]
+fn a_reference_across_files_written_while_the_node_was_off_follows() {
+    let mut cluster = Cluster::scouting(2);
+    cluster.servers[1].stop();
+    for server in &cluster.servers {
+        let name = &server.name;
+        let user = format!("INSERT INTO user (id, username, marker) VALUES (2, '{name}', 'user-{name}')");
+        app(server.database("users"), &user);
+        let work = format!(
+            "INSERT INTO observation (match_id, team_id, scout_id, data_json, marker, match_marker, team_marker, scout_marker)
+             VALUES (1, 1, 2, '{{}}', 'observation-{name}', 'match-1', 'team-1', 'user-{name}')"
+        );
+        app(server.database("scouting"), &work);
+    }
+    cluster.servers[1].start();
+    cluster.settled(30);
+    cluster.servers.iter().for_each(assert_references_hold);
+}
+
 /// After a restart on the same ports nobody has to be told anything.
 #[test]
 fn a_restart_keeps_identity_peers_and_state() {

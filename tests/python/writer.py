@@ -176,7 +176,11 @@ while time.monotonic() - start < args.seconds:
     roll_back = dice.random() < 0.03 and work is not delete_observation
     kept = list(own_observations)
     pending.clear()
+    crosses_files = work in (new_observation, new_match_with_observations)
     try:
+        if crosses_files:
+            # An id read from one file and written to the other is only good while nobody can change it in between.
+            users.execute("BEGIN IMMEDIATE")
         connection.execute("BEGIN IMMEDIATE")
         work()
         connection.execute("ROLLBACK" if roll_back else "COMMIT")
@@ -187,6 +191,8 @@ while time.monotonic() - start < args.seconds:
         record.write(json.dumps({"op": "error", "message": f"{work.__name__}: {error!r}"}) + "\n")
         pending.clear()
         roll_back = False
+    if users.in_transaction:
+        users.execute("ROLLBACK")
     if roll_back:
         own_observations[:] = kept
     for line in pending:

@@ -231,6 +231,7 @@ fn one_nodes_life() {
     let data = at.join("litemesh-data");
     let again = Running::start(elsewhere.path(), &["--data", data.to_str().unwrap()]);
     assert_eq!(again.ready["node_id"], status["node"]["id"]);
+    assert_eq!(json(at, &["status"])["node"]["name"], "pit");
     let digests = |status: &Value| [0, 1].map(|n| status["databases"][n]["digest"].clone());
     assert_eq!(digests(&json(at, &["status"])), digests(&status));
     assert_eq!(again.stop().0, Some(0));

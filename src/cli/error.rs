@@ -134,8 +134,11 @@ impl From<DaemonError> for CommandError {
             DaemonError::Join(_) | DaemonError::Code(_) => {
                 result.hint("on a member, make a new code with: litemesh invite")
             }
-            DaemonError::Node(_) if result.kind == Kind::Integrity => {
-                result.hint("see what is damaged: litemesh log verify")
+            DaemonError::Log(_) | DaemonError::Node(_) if result.kind == Kind::Integrity => {
+                result.hint("see what is damaged: litemesh log verify").hint(
+                    "the app's files are whole, and the other members hold the same events: on one of them make a code \
+                     with litemesh invite, then here: litemesh --data NEW_DIRECTORY join CODE",
+                )
             }
             _ => result,
         }
@@ -167,6 +170,8 @@ fn node_kind(error: &NodeError) -> Kind {
 
 fn log_kind(error: &LogError) -> Kind {
     match error {
+        // What redb says of a file that is none of its own any more.
+        LogError::Storage(error) if error.kind() == std::io::ErrorKind::InvalidData => Kind::Integrity,
         LogError::Storage(_) | LogError::Newer { .. } | LogError::Locked => Kind::User,
         _ => Kind::Integrity,
     }

@@ -4,6 +4,7 @@
 //!   identity.key    the node's secret, 0600        lock            advisory lock, pid inside
 //!   api-token       bearer token, 0600             run.json        pid and address of the running node
 //!   events.redb     the event log                  databases.json  databases named once on the command line
+//!                                                  node.json       the node's name
 //! ```
 //!
 //! Invariant: a secret that others can read is refused; every file is written aside, synced and renamed. Callers: daemon,
@@ -53,6 +54,11 @@ pub struct RunInfo {
 pub(super) struct Remembered {
     pub(super) name: String,
     pub(super) path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RememberedNode {
+    name: String,
 }
 
 impl DataDir {
@@ -227,6 +233,20 @@ impl DataDir {
             return Ok(());
         }
         self.write(&self.path.join("databases.json"), &json(&databases))
+    }
+
+    /// The name this node had before.
+    pub(super) fn remembered_name(&self) -> Result<Option<String>, DaemonError> {
+        let kept: Option<RememberedNode> = self.read_json(&self.path.join("node.json"))?;
+        Ok(kept.map(|kept| kept.name))
+    }
+
+    /// Remembers the node's name for later starts.
+    pub(super) fn remember_name(&self, name: &str) -> Result<(), DaemonError> {
+        if self.remembered_name()?.as_deref() == Some(name) {
+            return Ok(());
+        }
+        self.write(&self.path.join("node.json"), &json(&RememberedNode { name: name.into() }))
     }
 
     fn read_json<T: serde::de::DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, DaemonError> {

@@ -68,7 +68,7 @@ pub fn init(config: &Config, cluster_name: Option<&str>) -> Result<Enrolled, Dae
     if Node::has_cluster(&log)? {
         return Err(DaemonError::NodeExists { path: data.path().to_path_buf() });
     }
-    let name = node_name(config);
+    let name = node_name(config, &data)?;
     let cluster_name = cluster_name.map_or_else(|| format!("{name}'s cluster"), str::to_string);
     Node::found(&log, &data.key_seed_or_new()?, &name, &cluster_name, clock_now())?;
     drop(log);
@@ -99,9 +99,10 @@ pub fn join(config: &Config, code: &InviteCode, choice: &Choice) -> Result<Enrol
         return Err(DaemonError::NodeExists { path: data.path().to_path_buf() });
     }
     let key_seed = data.key_seed_or_new()?;
+    let name = node_name(config, &data)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| DaemonError::Runtime { source })?;
-    let joined = runtime.block_on(net::join(code, key_seed, &node_name(config)))?;
+    let joined = runtime.block_on(net::join(code, key_seed, &name))?;
     remember(&data, &choice.databases)?;
     Node::enter(&log, joined.records)?;
     drop(log);

@@ -30,7 +30,7 @@ const EFFECTS_MAX: usize = 1_024;
 const COMMANDS_MAX: usize = 16;
 
 /// How long the goodbyes may take, and the node's last commit.
-const GOODBYE: (Duration, Duration) = (Duration::from_millis(1_500), Duration::from_millis(2_500));
+const GOODBYE: (Duration, Duration) = (Duration::from_millis(1_000), Duration::from_millis(2_500));
 
 /// What the ready line tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -73,16 +73,23 @@ pub(super) fn node_settings(config: &Config, data: &DataDir, choice: Choice) -> 
     Ok(NodeSettings {
         data_dir: data.path().to_path_buf(),
         key_seed: data.key_seed_or_new()?,
-        name: node_name(config),
+        name: node_name(config, data)?,
         databases: choice.databases,
         entropy: random()?,
         machine_id: machine_id(),
     })
 }
 
-/// The name in the settings, else the host's.
-pub(super) fn node_name(config: &Config) -> String {
-    if config.name.is_empty() { host_name() } else { config.name.clone() }
+/// The name in the settings, else the one it had before, else the host's. Remembered for later starts.
+pub(super) fn node_name(config: &Config, data: &DataDir) -> Result<String, DaemonError> {
+    let before = data.remembered_name()?;
+    let name = match (config.name.is_empty(), before) {
+        (false, _) => config.name.clone(),
+        (true, Some(name)) => name,
+        (true, None) => host_name(),
+    };
+    data.remember_name(&name)?;
+    Ok(name)
 }
 
 async fn run_locked(

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::marks::{Occupant, Reading, Trace, image_of, shown};
 use crate::merge::Evaluator;
 use crate::merge::claims::{Claimant, occupant, remainder};
-use crate::merge::image::Shown;
+use crate::merge::image::{Shown, image_hash};
 use crate::merge::store::Store;
 use crate::model::{
     Birth, Cell, Change, DatabaseSchema, ForeignKey, Identity, OriginId, Reference, RowId, Stamp, TableColumns,
@@ -168,13 +168,6 @@ impl<S: Store> Capture<'_, '_, S> {
             };
             let table = &self.schema.tables[trace.table];
             let Some(image) = image_of(self.drain, &table.name, &key) else { continue };
-            if matches!(table.identity, Identity::Keyed(_)) && self.key_differs(&row, &key)? {
-                // Another key is another row.
-                deletes.push(planned(What::Delete));
-                self.reading.fresh.push(trace.clone());
-                self.keyed_identity(self.reading.fresh.len() - 1, 0)?;
-                continue;
-            }
             if let (Some(id), Some(current)) = (key[0].as_integer(), self.evaluator.row(&row)?.map(|row| row.id))
                 && !matches!(table.identity, Identity::Keyed(_))
                 && current != Some(id)
@@ -214,10 +207,6 @@ impl<S: Store> Capture<'_, '_, S> {
         Ok((!columns.is_empty()).then_some(What::Update(columns)))
     }
 
-    fn key_differs(&mut self, row: &RowId, key: &[Value]) -> Result<bool, S::Error> {
-        Ok(self.evaluator.row(row)?.and_then(|row| row.shown.as_deref()) != Some(key))
-    }
-
     /// Columns whose value differs from what the store shows, with their whole composite foreign keys.
     fn changed_columns(&mut self, row: &RowId, table: &TableSchema, image: &Image) -> Result<Vec<usize>, S::Error> {
         let Some(record) = self.evaluator.row(row)?.cloned() else { return Ok(Vec::new()) };
@@ -225,6 +214,13 @@ impl<S: Store> Capture<'_, '_, S> {
         let mut changed: BTreeSet<usize> = (0..table.columns.len())
             .filter(|column| table.identity != Identity::Surrogate(*column) && before[*column] != image[*column])
             .collect();
+        // A column that was added since the row was last shown holds its default: that says nothing, while the log may know
+        // values for it from servers that had the column earlier.
+        if changed.iter().any(|column| image[*column] == table.columns[*column].default) {
+            let width = |width: &usize| image_hash(&table.name, &before[..*width]) == record.image_hash;
+            let shown = (0..=before.len()).rev().find(width).unwrap_or(before.len());
+            changed.retain(|column| *column < shown || image[*column] != table.columns[*column].default);
+        }
         for key in table.foreign_keys.iter().filter(|key| key.columns.len() > 1) {
             if key.columns.iter().any(|column| changed.contains(column)) {
                 changed.extend(key.columns.iter().copied());

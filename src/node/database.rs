@@ -39,6 +39,8 @@ pub(super) struct Database {
     pub(super) uncleared: BTreeSet<[u8; 16]>,
     /// `PRAGMA data_version` when the file was last drained.
     pub(super) data_version: Option<i64>,
+    /// Recovered: its outbox can be drained.
+    pub(super) ready: bool,
     /// Events may be waiting in the log.
     pub(super) behind: bool,
     /// Why the database needs a person, in words; empty when all is well.
@@ -63,6 +65,7 @@ impl Database {
             said: Cut::default(),
             uncleared: BTreeSet::new(),
             data_version: None,
+            ready: false,
             behind: true,
             trouble: String::new(),
             // Nobody knows when the app wrote last: ids wait as if it was now.

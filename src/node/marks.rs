@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::merge::Evaluator;
 use crate::merge::store::{Store, TableId};
-use crate::model::{DatabaseSchema, Key, RowId, TableSchema, Value};
+use crate::model::{DatabaseSchema, Identity, Key, RowId, TableSchema, Value};
 use crate::sqlite::{Drain, Image, Mark, MarkOp};
 
 /// A row as the marks know it.
@@ -99,7 +99,13 @@ impl Reading {
                     self.displace(occupant, mark.wall_ms);
                     self.occupants.insert(from, None);
                 }
+                let keyed = matches!(schema.tables[table].identity, Identity::Keyed(_));
                 match moved {
+                    // Where the key is the identity, another key is another row.
+                    Some(moved) if keyed && mark.old_key.is_some() && mark.old_key.as_ref() != Some(&mark.key) => {
+                        self.displace(Some(moved), mark.wall_ms);
+                        self.insert(at, mark.wall_ms);
+                    }
                     Some(moved) => self.place(moved, at, mark.wall_ms),
                     // A row that slipped in unseen: from here on it is known.
                     None => self.insert(at, mark.wall_ms),

@@ -105,11 +105,28 @@ impl Node {
             node.databases.push(database);
             node.schemas.push(schema);
         }
-        for position in 0..node.databases.len() {
+        for position in node.parents_first() {
             node.recover(position, now)?;
         }
         node.sync_state()?;
         Ok(node)
+    }
+
+    /// Positions of the files, those that others refer to first: their rows must be known when references are read.
+    fn parents_first(&self) -> Vec<usize> {
+        let refers = |from: usize, to: usize| {
+            let name = self.schemas[to].database.as_str();
+            let mut keys = self.schemas[from].tables.iter().flat_map(|table| &table.foreign_keys);
+            keys.any(|key| key.database.as_deref() == Some(name))
+        };
+        let mut order: Vec<usize> = Vec::new();
+        while order.len() < self.schemas.len() {
+            let open: Vec<usize> = (0..self.schemas.len()).filter(|position| !order.contains(position)).collect();
+            let free = open.iter().find(|from| open.iter().all(|to| to == *from || !refers(**from, *to)));
+            // Files that refer to each other come as they are named.
+            order.push(*free.unwrap_or(&open[0]));
+        }
+        order
     }
 
     /// Closes and opens a file that was replaced under the running node.
@@ -164,6 +181,7 @@ impl Node {
                 self.note_file(position, epoch)?;
             }
         }
+        self.databases[position].ready = true;
         self.adopt_schema(position, now)?;
         self.capture(position, now)?;
         Ok(())
@@ -184,6 +202,7 @@ impl Node {
         self.all_scanned(position)?;
         self.databases[position].file.schema_seen()?;
         let epoch = self.databases[position].file.fence()?;
+        self.databases[position].ready = true;
         self.note_file(position, epoch)
     }
 

@@ -28,6 +28,14 @@ struct Difference {
     missing: Vec<RowId>,
 }
 
+/// A row as the store says the file shows it.
+struct Expected {
+    key: Key,
+    row: RowId,
+    /// As it is to be under the schema of now.
+    image: Image,
+}
+
 impl Node {
     /// Reads the schema again if it changed, and brings in what happened meanwhile.
     pub(super) fn refresh_schema(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
@@ -122,7 +130,7 @@ impl Node {
             }
             let missing: BTreeSet<RowId> = self.compare(position, table, now)?.missing.into_iter().collect();
             let mut evicted = Drain { meta: drain.meta.clone(), ..Drain::default() };
-            for (key, row, _) in self.expected(position, table, now)? {
+            for Expected { key, row, .. } in self.expected(position, table, now)? {
                 if missing.contains(&row) {
                     let (op, table) = (MarkOp::Delete, name.clone());
                     let wall_ms = now.wall_ms;
@@ -238,7 +246,7 @@ impl Node {
         }
         let mut difference = Difference::default();
         let mut expected: BTreeMap<Key, (RowId, Image)> =
-            expected.into_iter().map(|(key, row, image)| (key, (row, image))).collect();
+            expected.into_iter().map(|one| (one.key, (one.row, one.image))).collect();
         for (key, image) in rows {
             match expected.remove(&key) {
                 Some((_, known)) if known == image => {}
@@ -250,8 +258,8 @@ impl Node {
         Ok(difference)
     }
 
-    /// What the store says a table shows: (key, row, image).
-    fn expected(&mut self, position: usize, table: usize, now: Now) -> Result<Vec<(Key, RowId, Image)>, NodeError> {
+    /// What the store says a table shows.
+    fn expected(&mut self, position: usize, table: usize, now: Now) -> Result<Vec<Expected>, NodeError> {
         let schema = &self.schemas[position];
         let Some(id) = self.log.read()?.find_table(&schema.database, &schema.tables[table].name)? else {
             return Ok(Vec::new());
@@ -264,7 +272,7 @@ impl Node {
             let Some(record) = evaluator.row(&row)?.cloned() else { continue };
             if let Some(key) = record.shown.clone() {
                 let image = evaluator.image(&record, &schema.tables[table])?;
-                expected.push((key, row, image));
+                expected.push(Expected { key, row, image });
             }
         }
         Ok(expected)
@@ -344,10 +352,10 @@ pub(super) fn all_rows<S: Store>(store: &S, table: TableId) -> Result<Vec<RowId>
 }
 
 /// Rows without a key: equal content in the same order is the same row, whatever its rowid is now.
-fn match_by_content(rows: Vec<(Key, Image)>, expected: Vec<(Key, RowId, Image)>) -> Difference {
+fn match_by_content(rows: Vec<(Key, Image)>, expected: Vec<Expected>) -> Difference {
     let mut by_content: BTreeMap<Image, Vec<(Key, RowId)>> = BTreeMap::new();
-    for (key, row, image) in expected {
-        by_content.entry(image).or_default().push((key, row));
+    for one in expected {
+        by_content.entry(one.image).or_default().push((one.key, one.row));
     }
     for list in by_content.values_mut() {
         list.sort();

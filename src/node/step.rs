@@ -3,11 +3,14 @@
 //! Order: capture before apply, files before peers. Invariants: a step ends after a bounded amount of work (what remains
 //! has a deadline of now); a busy file is tried again later and holds up nobody else. Caller: [`super::Node::handle`].
 
+use std::collections::BTreeSet;
+
 use super::apply::{Context, Outcome, apply, clean};
 use super::capture::{Author, capture};
-use super::chain::Sealing;
+use super::chain::{Sealed, Sealing};
 use super::exchange::Accepted;
 use super::{Effect, Node, NodeError, Now, standing};
+use crate::log::LogWrite;
 use crate::merge::Evaluator;
 use crate::merge::image::Shown;
 use crate::merge::store::Store;
@@ -72,6 +75,9 @@ impl Node {
         self.do_chores(position, now)?;
         let mut drains = 0;
         for _ in 0..BATCHES_PER_STEP {
+            if self.databases[position].behind {
+                self.capture_referring_files(position, now)?;
+            }
             let database = &mut self.databases[position];
             let waits = database.quiet_deadline_ms().is_some_and(|deadline| now.mono_ms < deadline);
             if !database.behind || waits {
@@ -126,15 +132,49 @@ impl Node {
         if drain.through_seq == 0 {
             return Ok(false);
         }
+        // A row that this one refers to across files was written before it: it must be known first.
+        for parent in self.referenced_files(position) {
+            let earlier = self.databases[parent].file.drain()?;
+            if earlier.through_seq > 0 {
+                self.take_drain(parent, &earlier, now)?;
+            }
+        }
+        self.take_drain(position, &drain, now)
+    }
+
+    /// Logs a drain and clears its marks.
+    fn take_drain(&mut self, position: usize, drain: &Drain, now: Now) -> Result<bool, NodeError> {
         self.databases[position].app_wrote(now);
-        let captured = self.log_drain(position, &drain, now)?;
+        let captured = self.log_drain(position, drain, now)?;
         // Also what says nothing (hints of statements that changed no row) must go, or no apply would ever begin.
         self.databases[position].file.clear_marks(drain.through_seq)?;
         self.databases[position].was_free();
         self.databases[position].plan_chores(now);
-        self.tell_unkeyed(position, &drain);
-        self.find_evicted(position, &drain, now)?;
+        self.tell_unkeyed(position, drain);
+        self.find_evicted(position, drain, now)?;
         Ok(captured)
+    }
+
+    /// Positions of the files that rows of this file refer to.
+    fn referenced_files(&self, position: usize) -> Vec<usize> {
+        let keys = self.schemas[position].tables.iter().flat_map(|table| &table.foreign_keys);
+        let names: BTreeSet<&str> = keys.filter_map(|key| key.database.as_deref()).collect();
+        (0..self.schemas.len())
+            .filter(|other| *other != position && names.contains(self.schemas[*other].database.as_str()))
+            .filter(|other| self.databases[*other].ready)
+            .collect()
+    }
+
+    /// Before ids of this file may move, what refers to them across files is captured under the ids it was written with.
+    fn capture_referring_files(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+        let referring: Vec<usize> =
+            (0..self.schemas.len()).filter(|other| self.referenced_files(*other).contains(&position)).collect();
+        for other in referring {
+            if self.databases[other].ready && self.databases[other].file.has_marks()? {
+                self.capture(other, now)?;
+            }
+        }
+        Ok(())
     }
 
     /// Rows that cannot be told apart stay on this server, and a person is told.
@@ -196,24 +236,13 @@ impl Node {
             stamp: self.clock.stamp(captured.last_wall_ms, now.wall_ms),
         };
         let sealed = self.chain.seal(head, captured.parts, sealing);
-        for one in &sealed {
-            evaluator.store_mut().append(&one.event, &one.bytes, one.hash, Some(one.signature))?;
-        }
-        for one in &sealed {
-            evaluator.integrate(&one.event)?;
-        }
+        append_own(&mut evaluator, &sealed)?;
         evaluator.settle()?;
         take_over(&mut evaluator, &captured.observed)?;
         let left = clean_equal(&mut evaluator, &name)?;
         evaluator.finish()?;
         let mut cursor = database.cursor.clone();
-        let fresh: Vec<(Head, SignedEvent)> = sealed
-            .into_iter()
-            .map(|one| {
-                let head = Head { origin: one.event.header.origin, seq: one.event.header.seq, hash: one.hash };
-                (head, SignedEvent { bytes: one.bytes, signature: Some(one.signature) })
-            })
-            .collect();
+        let fresh: Vec<(Head, SignedEvent)> = sealed.into_iter().map(Sealed::into_signed).collect();
         // All that the outbox held, not the new ones only: the clearing that follows may fail. Marks that a scan made up
         // were never in the outbox.
         let outbox = drain.through_seq > 0;
@@ -354,6 +383,17 @@ impl Node {
             ));
         }
     }
+}
+
+/// Stores this node's fresh events and adds them to what is known.
+fn append_own(evaluator: &mut Evaluator<'_, LogWrite>, sealed: &[Sealed]) -> Result<(), NodeError> {
+    for one in sealed {
+        evaluator.store_mut().append(&one.event, &one.bytes, one.hash, Some(one.signature))?;
+    }
+    for one in sealed {
+        evaluator.integrate(&one.event)?;
+    }
+    Ok(())
 }
 
 /// Takes over what the file shows: first the rows that leave their keys, then those that have them now.

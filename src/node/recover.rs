@@ -172,7 +172,7 @@ impl Node {
         match meta {
             Some(meta) if meta.file_id[..] == known[..] && meta.epoch >= epoch => {
                 self.databases[position].file.refresh_schema()?;
-                self.catch_up(position, &meta.applied, now)?;
+                self.catch_up(position, &meta.applied, meta.applied_epoch > epoch, now)?;
                 self.note_file(position, meta.epoch)?;
             }
             _ => {
@@ -266,19 +266,19 @@ impl Node {
     }
 
     /// The file shows more than the log's state knows: evaluates those events again. What the file holds decides what was
-    /// shown and what SQLite had refused.
-    fn catch_up(&mut self, position: usize, applied: &Cut, now: Now) -> Result<(), NodeError> {
+    /// shown and what SQLite had refused. `wrote`: rows were applied since, perhaps without any event being new.
+    fn catch_up(&mut self, position: usize, applied: &Cut, mut wrote: bool, now: Now) -> Result<(), NodeError> {
         let name = self.schemas[position].database.clone();
         let written = written_since(&self.databases[position].file.drain()?);
         loop {
             let database = &mut self.databases[position];
             let missing = |origin: &crate::model::OriginId| applied.get(origin) > database.cursor.get(origin);
-            if !applied.iter().any(|dot| missing(dot.actor)) {
-                return Ok(());
+            let mut events = Vec::new();
+            if applied.iter().any(|dot| missing(dot.actor)) {
+                events = ready_events(&self.log, &name, &database.cursor, super::capture::CHANGES_MAX)?;
+                events.retain(|event| event.header.seq <= applied.get(&event.header.origin.id()));
             }
-            let mut events = ready_events(&self.log, &name, &database.cursor, super::capture::CHANGES_MAX)?;
-            events.retain(|event| event.header.seq <= applied.get(&event.header.origin.id()));
-            if events.is_empty() {
+            if events.is_empty() && !std::mem::take(&mut wrote) {
                 return Ok(());
             }
             let mut cursor = database.cursor.clone();

@@ -184,6 +184,38 @@ fn the_losing_value_is_kept_and_listed() {
     }
 }
 
+/// A UNIQUE value taken by another server's row: the row waits on the shelf, listed, and comes when the value is free.
+#[test]
+fn a_row_whose_unique_value_is_taken_waits_and_comes_back() {
+    let mut cluster = Cluster::scouting(2);
+    cluster.part();
+    for server in &cluster.servers {
+        let name = &server.name;
+        let account =
+            format!("INSERT INTO user (username, email, marker) VALUES ('chris', '{name}@x.org', 'of {name}')");
+        app(server.database("users"), &account);
+    }
+    cluster.heal();
+    cluster.settled(30);
+    let shown = "SELECT marker FROM user WHERE marker LIKE 'of s%' ORDER BY 1";
+    for server in &cluster.servers {
+        assert_eq!(texts(server.database("users"), shown), ["of s0"], "the senior server's row is shown");
+        let shelf = server.cli(&["--json", "shelf", "list"]).done().json_rows();
+        assert_eq!(shelf.len(), 1, "{shelf:?}");
+        assert!(shelf[0]["cells"].to_string().contains("s1@x.org"), "{shelf:?}");
+    }
+    app(cluster.servers[1].database("users"), "UPDATE user SET username = 'chris of s0' WHERE marker = 'of s0'");
+    until("the other account is shown everywhere", 60, || {
+        let seen: Vec<_> = cluster.servers.iter().map(|server| texts(server.database("users"), shown)).collect();
+        if seen.iter().all(|markers| markers[..] == ["of s0", "of s1"]) { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+    cluster.settled(30);
+    for server in &cluster.servers {
+        assert_eq!(server.cli(&["--json", "shelf", "list"]).done().json_rows().len(), 0);
+        assert_sound(server.database("users"));
+    }
+}
+
 /// Different cells of one row changed apart: both changes are in the row.
 #[test]
 fn two_cells_of_one_row_do_not_fight() {

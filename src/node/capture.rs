@@ -28,6 +28,15 @@ pub const CHANGES_MAX: usize = 4_096;
 /// An event is cut when its values weigh more than this, in bytes.
 pub const WEIGHT_MAX: usize = 768 * 1024;
 
+/// What it means that a new row has an id which a row of the log claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// The app saw that the id was free, so it is used again.
+    Reused,
+    /// The row was found in a file that knew nothing of the other row: two rows, one id.
+    Found,
+}
+
 /// Who captures and when.
 #[derive(Clone, Copy, Debug)]
 pub struct Author {
@@ -35,6 +44,8 @@ pub struct Author {
     pub origin: OriginId,
     /// The sequence number of the first event that will be written.
     pub first_seq: u64,
+    /// What the ids of new rows mean.
+    pub ids: Ids,
     /// The corrected time minus the machine's, ms.
     pub offset_ms: i64,
     /// The machine's time now, ms since 1970: no mark counts as later.
@@ -353,7 +364,8 @@ impl<S: Store> Capture<'_, '_, S> {
                     Identity::Keyed(_) => None,
                     Identity::Surrogate(_) | Identity::Rowid => key.as_ref().and_then(|key| key[0].as_integer()),
                 };
-                let after = claim.map(|id| self.holder(schema, id, &row)).transpose()?.flatten();
+                let reused = claim.filter(|_| self.author.ids == Ids::Reused);
+                let after = reused.map(|id| self.holder(schema, id, &row)).transpose()?.flatten();
                 let mut cells = Vec::with_capacity(schema.columns.len());
                 for column in (0..schema.columns.len()).filter(|column| schema.identity != Identity::Surrogate(*column))
                 {

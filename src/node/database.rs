@@ -39,6 +39,8 @@ pub(super) struct Database {
     pub(super) uncleared: BTreeSet<[u8; 16]>,
     /// `PRAGMA data_version` when the file was last drained.
     pub(super) data_version: Option<i64>,
+    /// The file waits to be adopted: until the cluster is heard, or this, monotonic ms.
+    pub(super) adopt_by_ms: Option<u64>,
     /// Recovered: its outbox can be drained.
     pub(super) ready: bool,
     /// Events may be waiting in the log.
@@ -65,6 +67,7 @@ impl Database {
             said: Cut::default(),
             uncleared: BTreeSet::new(),
             data_version: None,
+            adopt_by_ms: None,
             ready: false,
             behind: true,
             trouble: String::new(),
@@ -161,6 +164,9 @@ impl Database {
 
     /// When the next step is due, monotonic ms.
     pub(super) fn deadline_ms(&self, now_ms: u64) -> u64 {
+        if let Some(deadline) = self.adopt_by_ms {
+            return deadline.max(now_ms + SAFETY_POLL_MS);
+        }
         let mut deadline = self.chores_at_ms.map_or(self.next_poll_ms, |chores| chores.min(self.next_poll_ms));
         if self.busy_until_ms > now_ms {
             deadline = deadline.min(self.busy_until_ms);

@@ -13,6 +13,7 @@
 //! remote ones are applied; the same inputs give the same effects and the same files, always.
 //! Callers: daemon, simulations.
 
+mod adopt;
 mod apply;
 pub mod capture;
 mod chain;

@@ -68,6 +68,8 @@ impl Node {
         let shelved = self.shelved_rows(read)?.into_iter().filter(|(_, owner, _)| *owner == name).count() as u64;
         let state = if !database.trouble.is_empty() {
             database.trouble.clone()
+        } else if database.adopt_by_ms.is_some() {
+            "ok: waits for the cluster before it reads the rows that are here".to_string()
         } else if database.waits_for_quiet() {
             "ok: waits for a quiet moment to move ids".to_string()
         } else if database.behind {

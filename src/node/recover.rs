@@ -113,7 +113,7 @@ impl Node {
     }
 
     /// Positions of the files, those that others refer to first: their rows must be known when references are read.
-    fn parents_first(&self) -> Vec<usize> {
+    pub(super) fn parents_first(&self) -> Vec<usize> {
         let refers = |from: usize, to: usize| {
             let name = self.schemas[to].database.as_str();
             let mut keys = self.schemas[from].tables.iter().flat_map(|table| &table.foreign_keys);
@@ -156,7 +156,14 @@ impl Node {
         database.cursor = cursor;
         database.said = others(&said, origin);
         database.uncleared = rids.into_iter().collect();
-        let Some(known) = file_id else { return self.enrol(position, now) };
+        let Some(known) = file_id else {
+            if self.membership.len() > 1 {
+                // What is here may be what the cluster has: ask first.
+                self.databases[position].adopt_by_ms = Some(now.mono_ms + super::adopt::WAIT_MS);
+                return Ok(());
+            }
+            return self.enrol(position, now);
+        };
         let meta = match database.file.meta() {
             Ok(meta) => Some(meta),
             Err(crate::sqlite::SqliteError::NotEnrolled) => None,
@@ -165,7 +172,7 @@ impl Node {
         match meta {
             Some(meta) if meta.file_id[..] == known[..] && meta.epoch >= epoch => {
                 self.databases[position].file.refresh_schema()?;
-                self.catch_up(position, &meta.applied, now)?;
+                self.catch_up(position, &meta.applied, meta.applied_epoch > epoch, now)?;
                 self.note_file(position, meta.epoch)?;
             }
             _ => {
@@ -188,17 +195,20 @@ impl Node {
     }
 
     /// Takes a file under replication for the first time: triggers, then births for the rows that are there.
-    fn enrol(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+    pub(super) fn enrol(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
         let database = &mut self.databases[position];
         database.file.enroll()?;
-        let before = database.file.drain()?;
-        if before.through_seq > 0 {
+        self.schemas[position] = database.file.schema().clone();
+        if self.knows_rows(position)? {
+            self.adopt(position, now)?;
+        } else {
+            let database = &mut self.databases[position];
+            let before = database.file.drain()?;
             // Left by an earlier node: their rows are in the file.
             database.file.clear_marks(before.through_seq)?;
+            let tables: Vec<usize> = (0..self.schemas[position].tables.len()).collect();
+            self.adopt_tables(position, &tables, now)?;
         }
-        self.schemas[position] = database.file.schema().clone();
-        let tables: Vec<usize> = (0..self.schemas[position].tables.len()).collect();
-        self.adopt_tables(position, &tables, now)?;
         self.all_scanned(position)?;
         self.databases[position].file.schema_seen()?;
         let epoch = self.databases[position].file.fence()?;
@@ -217,26 +227,18 @@ impl Node {
 
     /// Gives births by content to all rows of tables that the log knows nothing of, and takes them over as shown.
     pub(super) fn adopt_tables(&mut self, position: usize, tables: &[usize], now: Now) -> Result<(), NodeError> {
-        let database = &mut self.databases[position];
         let schema = &self.schemas[position];
         let mut found = Vec::new();
         for table in tables {
             let name = &schema.tables[*table].name;
-            let mut after = None;
-            loop {
-                let page = database.file.scan_page(name, after.as_ref(), SCAN_PAGE)?;
-                after = page.last().map(|(key, _)| key.clone());
-                found.extend(page.into_iter().map(|(key, image)| Found { table: *table, key, image }));
-                if after.is_none() {
-                    break;
-                }
-            }
+            let rows = self.read_table(position, name)?;
+            found.extend(rows.into_iter().map(|(key, image)| Found { table: *table, key, image }));
         }
         let Some(genesis) = genesis(schema, self.membership.cluster().0, found) else { return Ok(()) };
         let name = schema.database.clone();
         let mut write = self.log.write()?;
         let mut heads: Heads = self.heads.clone();
-        let mut cursor = database.cursor.clone();
+        let mut cursor = self.databases[position].cursor.clone();
         let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
         for one in &genesis.events {
             let header = &one.event.header;
@@ -264,19 +266,19 @@ impl Node {
     }
 
     /// The file shows more than the log's state knows: evaluates those events again. What the file holds decides what was
-    /// shown and what SQLite had refused.
-    fn catch_up(&mut self, position: usize, applied: &Cut, now: Now) -> Result<(), NodeError> {
+    /// shown and what SQLite had refused. `wrote`: rows were applied since, perhaps without any event being new.
+    fn catch_up(&mut self, position: usize, applied: &Cut, mut wrote: bool, now: Now) -> Result<(), NodeError> {
         let name = self.schemas[position].database.clone();
         let written = written_since(&self.databases[position].file.drain()?);
         loop {
             let database = &mut self.databases[position];
             let missing = |origin: &crate::model::OriginId| applied.get(origin) > database.cursor.get(origin);
-            if !applied.iter().any(|dot| missing(dot.actor)) {
-                return Ok(());
+            let mut events = Vec::new();
+            if applied.iter().any(|dot| missing(dot.actor)) {
+                events = ready_events(&self.log, &name, &database.cursor, super::capture::CHANGES_MAX)?;
+                events.retain(|event| event.header.seq <= applied.get(&event.header.origin.id()));
             }
-            let mut events = ready_events(&self.log, &name, &database.cursor, super::capture::CHANGES_MAX)?;
-            events.retain(|event| event.header.seq <= applied.get(&event.header.origin.id()));
-            if events.is_empty() {
+            if events.is_empty() && !std::mem::take(&mut wrote) {
                 return Ok(());
             }
             let mut cursor = database.cursor.clone();

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::capture::Ids;
 use super::recover::{SCAN_PAGE, schema_key};
 use super::step::{clean_equal, take_over};
 use super::{Node, NodeError, Now};
@@ -19,17 +20,17 @@ use crate::sqlite::{Drain, Image, Mark, MarkOp};
 
 /// What differs between a file's table and the store.
 #[derive(Default)]
-struct Difference {
+pub(super) struct Difference {
     /// Keys whose image differs from what the store says the file shows.
-    changed: Vec<(Key, Image, RowId)>,
+    pub(super) changed: Vec<(Key, Image, RowId)>,
     /// Keys the store knows nothing of.
-    unknown: Vec<(Key, Image)>,
+    pub(super) unknown: Vec<(Key, Image)>,
     /// Rows the store says are shown but are not there.
-    missing: Vec<RowId>,
+    pub(super) missing: Vec<RowId>,
 }
 
 /// A row as the store says the file shows it.
-struct Expected {
+pub(super) struct Expected {
     key: Key,
     row: RowId,
     /// As it is to be under the schema of now.
@@ -105,7 +106,7 @@ impl Node {
             drain.marks.push(Mark { seq: 0, rid: [0; 16], op, table, key: key.clone(), old_key, wall_ms: now.wall_ms });
             drain.images.insert((name.clone(), key), Some(image));
         }
-        self.log_drain(position, &drain, now)?;
+        self.log_drain(position, &drain, Ids::Reused, now)?;
         Ok(())
     }
 
@@ -138,7 +139,7 @@ impl Node {
                     evicted.marks.push(Mark { seq: 0, rid: [0; 16], op, table, key, old_key: None, wall_ms });
                 }
             }
-            self.log_drain(position, &evicted, now)?;
+            self.log_drain(position, &evicted, Ids::Reused, now)?;
         }
         Ok(())
     }
@@ -176,7 +177,7 @@ impl Node {
                 drain.images.insert((name.clone(), key), Some(image));
             }
             self.take_over_dirty(position, &old, now)?;
-            self.log_drain(position, &drain, now)?;
+            self.log_drain(position, &drain, Ids::Reused, now)?;
         }
         // The state is what the log says, whatever cursor the old file carried.
         self.databases[position].behind = true;
@@ -184,7 +185,12 @@ impl Node {
     }
 
     /// The row that held a key before, by claim or (keyed tables) by identity, though the file should not show it.
-    fn former_holder(&mut self, position: usize, table: usize, key: &Key) -> Result<Option<RowId>, NodeError> {
+    pub(super) fn former_holder(
+        &mut self,
+        position: usize,
+        table: usize,
+        key: &Key,
+    ) -> Result<Option<RowId>, NodeError> {
         let schema = &self.schemas[position].tables[table];
         let read = self.log.read()?;
         let Some(id) = read.find_table(&self.schemas[position].database, &schema.name)? else { return Ok(None) };
@@ -205,7 +211,7 @@ impl Node {
     }
 
     /// Takes over what the file really shows of rows, and has them written as they should be.
-    fn take_over_dirty(
+    pub(super) fn take_over_dirty(
         &mut self,
         position: usize,
         seen: &[(RowId, Option<(Key, Image)>)],
@@ -228,18 +234,9 @@ impl Node {
     }
 
     /// Compares a whole table with what the store says the file shows.
-    fn compare(&mut self, position: usize, table: usize, now: Now) -> Result<Difference, NodeError> {
+    pub(super) fn compare(&mut self, position: usize, table: usize, now: Now) -> Result<Difference, NodeError> {
         let schema = self.schemas[position].tables[table].clone();
-        let mut rows: Vec<(Key, Image)> = Vec::new();
-        let mut after = None;
-        loop {
-            let page = self.databases[position].file.scan_page(&schema.name, after.as_ref(), SCAN_PAGE)?;
-            after = page.last().map(|(key, _)| key.clone());
-            rows.extend(page);
-            if after.is_none() {
-                break;
-            }
-        }
+        let rows = self.read_table(position, &schema.name)?;
         let expected = self.expected(position, table, now)?;
         if schema.identity == Identity::Rowid {
             return Ok(match_by_content(rows, expected));
@@ -259,7 +256,7 @@ impl Node {
     }
 
     /// What the store says a table shows.
-    fn expected(&mut self, position: usize, table: usize, now: Now) -> Result<Vec<Expected>, NodeError> {
+    pub(super) fn expected(&mut self, position: usize, table: usize, now: Now) -> Result<Vec<Expected>, NodeError> {
         let schema = &self.schemas[position];
         let Some(id) = self.log.read()?.find_table(&schema.database, &schema.tables[table].name)? else {
             return Ok(Vec::new());

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::apply::{Context, Outcome, apply, clean};
-use super::capture::{Author, capture};
+use super::capture::{Author, Ids, capture};
 use super::chain::{Sealed, Sealing};
 use super::exchange::Accepted;
 use super::{Effect, Node, NodeError, Now, standing};
@@ -64,6 +64,16 @@ impl Node {
     fn step_database(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
         if self.databases[position].is_busy(now) {
             return Ok(());
+        }
+        if let Some(deadline_ms) = self.databases[position].adopt_by_ms {
+            // What its rows refer to across files comes first.
+            let waits = self.parents_first().into_iter().take_while(|other| *other != position);
+            let first = !waits.into_iter().any(|other| self.databases[other].adopt_by_ms.is_some());
+            if !first || !self.may_adopt(deadline_ms, now) {
+                return Ok(());
+            }
+            self.enrol(position, now)?;
+            self.databases[position].adopt_by_ms = None;
         }
         if self.databases[position].poll_due(now) {
             self.look(position, now)?;
@@ -145,7 +155,7 @@ impl Node {
     /// Logs a drain and clears its marks.
     fn take_drain(&mut self, position: usize, drain: &Drain, now: Now) -> Result<bool, NodeError> {
         self.databases[position].app_wrote(now);
-        let captured = self.log_drain(position, drain, now)?;
+        let captured = self.log_drain(position, drain, Ids::Reused, now)?;
         // Also what says nothing (hints of statements that changed no row) must go, or no apply would ever begin.
         self.databases[position].file.clear_marks(drain.through_seq)?;
         self.databases[position].was_free();
@@ -206,7 +216,7 @@ impl Node {
     }
 
     /// Writes a drain's events to the log and takes over what the file shows. Marks that are logged already say nothing.
-    pub(super) fn log_drain(&mut self, position: usize, drain: &Drain, now: Now) -> Result<bool, NodeError> {
+    pub(super) fn log_drain(&mut self, position: usize, drain: &Drain, ids: Ids, now: Now) -> Result<bool, NodeError> {
         let database = &mut self.databases[position];
         let logged = |mark: &&Mark| drain.through_seq > 0 && database.uncleared.contains(&mark.rid);
         let marks: Vec<&Mark> = drain.marks.iter().filter(|mark| !logged(mark)).collect();
@@ -221,6 +231,7 @@ impl Node {
         let author = Author {
             origin,
             first_seq: head.map_or(0, |head| head.seq) + 1,
+            ids,
             offset_ms: self.clock.offset_ms(),
             wall_ms: now.wall_ms,
         };

@@ -103,8 +103,7 @@ impl Apply<'_> {
 
     /// Records what the file shows now and commits. Returns the new epoch. On an error everything is rolled back.
     pub fn commit(mut self, applied: &Cut) -> Result<u64, SqliteError> {
-        meta::write_applied(&self.file.connection, applied)?;
-        let epoch = meta::raise_epoch(&self.file.connection)?;
+        let epoch = meta::write_applied(&self.file.connection, applied)?;
         self.file.connection.execute_batch("COMMIT")?;
         self.open = false;
         Ok(epoch)

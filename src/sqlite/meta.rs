@@ -12,6 +12,7 @@ use crate::model::{Cut, OriginId};
 pub(super) const FILE_ID: &str = "file_id";
 pub(super) const EPOCH: &str = "epoch";
 pub(super) const APPLIED: &str = "applied";
+pub(super) const APPLIED_EPOCH: &str = "applied_epoch";
 pub(super) const JOURNAL_MODE: &str = "journal_mode";
 pub(super) const FORMAT: &str = "format";
 pub(super) const SEARCH_STALE: &str = "search_stale";
@@ -25,6 +26,8 @@ pub struct FileMeta {
     pub epoch: u64,
     /// The events that the file shows.
     pub applied: Cut,
+    /// The epoch of the last apply; fences leave it. An apply may write rows without any event being new.
+    pub applied_epoch: u64,
 }
 
 impl AppFile {
@@ -57,6 +60,7 @@ pub(super) fn read(connection: &Connection) -> Result<FileMeta, SqliteError> {
                 meta.file_id = bytes.try_into().map_err(|_| damaged("file id"))?;
             }
             EPOCH => meta.epoch = row.get_ref(1)?.as_i64().unwrap_or(0).unsigned_abs(),
+            APPLIED_EPOCH => meta.applied_epoch = row.get_ref(1)?.as_i64().unwrap_or(0).unsigned_abs(),
             APPLIED => meta.applied = decode_cut(row.get_ref(1)?.as_bytes().unwrap_or_default())?,
             _ => {}
         }
@@ -72,7 +76,7 @@ pub(super) fn prepare<'c>(connection: &'c Connection, sql: &str) -> Result<rusql
     })
 }
 
-pub(super) fn raise_epoch(connection: &Connection) -> Result<u64, SqliteError> {
+fn raise_epoch(connection: &Connection) -> Result<u64, SqliteError> {
     prepare(connection, "UPDATE main._litemesh_meta SET value = value + 1 WHERE name = 'epoch'")?.execute([])?;
     let epoch = prepare(connection, "SELECT value FROM main._litemesh_meta WHERE name = 'epoch'")?
         .query_row([], |row| row.get::<_, i64>(0))
@@ -80,10 +84,14 @@ pub(super) fn raise_epoch(connection: &Connection) -> Result<u64, SqliteError> {
     epoch.map(i64::unsigned_abs).ok_or(SqliteError::NotEnrolled)
 }
 
-pub(super) fn write_applied(connection: &Connection, applied: &Cut) -> Result<(), SqliteError> {
+/// Notes what the file shows, with a new epoch, which it returns.
+pub(super) fn write_applied(connection: &Connection, applied: &Cut) -> Result<u64, SqliteError> {
     prepare(connection, "UPDATE main._litemesh_meta SET value = ?1 WHERE name = 'applied'")?
         .execute([encode_cut(applied)])?;
-    Ok(())
+    let epoch = raise_epoch(connection)?;
+    prepare(connection, "UPDATE main._litemesh_meta SET value = ?1 WHERE name = 'applied_epoch'")?
+        .execute([epoch as i64])?;
+    Ok(epoch)
 }
 
 pub(super) fn read_text(connection: &Connection, name: &str) -> Result<Option<String>, SqliteError> {

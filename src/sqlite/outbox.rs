@@ -41,6 +41,7 @@ pub(super) fn create(connection: &Connection, journal_mode: &str) -> Result<(), 
     statement.execute((meta::FORMAT, 1))?;
     statement.execute((meta::EPOCH, 0))?;
     statement.execute((meta::APPLIED, Vec::<u8>::new()))?;
+    statement.execute((meta::APPLIED_EPOCH, 0))?;
     statement.execute((meta::JOURNAL_MODE, journal_mode))?;
     connection.execute("INSERT INTO main._litemesh_meta(name, value) VALUES (?1, randomblob(16))", [meta::FILE_ID])?;
     Ok(())

@@ -307,11 +307,22 @@ impl Node {
             AuditKind::IdMoved { from, to, holder } => {
                 view.kind = "id".to_string();
                 view.winner.value = format!("{from} belongs to {holder}");
+                view.winner.node = self.birthplace(holder);
                 view.loser.value = format!("{from} became {to}");
+                view.loser.node = self.birthplace(&record.row);
                 view.reason = "two rows were born with one id; the senior one keeps it, references follow".to_string();
             }
         }
         Ok(view)
+    }
+
+    /// Name of the node a row was born on.
+    fn birthplace(&self, row: &RowId) -> String {
+        match row {
+            RowId::Born(birth) => self.author(&birth.origin),
+            RowId::Genesis(_) => "genesis".to_string(),
+            RowId::Keyed(_) => String::new(),
+        }
     }
 
     fn authored(&self, version: &CellVersion) -> AuthoredView {

@@ -17,12 +17,16 @@ use world::{World, check};
 /// Virtual time in which a mended cluster must settle, ms.
 const SETTLE_MS_MAX: u64 = 120_000;
 
+/// Seeds that found a defect: `seed steps sentence`.
+const REGRESSIONS: &str = include_str!("regressions.txt");
+
 struct Options {
     seed: Option<u64>,
     first: u64,
     secs: u64,
     steps: u64,
     twice: bool,
+    regressions: bool,
 }
 
 enum Verdict {
@@ -31,62 +35,91 @@ enum Verdict {
     Wrong(String),
 }
 
+/// What runs came to, added up.
+#[derive(Default)]
+struct Sum {
+    runs: u64,
+    virtual_ms: u64,
+    frames: u64,
+}
+
 fn main() -> ExitCode {
     let Some(options) = options() else {
-        eprintln!("usage: simulate [--seed N | --first N] [--secs N] [--steps N] [--twice]");
+        eprintln!("usage: simulate [--seed N | --first N | --regressions] [--secs N] [--steps N] [--twice]");
         return ExitCode::from(2);
     };
     let started = Instant::now();
-    let (mut runs, mut virtual_ms, mut frames) = (0u64, 0u64, 0u64);
-    let mut seed = options.seed.unwrap_or(options.first);
-    loop {
-        let verdict = run(seed, options.steps);
-        match &verdict {
-            Verdict::Fine { trace, frames: sent, virtual_ms: passed } => {
-                if options.twice
-                    && !matches!(run(seed, options.steps), Verdict::Fine { trace: again, .. } if again == *trace)
-                {
-                    eprintln!(
-                        "seed {seed}: two runs differ. Again: simulate --seed {seed} --steps {} --twice",
-                        options.steps
-                    );
-                    return ExitCode::from(129);
-                }
-                if options.seed.is_some() {
-                    println!("seed {seed}: trace {trace}, {sent} frames, {} virtual s", passed / 1000);
-                }
-                runs += 1;
-                frames += sent;
-                virtual_ms += passed;
-            }
-            Verdict::NotSettled => {
-                eprintln!(
-                    "seed {seed}: not settled after {SETTLE_MS_MAX} ms. Again: simulate --seed {seed} --steps {}",
-                    options.steps
-                );
-                return ExitCode::from(128);
-            }
-            Verdict::Wrong(what) => {
-                eprintln!("seed {seed}: {what}. Again: simulate --seed {seed} --steps {}", options.steps);
-                return ExitCode::from(129);
-            }
-        }
-        if options.seed.is_some() || started.elapsed() >= Duration::from_secs(options.secs) {
-            break;
-        }
-        seed += 1;
+    let mut sum = Sum::default();
+    let result = if options.regressions { regressions(&options, &mut sum) } else { seeds(&options, started, &mut sum) };
+    if let Err(code) = result {
+        return ExitCode::from(code);
     }
     println!(
-        "{runs} clusters, {:.1} virtual hours, {frames} frames, 0 rows lost, 0 differences, in {:.0} s (first seed {})",
-        virtual_ms as f64 / 3_600_000.0,
+        "{} clusters, {:.1} virtual hours, {} frames, 0 rows lost, 0 differences, in {:.0} s",
+        sum.runs,
+        sum.virtual_ms as f64 / 3_600_000.0,
+        sum.frames,
         started.elapsed().as_secs_f64(),
-        options.seed.unwrap_or(options.first)
     );
     ExitCode::SUCCESS
 }
 
+/// One seed, or seed after seed until the time is over.
+fn seeds(options: &Options, started: Instant, sum: &mut Sum) -> Result<(), u8> {
+    let mut seed = options.seed.unwrap_or(options.first);
+    loop {
+        one(seed, options.steps, options.twice, options.seed.is_some(), sum)?;
+        if options.seed.is_some() || started.elapsed() >= Duration::from_secs(options.secs) {
+            return Ok(());
+        }
+        seed += 1;
+    }
+}
+
+/// Every seed that ever found a defect.
+fn regressions(options: &Options, sum: &mut Sum) -> Result<(), u8> {
+    for line in REGRESSIONS.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
+        let mut words = line.splitn(3, ' ');
+        let mut number = || words.next().and_then(|word| word.parse().ok());
+        let (Some(seed), Some(steps)) = (number(), number()) else {
+            eprintln!("regressions.txt: neither seed nor steps: {line}");
+            return Err(2);
+        };
+        one(seed, steps, options.twice, true, sum)?;
+    }
+    Ok(())
+}
+
+/// Runs one cluster and says what is wrong with it. The error is the exit code.
+fn one(seed: u64, steps: u64, twice: bool, tell: bool, sum: &mut Sum) -> Result<(), u8> {
+    let again = format!("Again: simulate --seed {seed} --steps {steps}");
+    match run(seed, steps) {
+        Verdict::Fine { trace, frames, virtual_ms } => {
+            if twice && !matches!(run(seed, steps), Verdict::Fine { trace: second, .. } if second == trace) {
+                eprintln!("seed {seed}: two runs differ. {again} --twice");
+                return Err(129);
+            }
+            if tell {
+                println!("seed {seed}: trace {trace}, {frames} frames, {} virtual s", virtual_ms / 1000);
+            }
+            sum.runs += 1;
+            sum.frames += frames;
+            sum.virtual_ms += virtual_ms;
+            Ok(())
+        }
+        Verdict::NotSettled => {
+            eprintln!("seed {seed}: not settled after {SETTLE_MS_MAX} ms. {again}");
+            Err(128)
+        }
+        Verdict::Wrong(what) => {
+            eprintln!("seed {seed}: {what}. {again}");
+            Err(129)
+        }
+    }
+}
+
 fn options() -> Option<Options> {
-    let mut options = Options { seed: None, first: 1, secs: 10, steps: 150, twice: false };
+    let mut options = Options { seed: None, first: 1, secs: 10, steps: 150, twice: false, regressions: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || words.next()?.parse::<u64>().ok();
@@ -96,6 +129,7 @@ fn options() -> Option<Options> {
             "--secs" => options.secs = number()?,
             "--steps" => options.steps = number()?,
             "--twice" => options.twice = true,
+            "--regressions" => options.regressions = true,
             _ => return None,
         }
     }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use rusqlite::types::Value;
 use rusqlite::{Connection, params};
 
 use super::dice::Dice;
@@ -72,6 +73,22 @@ impl App {
             file.query_row("SELECT count(*) FROM _litemesh_outbox", [], |row| row.get::<_, i64>(0)).unwrap_or(0)
         };
         count(&self.scouting) + count(&self.users)
+    }
+
+    /// The marks in the outbox of a file, and the epoch of the last apply.
+    pub fn marks(&self, database: &str) -> (Vec<Vec<Value>>, i64) {
+        let file = self.file(database);
+        let epoch = "SELECT value FROM _litemesh_meta WHERE name = 'applied_epoch'";
+        (rows(file, "_litemesh_outbox"), file.query_row(epoch, [], |row| row.get(0)).unwrap_or(0))
+    }
+
+    /// Puts marks back that a node cleared: its last commit to the file is undone, as by a crash right before it.
+    pub fn put_back(&self, database: &str, marks: &[Vec<Value>]) {
+        for mark in marks {
+            let places = vec!["?"; mark.len()].join(", ");
+            let sql = format!("INSERT INTO _litemesh_outbox VALUES ({places})");
+            self.file(database).execute(&sql, rusqlite::params_from_iter(mark)).expect("the outbox takes marks");
+        }
     }
 
     fn marker(&mut self, table: &str) -> String {
@@ -292,4 +309,13 @@ impl App {
         self.insert("scouting", "team", sql, &[&number, &name]);
         "replace team"
     }
+}
+
+/// All rows of a table, as they come.
+pub fn rows(file: &Connection, table: &str) -> Vec<Vec<Value>> {
+    let mut statement = file.prepare(&format!("SELECT * FROM {table}")).expect("a table");
+    let width = statement.column_count();
+    let rows =
+        statement.query_map([], |row| (0..width).map(|column| row.get::<_, Value>(column)).collect()).expect("a query");
+    rows.map(|row| row.expect("a row")).collect()
 }

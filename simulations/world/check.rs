@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::types::Value;
 
 use super::World;
-use super::app::MARKED;
+use super::app::{MARKED, rows};
 
 /// Runs every check. The error says what is wrong, where.
 pub fn check(world: &World) -> Result<(), String> {
@@ -194,11 +194,7 @@ fn difference(one: &[Vec<Value>], other: &[Vec<Value>]) -> String {
 }
 
 fn dump(file: &rusqlite::Connection, table: &str) -> Vec<Vec<Value>> {
-    let mut statement = file.prepare(&format!("SELECT * FROM {table}")).expect("a table");
-    let width = statement.column_count();
-    let rows =
-        statement.query_map([], |row| (0..width).map(|column| row.get::<_, Value>(column)).collect()).expect("a query");
-    let mut rows: Vec<Vec<Value>> = rows.map(|row| row.expect("a row")).collect();
+    let mut rows = rows(file, table);
     rows.sort_by_key(|row| format!("{row:?}"));
     rows
 }

@@ -19,6 +19,7 @@ use litemesh::model::NodeId;
 use litemesh::node::{DatabaseSettings, Effect, Input, Node, NodeSettings, Now};
 
 use app::App;
+use rusqlite::types::Value;
 use dice::Dice;
 
 /// 2025-06-01: a year ahead of it is still in the real clock's past.
@@ -284,8 +285,31 @@ impl World {
     pub fn write(&mut self, position: usize) {
         let wrote = self.servers[position].app.act(&mut self.dice);
         self.note(&format!("app {position} {wrote}"));
+        // A clone: what it draws is drawn again, so that runs without this fault stay as they were.
+        let crash = self.faults.kills && self.servers[position].node.is_some() && self.dice.clone().chance(4);
+        let before = ["scouting", "users"].map(|name| self.servers[position].app.marks(name));
         self.input(position, Input::FileTouched(0));
         self.input(position, Input::FileTouched(1));
+        if crash {
+            self.crash_before_clearing(position, before);
+        }
+    }
+
+    /// Kills a node between its log's commit and the clearing of the marks, where it has just done both and nothing else.
+    fn crash_before_clearing(&mut self, position: usize, before: [(Vec<Vec<Value>>, i64); 2]) {
+        let app = &self.servers[position].app;
+        let mut back = false;
+        for (name, (marks, epoch)) in ["scouting", "users"].into_iter().zip(before) {
+            let (left, now) = app.marks(name);
+            if left.is_empty() && now == epoch && !marks.is_empty() {
+                app.put_back(name, &marks);
+                back = true;
+            }
+        }
+        if back {
+            self.note(&format!("marks of {position} come back"));
+            self.kill(position);
+        }
     }
 
     /// Puts a line into the trace.

@@ -3,7 +3,8 @@
 //! Rows that share keys form a component. In it, rows are ordered per key by (time the key was written, seniority);
 //! repeatedly the row that comes first in all its keys among the undecided ones is shown and those that share a key with
 //! it are shelved. Invariants: a function of the settled cells; a row on the shelf blocks nobody; rows with a NULL in the
-//! key never collide. Keys over expressions and partial indexes are known to SQLite only: there its refusal shelves the
+//! key never collide. Keys count as shown: two rows of a keyed table can have one key, where one refers to a row and the
+//! other holds the bare number that this row shows now (it led nowhere when it was written). Keys over expressions and partial indexes are known to SQLite only: there its refusal shelves the
 //! row. Caller: settling.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Evaluator;
 use super::rank::Seniority;
 use super::store::{Row, Shelved, Store, TableId};
-use crate::model::{Cell, Collation, RowId, Stamp, TableSchema, UniqueKey, Value};
+use crate::model::{Cell, Collation, Identity, RowId, Stamp, TableSchema, UniqueKey, Value};
 
 /// (name of the index, hash of the key, when it was written).
 type HeldKey = (String, [u8; 16], Stamp);
@@ -106,7 +107,8 @@ impl<S: Store> Evaluator<'_, S> {
     fn unique_keys(&mut self, row: &Row) -> Result<Vec<HeldKey>, S::Error> {
         let Some(schema) = self.schema(row.table)? else { return Ok(Vec::new()) };
         let mut keys = Vec::new();
-        for unique in schema.unique.iter().filter(|unique| unique.exact) {
+        let own = own_key(schema);
+        for unique in schema.unique.iter().filter(|unique| unique.exact).chain(&own) {
             if let Some((hash, stamp)) = self.unique_key(row, row.table, schema, unique)? {
                 keys.push((unique.name.clone(), hash, stamp));
             }
@@ -126,7 +128,7 @@ impl<S: Store> Evaluator<'_, S> {
         for (position, collation) in &unique.columns {
             let name = &schema.columns[*position].name;
             Value::text(name).write_canonical(&mut bytes);
-            if schema.identity == crate::model::Identity::Surrogate(*position) {
+            if schema.identity == Identity::Surrogate(*position) {
                 return Ok(None);
             }
             let state = self.find_column(table, name)?.and_then(|number| row.cell(number)).cloned();
@@ -134,10 +136,11 @@ impl<S: Store> Evaluator<'_, S> {
                 Some(state) => state.cell.clone(),
                 None => Cell::Plain(schema.columns[*position].default.clone()),
             };
-            if cell == Cell::Plain(Value::Null) {
+            let value = self.cell_value(&cell, 0)?;
+            if value.is_null() {
                 return Ok(None);
             }
-            fold(cell, *collation).write_canonical(&mut bytes);
+            fold(value, *collation).write_canonical(&mut bytes);
             if let Some(state) = state.filter(|state| !state.born) {
                 written = written.max(state.stamp);
             }
@@ -150,10 +153,19 @@ impl<S: Store> Evaluator<'_, S> {
     }
 }
 
+/// The key of a keyed table, where references in it can make two rows show the same.
+fn own_key(schema: &TableSchema) -> Option<UniqueKey> {
+    let Identity::Keyed(columns) = &schema.identity else { return None };
+    let refers = |column: &usize| schema.foreign_keys.iter().any(|key| key.columns.contains(column));
+    let columns: Vec<_> = columns.iter().map(|column| (*column, Collation::Binary)).collect();
+    let needed = columns.iter().any(|(column, _)| refers(column));
+    needed.then(|| UniqueKey { name: "PRIMARY KEY".to_string(), columns, exact: true })
+}
+
 /// Brings values that SQLite holds equal under a collation to one form.
-fn fold(cell: Cell, collation: Collation) -> Cell {
-    match cell {
-        Cell::Plain(Value::Text(mut bytes)) => {
+fn fold(value: Value, collation: Collation) -> Value {
+    match value {
+        Value::Text(mut bytes) => {
             match collation {
                 Collation::Binary => {}
                 Collation::NoCase => bytes.make_ascii_lowercase(),
@@ -163,17 +175,13 @@ fn fold(cell: Cell, collation: Collation) -> Cell {
                     }
                 }
             }
-            Cell::Plain(Value::Text(bytes))
+            Value::Text(bytes)
         }
-        Cell::Plain(Value::Real(bits)) => {
+        Value::Real(bits) => {
             let value = f64::from_bits(bits);
             let whole = value as i64;
             // Only values that convert back exactly; 2^63 does not.
-            if whole as f64 == value && whole != i64::MAX {
-                Cell::Plain(Value::Integer(whole))
-            } else {
-                Cell::Plain(Value::Real(bits))
-            }
+            if whole as f64 == value && whole != i64::MAX { Value::Integer(whole) } else { Value::Real(bits) }
         }
         other => other,
     }

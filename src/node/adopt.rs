@@ -11,9 +11,10 @@
 //! [`WAIT_MS`], enrolled by content. Invariants: nothing of the cluster is deleted or overwritten by a joiner's old rows; no
 //! row of the joiner is dropped. A crash in here starts it again from the file. Caller: `recover`, `step`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::capture::Ids;
+use super::genesis::{Found, births};
 use super::recover::SCAN_PAGE;
 use super::step::clean_equal;
 use super::{Node, NodeError, Now};
@@ -24,6 +25,15 @@ use crate::sqlite::{Drain, Image, Mark, MarkOp};
 
 /// How long a joined node waits for the cluster before it gives births to the rows of its files, ms.
 pub(super) const WAIT_MS: u64 = 15_000;
+
+/// Where a file comes from.
+struct Origin<'o> {
+    /// It carries a cut of this cluster.
+    copied: bool,
+    /// Else: the births its rows would get by their content.
+    births: BTreeMap<(usize, Key), RowId>,
+    outbox: &'o Drain,
+}
 
 /// What becomes of a table's rows.
 #[derive(Default)]
@@ -50,9 +60,11 @@ impl Node {
         let copied = meta.applied.iter().any(|dot| self.heads.contains_key(dot.actor));
         self.evaluate_unshown(position, now)?;
         let outbox = self.databases[position].file.drain()?;
+        let births = if copied { BTreeMap::new() } else { self.births_here(position)? };
+        let origin = Origin { copied, births, outbox: &outbox };
         let mut drain = Drain { meta: outbox.meta.clone(), ..Drain::default() };
         for table in 0..self.schemas[position].tables.len() {
-            let sorted = self.sort_rows(position, table, copied, &outbox, now)?;
+            let sorted = self.sort_rows(position, table, &origin, now)?;
             self.take_over_dirty(position, &sorted.rewritten, now)?;
             let name = self.schemas[position].tables[table].name.clone();
             for (key, image) in sorted.new {
@@ -109,14 +121,8 @@ impl Node {
         }
     }
 
-    fn sort_rows(
-        &mut self,
-        position: usize,
-        table: usize,
-        copied: bool,
-        outbox: &Drain,
-        now: Now,
-    ) -> Result<Sorted, NodeError> {
+    fn sort_rows(&mut self, position: usize, table: usize, origin: &Origin<'_>, now: Now) -> Result<Sorted, NodeError> {
+        let (copied, outbox) = (origin.copied, origin.outbox);
         let difference = self.compare(position, table, now)?;
         let schema = self.schemas[position].tables[table].clone();
         let marked = |key: &Key, op: MarkOp| {
@@ -138,7 +144,14 @@ impl Node {
         }
         let by_key = copied || schema.identity == Identity::Rowid || matches!(schema.identity, Identity::Keyed(_));
         for (key, image, row) in difference.changed {
-            if copied && marked(&key, MarkOp::Insert) || !by_key {
+            let found = self.enrolled_elsewhere(origin, table, &key)?;
+            if let Some(born) = found {
+                // The cluster has this very row, changed since: what stands at its key here is older.
+                if born != row {
+                    sorted.rewritten.push((row, None));
+                }
+                sorted.rewritten.push((born, Some((key, image))));
+            } else if copied && marked(&key, MarkOp::Insert) || !by_key {
                 sorted.rewritten.push((row, None));
                 sorted.new.push((key, image));
             } else if !(copied && marked(&key, MarkOp::Update)) {
@@ -152,7 +165,7 @@ impl Node {
             let former = if copied && !marked(&key, MarkOp::Insert) && !marked(&key, MarkOp::Update) {
                 self.former_holder(position, table, &key)?
             } else {
-                None
+                self.enrolled_elsewhere(origin, table, &key)?
             };
             match former {
                 Some(row) => sorted.rewritten.push((row, Some((key, image)))),
@@ -160,6 +173,24 @@ impl Node {
             }
         }
         Ok(sorted)
+    }
+
+    /// Births by content of all rows of a file.
+    fn births_here(&self, position: usize) -> Result<BTreeMap<(usize, Key), RowId>, NodeError> {
+        let schema = &self.schemas[position];
+        let mut found = Vec::new();
+        for (table, entry) in schema.tables.iter().enumerate() {
+            let rows = self.read_table(position, &entry.name)?;
+            found.extend(rows.into_iter().map(|(key, image)| Found { table, key, image }));
+        }
+        Ok(births(schema, &mut found))
+    }
+
+    /// The row that somebody else enrolled with exactly the content that stands at a key here.
+    fn enrolled_elsewhere(&self, origin: &Origin<'_>, table: usize, key: &Key) -> Result<Option<RowId>, NodeError> {
+        let Some(birth) = origin.births.get(&(table, key.clone())) else { return Ok(None) };
+        let known = matches!(birth, RowId::Genesis(_)) && self.log.read()?.row(birth)?.is_some();
+        Ok(known.then_some(*birth))
     }
 
     /// The cluster's values of a keyed row stay; the joiner's go to the audit.

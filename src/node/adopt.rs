@@ -14,8 +14,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::capture::Ids;
+use super::database::SCAN_PAGE;
 use super::genesis::{Found, births};
-use super::recover::SCAN_PAGE;
 use super::step::clean_equal;
 use super::{Node, NodeError, Now};
 use crate::merge::Evaluator;

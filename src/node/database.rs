@@ -9,6 +9,17 @@ use super::{DatabaseSettings, Now};
 use crate::model::Cut;
 use crate::sqlite::AppFile;
 
+/// Rows read in one step of a scan.
+pub(super) const SCAN_PAGE: usize = 2_000;
+
+/// Between two statements of the schema that the log keeps.
+pub(super) const SCHEMA_SEPARATOR: &str = ";\n\u{1e}";
+
+/// Under this name the log keeps the schema that a database's rows can be rebuilt in.
+pub(super) fn schema_key(database: &str) -> String {
+    format!("schema:{database}")
+}
+
 /// Look at the file at least this often, ms: file notifications can be lost.
 const SAFETY_POLL_MS: u64 = 250;
 

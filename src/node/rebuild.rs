@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use super::apply::ready_events;
-use super::recover::schema_key;
+use super::database::{SCHEMA_SEPARATOR, schema_key};
 use super::rescan::all_rows;
 use super::view::{RebuildReport, RebuiltDatabase};
 use super::{Node, NodeError};
@@ -109,6 +109,3 @@ impl Node {
         }
     }
 }
-
-/// Between two statements of the schema that the log keeps.
-pub(super) const SCHEMA_SEPARATOR: &str = ";\n\u{1e}";

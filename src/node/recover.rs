@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use super::apply::{clean, ready_events};
 use super::chain::Chain;
-use super::database::Database;
+use super::database::{Database, SCHEMA_SEPARATOR, schema_key};
 use super::exchange::Exchange;
 use super::genesis::{Found, genesis};
 use super::membership::{Membership, found_cluster};
@@ -41,9 +41,6 @@ use crate::sqlite::{AppFile, Drain, FileSettings};
 
 /// Under this name the log keeps the incarnation and what it is bound to.
 const INCARNATION_KEY: &str = "incarnation";
-
-/// Rows read in one step of a scan.
-pub(super) const SCAN_PAGE: usize = 2_000;
 
 impl Node {
     /// Founds a cluster in a data directory that has none. The first member is this node.
@@ -315,7 +312,7 @@ impl Node {
 
     /// The schema that rows can be rebuilt in.
     pub(super) fn schema_text(&self, position: usize) -> Result<String, NodeError> {
-        Ok(self.databases[position].file.schema_sql()?.join(super::rebuild::SCHEMA_SEPARATOR))
+        Ok(self.databases[position].file.schema_sql()?.join(SCHEMA_SEPARATOR))
     }
 
     /// Notes in the log which file this is and how far it was.
@@ -404,11 +401,6 @@ fn open_file(settings: DatabaseSettings, now: Now) -> Result<(Database, crate::m
 /// Under this name the log keeps which file a database is.
 fn file_key(database: &str) -> String {
     format!("file:{database}")
-}
-
-/// Under this name the log keeps the schema its rows can be rebuilt in.
-pub(super) fn schema_key(database: &str) -> String {
-    format!("schema:{database}")
 }
 
 /// The incarnation, with the machine and the directory it is bound to.

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::capture::Ids;
-use super::recover::{SCAN_PAGE, schema_key};
+use super::database::{SCAN_PAGE, schema_key};
 use super::step::{clean_equal, take_over};
 use super::{Node, NodeError, Now};
 use crate::merge::Evaluator;

@@ -41,8 +41,10 @@ pub struct App {
     next: u64,
     /// Markers of committed inserts, by table.
     pub inserted: BTreeMap<String, BTreeSet<String>>,
-    /// Markers whose row this app deleted or replaced.
+    /// Markers whose row this app deleted or replaced by another row.
     pub removed: BTreeSet<String>,
+    /// Markers that this app wrote over in the same row.
+    pub replaced: BTreeSet<String>,
 }
 
 impl App {
@@ -59,7 +61,8 @@ impl App {
         };
         let (scouting, users) = (open("scouting.db", SCOUTING), open("users.db", USERS));
         users.execute_batch("PRAGMA foreign_keys = ON").expect("a pragma");
-        App { scouting, users, position, next: 0, inserted: BTreeMap::new(), removed: BTreeSet::new() }
+        let (removed, replaced) = (BTreeSet::new(), BTreeSet::new());
+        App { scouting, users, position, next: 0, inserted: BTreeMap::new(), removed, replaced }
     }
 
     /// The connection to one of the files.
@@ -125,13 +128,15 @@ impl App {
 
     /// Notes the markers of rows that a statement is about to remove.
     fn removing(&mut self, database: &str, table: &str, condition: &str) {
-        let found: Vec<String> = {
-            let sql = format!("SELECT marker FROM {table} WHERE {condition}");
-            let mut statement = self.file(database).prepare(&sql).expect("a table with markers");
-            let rows = statement.query_map([], |row| row.get::<_, Option<String>>(0)).expect("a query");
-            rows.filter_map(|row| row.expect("a marker")).collect()
-        };
+        let found = self.markers_of(database, table, condition);
         self.removed.extend(found);
+    }
+
+    fn markers_of(&self, database: &str, table: &str, condition: &str) -> Vec<String> {
+        let sql = format!("SELECT marker FROM {table} WHERE {condition}");
+        let mut statement = self.file(database).prepare(&sql).expect("a table with markers");
+        let rows = statement.query_map([], |row| row.get::<_, Option<String>>(0)).expect("a query");
+        rows.filter_map(|row| row.expect("a marker")).collect()
     }
 
     /// Does one random thing; says what.
@@ -300,14 +305,26 @@ impl App {
         "rename user"
     }
 
-    /// REPLACE through a UNIQUE index: the row that had the number goes without a delete trigger.
+    /// REPLACE through a UNIQUE index: the row that had the number goes without a delete trigger. With an id that is there
+    /// it is the same row that gets other values.
     fn replace_team(&mut self, dice: &mut Dice) -> &'static str {
+        let teams = self.ids("scouting", "team");
+        let same = dice.clone().chance(40) && !teams.is_empty();
         let number = dice.below(60) as i64;
-        self.removing("scouting", "team", &format!("number = {number}"));
         let name = format!("r{}", dice.below(100));
-        let sql = "INSERT OR REPLACE INTO team (marker, number, name) VALUES (?1, ?2, ?3)";
-        self.insert("scouting", "team", sql, &[&number, &name]);
-        "replace team"
+        if !same {
+            self.removing("scouting", "team", &format!("number = {number}"));
+            let sql = "INSERT OR REPLACE INTO team (marker, number, name) VALUES (?1, ?2, ?3)";
+            self.insert("scouting", "team", sql, &[&number, &name]);
+            return "replace team";
+        }
+        let id = teams[dice.clone().below(teams.len() as u64) as usize];
+        self.removing("scouting", "team", &format!("number = {number} AND id <> {id}"));
+        let gone = self.markers_of("scouting", "team", &format!("id = {id}"));
+        self.replaced.extend(gone);
+        let sql = "INSERT OR REPLACE INTO team (marker, number, name, id) VALUES (?1, ?2, ?3, ?4)";
+        self.insert("scouting", "team", sql, &[&number, &name, &id]);
+        "replace team by id"
     }
 }
 

@@ -1,7 +1,8 @@
 //! What must hold when a run has settled.
 //!
 //! Checked: every file shows the same rows; digests agree, with each other and with a rebuild from the log alone; every
-//! row that was inserted and that no app deleted is shown or on the shelf; no row is shown twice; SQLite's own integrity;
+//! row that was inserted and that no app deleted is shown, on the shelf, or lost to a concurrent REPLACE of its row and told
+//! so; no row is shown twice, none that was replaced comes back; SQLite's own integrity;
 //! chains and signatures. Does not verify: which of two concurrent values won (the reference evaluator's task), how long
 //! it took, what was readable in between. Caller: `simulate`, tests.
 
@@ -149,6 +150,8 @@ fn check_markers(world: &World) -> Result<(), String> {
         .into_iter()
         .flat_map(|row| row.cells.into_iter().map(|(_, value)| value.trim_matches('\'').to_string()))
         .collect();
+    let replaced: BTreeSet<&String> = world.servers.iter().flat_map(|server| &server.app.replaced).collect();
+    let outwritten = outwritten(world)?;
     for (database, table) in MARKED {
         let mut shown: BTreeMap<String, u64> = BTreeMap::new();
         for row in markers(world, database, table) {
@@ -157,15 +160,26 @@ fn check_markers(world: &World) -> Result<(), String> {
         if let Some((marker, count)) = shown.iter().find(|(_, count)| **count > 1) {
             return Err(format!("{marker} is shown {count} times"));
         }
+        if let Some(marker) = shown.keys().find(|marker| replaced.contains(marker)) {
+            return Err(format!("{marker} was written over in its row and is shown again"));
+        }
         for server in &world.servers {
             for marker in server.app.inserted.get(table).into_iter().flatten() {
-                if !shown.contains_key(marker) && !removed.contains(marker) && !shelf.contains(marker) {
+                let gone = removed.contains(marker) || replaced.contains(marker) || outwritten.contains(marker);
+                if !shown.contains_key(marker) && !gone && !shelf.contains(marker) {
                     return Err(format!("{marker} is lost"));
                 }
             }
         }
     }
     Ok(())
+}
+
+/// Values that lost to a concurrent one: two apps replaced one row without knowing each other.
+fn outwritten(world: &World) -> Result<BTreeSet<String>, String> {
+    let node = world.servers[0].node.as_ref().ok_or("a node is down")?;
+    let conflicts = node.conflicts(0, usize::MAX).map_err(|error| error.to_string())?;
+    Ok(conflicts.into_iter().map(|conflict| conflict.loser.value.trim_matches('\'').to_string()).collect())
 }
 
 fn markers(world: &World, database: &str, table: &str) -> Vec<String> {

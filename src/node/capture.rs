@@ -15,7 +15,7 @@ use super::marks::{Occupant, Reading, Trace, image_of, shown};
 use crate::merge::Evaluator;
 use crate::merge::claims::{Claimant, occupant, remainder};
 use crate::merge::image::{Shown, image_hash};
-use crate::merge::store::Store;
+use crate::merge::store::{Row, Store};
 use crate::model::{
     Birth, Cell, Change, DatabaseSchema, ForeignKey, Identity, OriginId, Reference, RowId, Stamp, TableColumns,
     TableSchema, Value,
@@ -221,7 +221,7 @@ impl<S: Store> Capture<'_, '_, S> {
     /// Columns whose value differs from what the store shows, with their whole composite foreign keys.
     fn changed_columns(&mut self, row: &RowId, table: &TableSchema, image: &Image) -> Result<Vec<usize>, S::Error> {
         let Some(record) = self.evaluator.row(row)?.cloned() else { return Ok(Vec::new()) };
-        let before = self.evaluator.image(&record, table)?;
+        let before = self.image_before(&record, table)?;
         let mut changed: BTreeSet<usize> = (0..table.columns.len())
             .filter(|column| table.identity != Identity::Surrogate(*column) && before[*column] != image[*column])
             .collect();
@@ -238,6 +238,31 @@ impl<S: Store> Capture<'_, '_, S> {
             }
         }
         Ok(changed.into_iter().collect())
+    }
+
+    /// What the file showed of a row before the app wrote. While the id of a row in another file has moved there and not yet
+    /// in this one, that is the id the other row was born with, not the one it has: the hash of what was shown tells.
+    fn image_before(&mut self, record: &Row, table: &TableSchema) -> Result<Image, S::Error> {
+        let image = self.evaluator.image(record, table)?;
+        if image_hash(&table.name, &image) == record.image_hash {
+            return Ok(image);
+        }
+        let names = self.evaluator.store().columns(record.table)?;
+        let mut earlier = image.clone();
+        for (number, reference) in record.parents() {
+            let (Some(column), Some(parent)) =
+                (table.column(&names[number as usize]), self.evaluator.row(&reference.row)?)
+            else {
+                continue;
+            };
+            if let (Some(id), Some(claim)) = (parent.id, parent.claim)
+                && earlier[column] == Value::Integer(id)
+            {
+                earlier[column] = Value::Integer(claim.id);
+            }
+        }
+        let shown = image_hash(&table.name, &earlier) == record.image_hash;
+        Ok(if shown { earlier } else { image })
     }
 
     /// Rows that were left behind by the deletes of this capture.

@@ -88,13 +88,13 @@ impl Node {
             if self.databases[position].behind {
                 self.capture_referring_files(position, now)?;
             }
-            let database = &mut self.databases[position];
+            let database = &self.databases[position];
             let waits = database.quiet_deadline_ms().is_some_and(|deadline| now.mono_ms < deadline);
             if !database.behind || waits {
                 break;
             }
-            let (log, ranks, schemas) = (self.log.as_ref(), &self.ranks, self.schemas.as_slice());
-            let outcome = apply(&Context { log, ranks, schemas, position, now }, database)?;
+            let outcome = self.apply_batch(position, now)?;
+            let database = &mut self.databases[position];
             match outcome {
                 Outcome::Done => {
                     database.behind = false;
@@ -118,6 +118,17 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    fn apply_batch(&mut self, position: usize, now: Now) -> Result<Outcome, NodeError> {
+        let referring = self.referring_files(position);
+        let (log, ranks, schemas) = (self.log.as_ref(), &self.ranks, self.schemas.as_slice());
+        let (before, rest) = self.databases.split_at_mut(position);
+        let Some((database, behind)) = rest.split_first_mut() else { return Ok(Outcome::Done) };
+        let others =
+            before.iter().enumerate().chain(behind.iter().enumerate().map(|(at, other)| (position + 1 + at, other)));
+        let referring: Vec<_> = others.filter(|(at, _)| referring.contains(at)).map(|(_, other)| other).collect();
+        apply(&Context { log, ranks, schemas, position, now }, database, &referring)
     }
 
     /// Looks whether the app wrote, changed its schema or had its file replaced.
@@ -177,14 +188,18 @@ impl Node {
 
     /// Before ids of this file may move, what refers to them across files is captured under the ids it was written with.
     fn capture_referring_files(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
-        let referring: Vec<usize> =
-            (0..self.schemas.len()).filter(|other| self.referenced_files(*other).contains(&position)).collect();
-        for other in referring {
-            if self.databases[other].ready && self.databases[other].file.has_marks()? {
+        for other in self.referring_files(position) {
+            if self.databases[other].file.has_marks()? {
                 self.capture(other, now)?;
             }
         }
         Ok(())
+    }
+
+    /// Positions of the files whose rows refer to this one's.
+    fn referring_files(&self, position: usize) -> Vec<usize> {
+        let ready = (0..self.schemas.len()).filter(|other| self.databases[*other].ready);
+        ready.filter(|other| self.referenced_files(*other).contains(&position)).collect()
     }
 
     /// Rows that cannot be told apart stay on this server, and a person is told.

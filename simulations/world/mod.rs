@@ -19,8 +19,8 @@ use litemesh::model::NodeId;
 use litemesh::node::{DatabaseSettings, Effect, Input, Node, NodeSettings, Now};
 
 use app::App;
-use rusqlite::types::Value;
 use dice::Dice;
+use rusqlite::types::Value;
 
 /// 2025-06-01: a year ahead of it is still in the real clock's past.
 const WALL_BASE_MS: u64 = 1_748_736_000_000;

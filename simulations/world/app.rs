@@ -43,8 +43,8 @@ pub struct App {
     pub inserted: BTreeMap<String, BTreeSet<String>>,
     /// Markers whose row this app deleted or replaced by another row.
     pub removed: BTreeSet<String>,
-    /// Markers that this app wrote over in the same row.
-    pub replaced: BTreeSet<String>,
+    /// Markers that this app wrote over in the same row, and by which.
+    pub replaced: BTreeMap<String, String>,
 }
 
 impl App {
@@ -61,7 +61,7 @@ impl App {
         };
         let (scouting, users) = (open("scouting.db", SCOUTING), open("users.db", USERS));
         users.execute_batch("PRAGMA foreign_keys = ON").expect("a pragma");
-        let (removed, replaced) = (BTreeSet::new(), BTreeSet::new());
+        let (removed, replaced) = (BTreeSet::new(), BTreeMap::new());
         App { scouting, users, position, next: 0, inserted: BTreeMap::new(), removed, replaced }
     }
 
@@ -326,9 +326,11 @@ impl App {
         let id = teams[dice.clone().below(teams.len() as u64) as usize];
         self.removing("scouting", "team", &format!("number = {number} AND id <> {id}"));
         let gone = self.markers_of("scouting", "team", &format!("id = {id}"));
-        self.replaced.extend(gone);
         let sql = "INSERT OR REPLACE INTO team (marker, number, name, id) VALUES (?1, ?2, ?3, ?4)";
-        self.insert("scouting", "team", sql, &[&number, &name, &id]);
+        if self.insert("scouting", "team", sql, &[&number, &name, &id]) {
+            let new = format!("team-{}-{}", self.position, self.next);
+            self.replaced.extend(gone.into_iter().map(|old| (old, new.clone())));
+        }
         "replace team by id"
     }
 }

@@ -51,14 +51,16 @@ fn three_servers_written_on_together_and_apart() {
     let mut cluster = Cluster::scouting(3);
     cluster.part();
     let write = |cluster: &Cluster, part: &str| -> Vec<Writer> {
-        cluster.running().map(|server| Writer::start(server, part, seconds, 40, &["--explicit-ids"])).collect()
+        cluster.running().map(|server| Writer::start(server, part, seconds, 50, &["--explicit-ids"])).collect()
     };
     let apart = write(&cluster, "apart");
     let mut record = apart.into_iter().map(Writer::finish).fold(Record::default(), Record::and);
     let together = write(&cluster, "together");
     cluster.heal();
     record = together.into_iter().map(Writer::finish).fold(record, Record::and);
+    let written = std::time::Instant::now();
     cluster.settled(60);
+    println!("equal {:.1} s after the last write", written.elapsed().as_secs_f64());
     assert_everything_kept(&cluster, &record);
     cluster.servers.iter().for_each(assert_log_is_the_truth);
 }

@@ -94,6 +94,7 @@ impl Node {
             alerts: Vec::new(),
             started: now,
             relaxed: false,
+            due: true,
             retry_refused_ms: now.mono_ms,
         };
         node.rank_origins();

@@ -20,7 +20,7 @@ use crate::wire::limits;
 use crate::wire::message::{Announcement, Message, SignedEvent};
 
 /// Batches applied in one step before other inputs get their turn.
-const BATCHES_PER_STEP: usize = 8;
+const BATCHES_PER_STEP: usize = 2;
 
 /// Captures between two attempts to apply, in one step, while the app writes all the time.
 const DRAINS_PER_STEP: usize = 20;
@@ -30,6 +30,7 @@ const RETRY_REFUSED_MS: u64 = 30_000;
 
 impl Node {
     pub(super) fn step(&mut self, now: Now) -> Result<(), NodeError> {
+        self.due = false;
         for position in 0..self.databases.len() {
             match self.step_database(position, now) {
                 Ok(()) => {}

@@ -29,14 +29,7 @@ impl Node {
             let path = out.join(format!("{name}.db"));
             let sql = self.log.read()?.meta(&schema_key(name))?.unwrap_or_default();
             let sql: Vec<String> = String::from_utf8_lossy(&sql).split(SCHEMA_SEPARATOR).map(str::to_string).collect();
-            let settings = FileSettings {
-                name: name.clone(),
-                path: path.clone(),
-                include: database.settings.include.clone(),
-                exclude: database.settings.exclude.clone(),
-                references: database.settings.references.clone(),
-                natural_keys: database.settings.natural_keys.clone(),
-            };
+            let settings = FileSettings { path: path.clone(), ..database.settings.clone() };
             let mut file = NewFile::create(&path, &sql, &settings)?;
             let (rows, digest) = self.replay(position, &mut file)?;
             file.finish()?;

@@ -37,7 +37,7 @@ use crate::log::Log;
 use crate::merge::Evaluator;
 use crate::merge::store::Store;
 use crate::model::{Cut, Head, Heads, Key, MemberRecord, RowId};
-use crate::sqlite::{AppFile, Drain, FileSettings};
+use crate::sqlite::{AppFile, Drain};
 
 /// Under this name the log keeps the incarnation and what it is bound to.
 const INCARNATION_KEY: &str = "incarnation";
@@ -387,14 +387,7 @@ fn see(
 }
 
 fn open_file(settings: DatabaseSettings, now: Now) -> Result<(Database, crate::model::DatabaseSchema), NodeError> {
-    let file = AppFile::open(FileSettings {
-        name: settings.name.clone(),
-        path: settings.path.clone(),
-        include: settings.include.clone(),
-        exclude: settings.exclude.clone(),
-        references: settings.references.clone(),
-        natural_keys: settings.natural_keys.clone(),
-    })?;
+    let file = AppFile::open(settings.clone())?;
     let schema = file.schema().clone();
     Ok((Database::new(settings, file, now), schema))
 }

@@ -2,8 +2,8 @@
 //!
 //! A run has a safety phase (apps write; frames are lost, links cut, nodes killed) and a liveness phase (all is mended; the
 //! cluster must settle within [`SETTLE_MS_MAX`] of virtual time), then the checks of `world::check`. Every seed is run
-//! twice when `--twice` is given: the traces must be equal. Exit codes: 0 all well, 127 crash (a panic, Rust's 101),
-//! 128 not settled, 129 wrong.
+//! twice when `--twice` is given: the traces must be equal. Exit codes: 0 all well, 101 a panic, 128 not
+//! settled, 129 wrong. More in `README.md`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 

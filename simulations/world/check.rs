@@ -2,12 +2,14 @@
 //!
 //! Checked: every file shows the same rows; digests agree, with each other and with a rebuild from the log alone; every
 //! row that was inserted and that no app deleted is shown, on the shelf, or lost to a concurrent REPLACE of its row and told
-//! so; no row is shown twice, none that was replaced comes back; SQLite's own integrity;
+//! so; no row is shown or born twice, no replaced row and no deleted note comes back; SQLite's own integrity;
 //! chains and signatures. Does not verify: which of two concurrent values won (the reference evaluator's task), how long
 //! it took, what was readable in between. Caller: `simulate`, tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use litemesh::model::{Cell, Change};
+use litemesh::wire::decode_event;
 use rusqlite::types::Value;
 
 use super::World;
@@ -36,6 +38,8 @@ pub fn check(world: &World) -> Result<(), String> {
     check_fingerprints(world)?;
     check_digests(world)?;
     check_markers(world)?;
+    check_deletes(world)?;
+    check_births(world)?;
     for server in &world.servers {
         for database in ["scouting", "users"] {
             let file = server.app.file(database);
@@ -171,6 +175,41 @@ fn check_markers(world: &World) -> Result<(), String> {
                 let gone = removed.contains(marker) || replaced.contains_key(marker) || outwritten.contains(marker);
                 if !shown.contains_key(marker) && !gone && !shelf.contains(marker) {
                     return Err(format!("{marker} is lost"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A deleted note is gone for good: nobody changes notes and nothing refers to them.
+fn check_deletes(world: &World) -> Result<(), String> {
+    let removed: BTreeSet<&String> = world.servers.iter().flat_map(|server| &server.app.removed).collect();
+    match markers(world, "scouting", "note").into_iter().find(|marker| removed.contains(marker)) {
+        Some(marker) => Err(format!("{marker} was deleted and is shown")),
+        None => Ok(()),
+    }
+}
+
+/// No row was born twice: what the outbox held is logged once, however often it is read.
+fn check_births(world: &World) -> Result<(), String> {
+    let log = world.servers[0].node.as_ref().ok_or("a node is down")?.log();
+    let read = log.read().map_err(|error| error.to_string())?;
+    let all: BTreeSet<&String> =
+        world.servers.iter().flat_map(|server| server.app.inserted.values().flatten()).collect();
+    let mut born: BTreeSet<String> = BTreeSet::new();
+    for (origin, head) in read.heads().map_err(|error| error.to_string())? {
+        for seq in 1..=head.seq {
+            let Some(stored) = read.event(&origin, seq).map_err(|error| error.to_string())? else { continue };
+            let event = decode_event(&stored.bytes).map_err(|error| error.to_string())?;
+            for change in event.changes {
+                let Change::Insert { cells, .. } = change else { continue };
+                for (_, cell) in cells {
+                    let Cell::Plain(litemesh::model::Value::Text(text)) = cell else { continue };
+                    let text = String::from_utf8_lossy(&text).into_owned();
+                    if all.contains(&text) && !born.insert(text.clone()) {
+                        return Err(format!("{text} was born twice"));
+                    }
                 }
             }
         }

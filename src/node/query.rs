@@ -18,6 +18,9 @@ use crate::wire::decode_event;
 /// Events listed when nobody says how many.
 const EVENTS_DEFAULT: usize = 100;
 
+/// Events counted per origin as waiting, at most: status must stay cheap.
+const PENDING_MAX: usize = 10_000;
+
 /// Events looked at behind one listing, at most.
 const EVENTS_SCANNED_MAX: usize = 200_000;
 
@@ -100,14 +103,8 @@ impl Node {
         }
         let mut pending = 0;
         for origin in self.heads.keys() {
-            let mut from = database.cursor.get(origin) + 1;
-            while let Some((seq, _)) = read.next_of_database(origin, from, &database.settings.name)? {
-                pending += 1;
-                from = seq + 1;
-                if pending >= 10_000 {
-                    return Ok(pending);
-                }
-            }
+            let from = database.cursor.get(origin) + 1;
+            pending += read.count_of_database(origin, from, &database.settings.name, PENDING_MAX)?;
         }
         Ok(pending)
     }
@@ -158,7 +155,7 @@ impl Node {
             for seq in from..=head.seq {
                 only.events += 1;
                 // Counting rows reads events: enough to say "many".
-                if only.events <= 1_000
+                if only.events <= 200
                     && let Some(stored) = read.event(origin, seq)?
                 {
                     only.rows += decode_event(&stored.bytes)?.changes.len() as u64;

@@ -81,6 +81,11 @@ impl App {
     /// The marks in the outbox of a file, and the epoch of the last apply.
     pub fn marks(&self, database: &str) -> (Vec<Vec<Value>>, i64) {
         let file = self.file(database);
+        let found = "SELECT count(*) FROM sqlite_master WHERE name = '_litemesh_outbox'";
+        if file.query_row(found, [], |row| row.get::<_, i64>(0)).unwrap_or(0) == 0 {
+            // Not enrolled yet: the node waits for the cluster.
+            return (Vec::new(), 0);
+        }
         let epoch = "SELECT value FROM _litemesh_meta WHERE name = 'applied_epoch'";
         (rows(file, "_litemesh_outbox"), file.query_row(epoch, [], |row| row.get(0)).unwrap_or(0))
     }

@@ -23,6 +23,9 @@ use crate::node::{Effect, Input, Node, NodeError, NodeSettings};
 /// Messages that may wait for the node.
 const QUEUE_MAX: usize = 1_024;
 
+/// Messages handled before the node's own work gets its turn.
+const MESSAGES_PER_TICK: usize = 64;
+
 /// Longest sleep of an idle node.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
@@ -209,23 +212,39 @@ impl Loop {
             let due = self.node.next_deadline(now).map(|deadline| deadline.max(self.fault.until_ms));
             let wait = due.map_or(IDLE_MAX, |due| Duration::from_millis(due.saturating_sub(now.mono_ms)).min(IDLE_MAX));
             match self.queue.recv_timeout(wait) {
-                Ok(Message::Job(job)) => job(&mut self.node, clock_now()),
-                Ok(Message::Touched(position)) => {
-                    // Before the look: what changes while the node looks must be told again.
-                    self.handle.touched[position].store(false, Ordering::Release);
-                    self.handle_input(Input::FileTouched(position));
+                Ok(message) => {
+                    self.handle_message(message);
+                    // A tick may take long: what waits goes first, but not without end.
+                    for _ in 0..MESSAGES_PER_TICK {
+                        let Ok(message) = self.queue.try_recv() else { break };
+                        self.handle_message(message);
+                    }
                 }
-                Ok(Message::Stop) => continue,
                 Err(RecvTimeoutError::Timeout) => self.handle_input(Input::Tick),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             // Messages without end must not keep the deadline waiting.
-            if due.is_some_and(|due| clock_now().mono_ms > due) {
+            let now = clock_now();
+            if self.node.next_deadline(now).is_some_and(|due| due.max(self.fault.until_ms) <= now.mono_ms) {
                 self.handle_input(Input::Tick);
             }
             self.drain();
         }
         self.node.close()
+    }
+
+    fn handle_message(&mut self, message: Message) {
+        match message {
+            Message::Job(job) => job(&mut self.node, clock_now()),
+            Message::Touched(position) => {
+                // Before the look: what changes while the node looks must be told again.
+                self.handle.touched[position].store(false, Ordering::Release);
+                self.handle_input(Input::FileTouched(position));
+            }
+            // The loop sees the flag.
+            Message::Stop => {}
+        }
+        self.drain();
     }
 
     fn handle_input(&mut self, input: Input) {

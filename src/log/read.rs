@@ -151,6 +151,20 @@ impl LogRead {
         }
     }
 
+    /// How many events of a database an origin's chain holds from `from_seq` on, at most `most`. Reads the index alone.
+    pub fn count_of_database(
+        &self,
+        origin: &OriginId,
+        from_seq: u64,
+        database: &str,
+        most: usize,
+    ) -> Result<u64, LogError> {
+        let Some(record) = self.database(database)? else { return Ok(0) };
+        let from = database_key(record.number, *origin, from_seq);
+        let through = database_key(record.number, *origin, u64::MAX);
+        Ok(self.database_events.range::<&[u8; 28]>(&from..=&through)?.take(most).count() as u64)
+    }
+
     /// At most `limit` events in the order in which this node stored them, behind the arrival number `after`.
     pub fn arrivals(&self, after: u64, limit: usize) -> Result<Vec<Arrival>, LogError> {
         let mut found = Vec::new();

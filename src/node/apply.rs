@@ -50,8 +50,12 @@ pub(super) struct Context<'c> {
     pub(super) now: Now,
 }
 
-/// Applies one batch.
-pub(super) fn apply(context: &Context<'_>, database: &mut Database) -> Result<Outcome, NodeError> {
+/// Applies one batch. `referring`: files whose rows refer to this one's; what they marked was written with the ids of now.
+pub(super) fn apply(
+    context: &Context<'_>,
+    database: &mut Database,
+    referring: &[&Database],
+) -> Result<Outcome, NodeError> {
     let name = &context.schemas[context.position].database;
     let mut limit = CHANGES_PER_APPLY;
     loop {
@@ -70,6 +74,11 @@ pub(super) fn apply(context: &Context<'_>, database: &mut Database) -> Result<Ou
         };
         if transaction.has_marks()? {
             return Ok(Outcome::DrainFirst);
+        }
+        for other in referring {
+            if other.file.has_marks()? {
+                return Ok(Outcome::DrainFirst);
+            }
         }
         match apply_in(context, transaction, &ready, cursor, may_move)? {
             Attempt::Committed { cursor } => {

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::marks::{Occupant, Reading, Trace, image_of, shown};
 use crate::merge::Evaluator;
 use crate::merge::claims::{Claimant, occupant, remainder};
-use crate::merge::image::Shown;
-use crate::merge::store::Store;
+use crate::merge::image::{Shown, image_hash};
+use crate::merge::store::{Row, Store};
 use crate::model::{
     Birth, Cell, Change, DatabaseSchema, ForeignKey, Identity, OriginId, Reference, RowId, Stamp, TableColumns,
     TableSchema, Value,
@@ -28,6 +28,15 @@ pub const CHANGES_MAX: usize = 4_096;
 /// An event is cut when its values weigh more than this, in bytes.
 pub const WEIGHT_MAX: usize = 768 * 1024;
 
+/// What it means that a new row has an id which a row of the log claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// The app saw that the id was free, so it is used again.
+    Reused,
+    /// The row was found in a file that knew nothing of the other row: two rows, one id.
+    Found,
+}
+
 /// Who captures and when.
 #[derive(Clone, Copy, Debug)]
 pub struct Author {
@@ -35,6 +44,8 @@ pub struct Author {
     pub origin: OriginId,
     /// The sequence number of the first event that will be written.
     pub first_seq: u64,
+    /// What the ids of new rows mean.
+    pub ids: Ids,
     /// The corrected time minus the machine's, ms.
     pub offset_ms: i64,
     /// The machine's time now, ms since 1970: no mark counts as later.
@@ -168,13 +179,6 @@ impl<S: Store> Capture<'_, '_, S> {
             };
             let table = &self.schema.tables[trace.table];
             let Some(image) = image_of(self.drain, &table.name, &key) else { continue };
-            if matches!(table.identity, Identity::Keyed(_)) && self.key_differs(&row, &key)? {
-                // Another key is another row.
-                deletes.push(planned(What::Delete));
-                self.reading.fresh.push(trace.clone());
-                self.keyed_identity(self.reading.fresh.len() - 1, 0)?;
-                continue;
-            }
             if let (Some(id), Some(current)) = (key[0].as_integer(), self.evaluator.row(&row)?.map(|row| row.id))
                 && !matches!(table.identity, Identity::Keyed(_))
                 && current != Some(id)
@@ -214,23 +218,51 @@ impl<S: Store> Capture<'_, '_, S> {
         Ok((!columns.is_empty()).then_some(What::Update(columns)))
     }
 
-    fn key_differs(&mut self, row: &RowId, key: &[Value]) -> Result<bool, S::Error> {
-        Ok(self.evaluator.row(row)?.and_then(|row| row.shown.as_deref()) != Some(key))
-    }
-
     /// Columns whose value differs from what the store shows, with their whole composite foreign keys.
     fn changed_columns(&mut self, row: &RowId, table: &TableSchema, image: &Image) -> Result<Vec<usize>, S::Error> {
         let Some(record) = self.evaluator.row(row)?.cloned() else { return Ok(Vec::new()) };
-        let before = self.evaluator.image(&record, table)?;
+        let before = self.image_before(&record, table)?;
         let mut changed: BTreeSet<usize> = (0..table.columns.len())
             .filter(|column| table.identity != Identity::Surrogate(*column) && before[*column] != image[*column])
             .collect();
+        // A column that was added since the row was last shown holds its default: that says nothing, while the log may know
+        // values for it from servers that had the column earlier.
+        if changed.iter().any(|column| image[*column] == table.columns[*column].default) {
+            let width = |width: &usize| image_hash(&table.name, &before[..*width]) == record.image_hash;
+            let shown = (0..=before.len()).rev().find(width).unwrap_or(before.len());
+            changed.retain(|column| *column < shown || image[*column] != table.columns[*column].default);
+        }
         for key in table.foreign_keys.iter().filter(|key| key.columns.len() > 1) {
             if key.columns.iter().any(|column| changed.contains(column)) {
                 changed.extend(key.columns.iter().copied());
             }
         }
         Ok(changed.into_iter().collect())
+    }
+
+    /// What the file showed of a row before the app wrote. While the id of a row in another file has moved there and not yet
+    /// in this one, that is the id the other row was born with, not the one it has: the hash of what was shown tells.
+    fn image_before(&mut self, record: &Row, table: &TableSchema) -> Result<Image, S::Error> {
+        let image = self.evaluator.image(record, table)?;
+        if image_hash(&table.name, &image) == record.image_hash {
+            return Ok(image);
+        }
+        let names = self.evaluator.store().columns(record.table)?;
+        let mut earlier = image.clone();
+        for (number, reference) in record.parents() {
+            let (Some(column), Some(parent)) =
+                (table.column(&names[number as usize]), self.evaluator.row(&reference.row)?)
+            else {
+                continue;
+            };
+            if let (Some(id), Some(claim)) = (parent.id, parent.claim)
+                && earlier[column] == Value::Integer(id)
+            {
+                earlier[column] = Value::Integer(claim.id);
+            }
+        }
+        let shown = image_hash(&table.name, &earlier) == record.image_hash;
+        Ok(if shown { earlier } else { image })
     }
 
     /// Rows that were left behind by the deletes of this capture.
@@ -357,7 +389,8 @@ impl<S: Store> Capture<'_, '_, S> {
                     Identity::Keyed(_) => None,
                     Identity::Surrogate(_) | Identity::Rowid => key.as_ref().and_then(|key| key[0].as_integer()),
                 };
-                let after = claim.map(|id| self.holder(schema, id, &row)).transpose()?.flatten();
+                let reused = claim.filter(|_| self.author.ids == Ids::Reused);
+                let after = reused.map(|id| self.holder(schema, id, &row)).transpose()?.flatten();
                 let mut cells = Vec::with_capacity(schema.columns.len());
                 for column in (0..schema.columns.len()).filter(|column| schema.identity != Identity::Surrogate(*column))
                 {

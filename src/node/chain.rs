@@ -10,6 +10,7 @@ use crate::model::{Cut, Event, Head, Header, NodeId, Origin, Stamp};
 use crate::wire::event::{encode_event, event_hash, head_signature_message};
 
 use super::capture::Part;
+use crate::wire::message::SignedEvent;
 
 /// Signs this node's events.
 pub(super) struct Chain {
@@ -24,6 +25,14 @@ pub(super) struct Sealed {
     pub(super) bytes: Vec<u8>,
     pub(super) hash: [u8; 32],
     pub(super) signature: [u8; 64],
+}
+
+impl Sealed {
+    /// The head it is, and the event as it is sent.
+    pub(super) fn into_signed(self) -> (Head, SignedEvent) {
+        let head = Head { origin: self.event.header.origin, seq: self.event.header.seq, hash: self.hash };
+        (head, SignedEvent { bytes: self.bytes, signature: Some(self.signature) })
+    }
 }
 
 /// What every event of one capture shares.

@@ -9,6 +9,17 @@ use super::{DatabaseSettings, Now};
 use crate::model::Cut;
 use crate::sqlite::AppFile;
 
+/// Rows read in one step of a scan.
+pub(super) const SCAN_PAGE: usize = 2_000;
+
+/// Between two statements of the schema that the log keeps.
+pub(super) const SCHEMA_SEPARATOR: &str = ";\n\u{1e}";
+
+/// Under this name the log keeps the schema that a database's rows can be rebuilt in.
+pub(super) fn schema_key(database: &str) -> String {
+    format!("schema:{database}")
+}
+
 /// Look at the file at least this often, ms: file notifications can be lost.
 const SAFETY_POLL_MS: u64 = 250;
 
@@ -39,6 +50,10 @@ pub(super) struct Database {
     pub(super) uncleared: BTreeSet<[u8; 16]>,
     /// `PRAGMA data_version` when the file was last drained.
     pub(super) data_version: Option<i64>,
+    /// The file waits to be adopted: until the cluster is heard, or this, monotonic ms.
+    pub(super) adopt_by_ms: Option<u64>,
+    /// Recovered: its outbox can be drained.
+    pub(super) ready: bool,
     /// Events may be waiting in the log.
     pub(super) behind: bool,
     /// Why the database needs a person, in words; empty when all is well.
@@ -63,6 +78,8 @@ impl Database {
             said: Cut::default(),
             uncleared: BTreeSet::new(),
             data_version: None,
+            adopt_by_ms: None,
+            ready: false,
             behind: true,
             trouble: String::new(),
             // Nobody knows when the app wrote last: ids wait as if it was now.
@@ -158,6 +175,9 @@ impl Database {
 
     /// When the next step is due, monotonic ms.
     pub(super) fn deadline_ms(&self, now_ms: u64) -> u64 {
+        if let Some(deadline) = self.adopt_by_ms {
+            return deadline.max(now_ms + SAFETY_POLL_MS);
+        }
         let mut deadline = self.chores_at_ms.map_or(self.next_poll_ms, |chores| chores.min(self.next_poll_ms));
         if self.busy_until_ms > now_ms {
             deadline = deadline.min(self.busy_until_ms);

@@ -85,6 +85,12 @@ pub(super) fn genesis(schema: &DatabaseSchema, cluster: [u8; 32], mut found: Vec
     Some(Genesis { events, shown })
 }
 
+/// The births that rows found in a file would get, by table and key.
+pub(super) fn births(schema: &DatabaseSchema, found: &mut [Found]) -> BTreeMap<(usize, Key), RowId> {
+    found.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
+    Births::new(schema, found).0
+}
+
 /// Births of rows by table and key.
 struct Births(BTreeMap<(usize, Key), RowId>);
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::merge::Evaluator;
 use crate::merge::store::{Store, TableId};
-use crate::model::{DatabaseSchema, Key, RowId, TableSchema, Value};
+use crate::model::{DatabaseSchema, Identity, Key, RowId, TableSchema, Value};
 use crate::sqlite::{Drain, Image, Mark, MarkOp};
 
 /// A row as the marks know it.
@@ -88,7 +88,7 @@ impl Reading {
             MarkOp::Insert => match occupant {
                 Some(occupant) if self.hints.contains(&at) => self.place(occupant, at, mark.wall_ms),
                 occupant => {
-                    self.displace(occupant, mark.wall_ms);
+                    self.displace(occupant, table, mark.wall_ms);
                     self.insert(at, mark.wall_ms);
                 }
             },
@@ -96,17 +96,23 @@ impl Reading {
                 let from = (table, mark.old_key.clone().unwrap_or_else(|| mark.key.clone()));
                 let moved = self.occupant(evaluator, schema, &from)?;
                 if from != at {
-                    self.displace(occupant, mark.wall_ms);
+                    self.displace(occupant, table, mark.wall_ms);
                     self.occupants.insert(from, None);
                 }
+                let keyed = matches!(schema.tables[table].identity, Identity::Keyed(_));
                 match moved {
+                    // Where the key is the identity, another key is another row.
+                    Some(moved) if keyed && mark.old_key.is_some() && mark.old_key.as_ref() != Some(&mark.key) => {
+                        self.displace(Some(moved), table, mark.wall_ms);
+                        self.insert(at, mark.wall_ms);
+                    }
                     Some(moved) => self.place(moved, at, mark.wall_ms),
                     // A row that slipped in unseen: from here on it is known.
                     None => self.insert(at, mark.wall_ms),
                 }
             }
             MarkOp::Delete => {
-                self.displace(occupant, mark.wall_ms);
+                self.displace(occupant, table, mark.wall_ms);
                 self.occupants.insert(at, None);
             }
         }
@@ -146,22 +152,14 @@ impl Reading {
         self.occupants.insert(at, Some(occupant));
     }
 
-    fn displace(&mut self, occupant: Option<Occupant>, wall_ms: u64) {
+    fn displace(&mut self, occupant: Option<Occupant>, table: usize, wall_ms: u64) {
         match occupant {
             Some(Occupant::Existing(row)) => {
-                let table = self.table_of(&row);
                 self.existing.insert(row, Trace { table, key: None, wall_ms });
             }
             Some(Occupant::Fresh(position)) => self.fresh[position].key = None,
             None => {}
         }
-    }
-
-    fn table_of(&self, row: &RowId) -> usize {
-        let known = self.existing.get(row).map(|trace| trace.table);
-        let found =
-            || self.occupants.iter().find(|(_, who)| **who == Some(Occupant::Existing(*row))).map(|(at, _)| at.0);
-        known.or_else(found).expect("a row is displaced only after its key was looked up")
     }
 
     /// Takes rows that the snapshot lacks as deleted.

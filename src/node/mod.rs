@@ -13,6 +13,7 @@
 //! remote ones are applied; the same inputs give the same effects and the same files, always.
 //! Callers: daemon, simulations.
 
+mod adopt;
 mod apply;
 pub mod capture;
 mod chain;
@@ -72,6 +73,8 @@ pub struct Node {
     started: Now,
     /// State was committed without a sync since the last durable commit.
     relaxed: bool,
+    /// An input left work for the next tick.
+    due: bool,
     /// When rows that SQLite refused are tried again, monotonic ms.
     retry_refused_ms: u64,
 }
@@ -122,7 +125,7 @@ impl Node {
         self.chain.origin().node
     }
 
-    /// Takes an input. An error means that a store failed: nothing half-done remains, and the same node may be used on
+    /// Takes an input; all but a tick are cheap, and leave their work to the next one. An error means that a store failed: nothing half-done remains, and the same node may be used on
     /// (a full disk passes) or dropped.
     pub fn handle(&mut self, input: Input, now: Now) -> Result<(), NodeError> {
         match input {
@@ -131,7 +134,7 @@ impl Node {
                     database.touch(now);
                 }
             }
-            Input::Tick => {}
+            Input::Tick => return self.step(now),
             Input::PeerConnected { peer, address } => {
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let effects = self.exchange.connected(peer, address, &standing);
@@ -155,7 +158,9 @@ impl Node {
                 self.effects.extend(effects);
             }
         }
-        self.step(now)
+        // Files are read and written by the next tick, so that a crowd of frames never waits behind one.
+        self.due = true;
+        Ok(())
     }
 
     /// The next effect; call until `None` after every input.
@@ -165,6 +170,9 @@ impl Node {
 
     /// When `Input::Tick` is wanted, in monotonic ms.
     pub fn next_deadline(&self, now: Now) -> Option<u64> {
+        if self.due {
+            return Some(now.mono_ms);
+        }
         let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();
         let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.len());
         [files, peers].into_iter().flatten().min()

@@ -18,6 +18,9 @@ use crate::wire::decode_event;
 /// Events listed when nobody says how many.
 const EVENTS_DEFAULT: usize = 100;
 
+/// Events counted per origin as waiting, at most: status must stay cheap.
+const PENDING_MAX: usize = 10_000;
+
 /// Events looked at behind one listing, at most.
 const EVENTS_SCANNED_MAX: usize = 200_000;
 
@@ -68,6 +71,8 @@ impl Node {
         let shelved = self.shelved_rows(read)?.into_iter().filter(|(_, owner, _)| *owner == name).count() as u64;
         let state = if !database.trouble.is_empty() {
             database.trouble.clone()
+        } else if database.adopt_by_ms.is_some() {
+            "ok: waits for the cluster before it reads the rows that are here".to_string()
         } else if database.waits_for_quiet() {
             "ok: waits for a quiet moment to move ids".to_string()
         } else if database.behind {
@@ -98,14 +103,8 @@ impl Node {
         }
         let mut pending = 0;
         for origin in self.heads.keys() {
-            let mut from = database.cursor.get(origin) + 1;
-            while let Some((seq, _)) = read.next_of_database(origin, from, &database.settings.name)? {
-                pending += 1;
-                from = seq + 1;
-                if pending >= 10_000 {
-                    return Ok(pending);
-                }
-            }
+            let from = database.cursor.get(origin) + 1;
+            pending += read.count_of_database(origin, from, &database.settings.name, PENDING_MAX)?;
         }
         Ok(pending)
     }
@@ -156,7 +155,7 @@ impl Node {
             for seq in from..=head.seq {
                 only.events += 1;
                 // Counting rows reads events: enough to say "many".
-                if only.events <= 1_000
+                if only.events <= 200
                     && let Some(stored) = read.event(origin, seq)?
                 {
                     only.rows += decode_event(&stored.bytes)?.changes.len() as u64;
@@ -305,11 +304,22 @@ impl Node {
             AuditKind::IdMoved { from, to, holder } => {
                 view.kind = "id".to_string();
                 view.winner.value = format!("{from} belongs to {holder}");
+                view.winner.node = self.birthplace(holder);
                 view.loser.value = format!("{from} became {to}");
+                view.loser.node = self.birthplace(&record.row);
                 view.reason = "two rows were born with one id; the senior one keeps it, references follow".to_string();
             }
         }
         Ok(view)
+    }
+
+    /// Name of the node a row was born on.
+    fn birthplace(&self, row: &RowId) -> String {
+        match row {
+            RowId::Born(birth) => self.author(&birth.origin),
+            RowId::Genesis(_) => "genesis".to_string(),
+            RowId::Keyed(_) => String::new(),
+        }
     }
 
     fn authored(&self, version: &CellVersion) -> AuthoredView {

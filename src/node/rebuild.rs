@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use super::apply::ready_events;
-use super::recover::schema_key;
+use super::database::{SCHEMA_SEPARATOR, schema_key};
 use super::rescan::all_rows;
 use super::view::{RebuildReport, RebuiltDatabase};
 use super::{Node, NodeError};
@@ -29,14 +29,7 @@ impl Node {
             let path = out.join(format!("{name}.db"));
             let sql = self.log.read()?.meta(&schema_key(name))?.unwrap_or_default();
             let sql: Vec<String> = String::from_utf8_lossy(&sql).split(SCHEMA_SEPARATOR).map(str::to_string).collect();
-            let settings = FileSettings {
-                name: name.clone(),
-                path: path.clone(),
-                include: database.settings.include.clone(),
-                exclude: database.settings.exclude.clone(),
-                references: database.settings.references.clone(),
-                natural_keys: database.settings.natural_keys.clone(),
-            };
+            let settings = FileSettings { path: path.clone(), ..database.settings.clone() };
             let mut file = NewFile::create(&path, &sql, &settings)?;
             let (rows, digest) = self.replay(position, &mut file)?;
             file.finish()?;
@@ -109,6 +102,3 @@ impl Node {
         }
     }
 }
-
-/// Between two statements of the schema that the log keeps.
-pub(super) const SCHEMA_SEPARATOR: &str = ";\n\u{1e}";

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use super::apply::{clean, ready_events};
 use super::chain::Chain;
-use super::database::Database;
+use super::database::{Database, SCHEMA_SEPARATOR, schema_key};
 use super::exchange::Exchange;
 use super::genesis::{Found, genesis};
 use super::membership::{Membership, found_cluster};
@@ -37,13 +37,10 @@ use crate::log::Log;
 use crate::merge::Evaluator;
 use crate::merge::store::Store;
 use crate::model::{Cut, Head, Heads, Key, MemberRecord, RowId};
-use crate::sqlite::{AppFile, Drain, FileSettings};
+use crate::sqlite::{AppFile, Drain};
 
 /// Under this name the log keeps the incarnation and what it is bound to.
 const INCARNATION_KEY: &str = "incarnation";
-
-/// Rows read in one step of a scan.
-pub(super) const SCAN_PAGE: usize = 2_000;
 
 impl Node {
     /// Founds a cluster in a data directory that has none. The first member is this node.
@@ -97,6 +94,7 @@ impl Node {
             alerts: Vec::new(),
             started: now,
             relaxed: false,
+            due: true,
             retry_refused_ms: now.mono_ms,
         };
         node.rank_origins();
@@ -105,11 +103,28 @@ impl Node {
             node.databases.push(database);
             node.schemas.push(schema);
         }
-        for position in 0..node.databases.len() {
+        for position in node.parents_first() {
             node.recover(position, now)?;
         }
         node.sync_state()?;
         Ok(node)
+    }
+
+    /// Positions of the files, those that others refer to first: their rows must be known when references are read.
+    pub(super) fn parents_first(&self) -> Vec<usize> {
+        let refers = |from: usize, to: usize| {
+            let name = self.schemas[to].database.as_str();
+            let mut keys = self.schemas[from].tables.iter().flat_map(|table| &table.foreign_keys);
+            keys.any(|key| key.database.as_deref() == Some(name))
+        };
+        let mut order: Vec<usize> = Vec::new();
+        while order.len() < self.schemas.len() {
+            let open: Vec<usize> = (0..self.schemas.len()).filter(|position| !order.contains(position)).collect();
+            let free = open.iter().find(|from| open.iter().all(|to| to == *from || !refers(**from, *to)));
+            // Files that refer to each other come as they are named.
+            order.push(*free.unwrap_or(&open[0]));
+        }
+        order
     }
 
     /// Closes and opens a file that was replaced under the running node.
@@ -139,7 +154,14 @@ impl Node {
         database.cursor = cursor;
         database.said = others(&said, origin);
         database.uncleared = rids.into_iter().collect();
-        let Some(known) = file_id else { return self.enrol(position, now) };
+        let Some(known) = file_id else {
+            if self.membership.len() > 1 {
+                // What is here may be what the cluster has: ask first.
+                self.databases[position].adopt_by_ms = Some(now.mono_ms + super::adopt::WAIT_MS);
+                return Ok(());
+            }
+            return self.enrol(position, now);
+        };
         let meta = match database.file.meta() {
             Ok(meta) => Some(meta),
             Err(crate::sqlite::SqliteError::NotEnrolled) => None,
@@ -164,26 +186,31 @@ impl Node {
                 self.note_file(position, epoch)?;
             }
         }
+        self.databases[position].ready = true;
         self.adopt_schema(position, now)?;
         self.capture(position, now)?;
         Ok(())
     }
 
     /// Takes a file under replication for the first time: triggers, then births for the rows that are there.
-    fn enrol(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+    pub(super) fn enrol(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
         let database = &mut self.databases[position];
         database.file.enroll()?;
-        let before = database.file.drain()?;
-        if before.through_seq > 0 {
+        self.schemas[position] = database.file.schema().clone();
+        if self.knows_rows(position)? {
+            self.adopt(position, now)?;
+        } else {
+            let database = &mut self.databases[position];
+            let before = database.file.drain()?;
             // Left by an earlier node: their rows are in the file.
             database.file.clear_marks(before.through_seq)?;
+            let tables: Vec<usize> = (0..self.schemas[position].tables.len()).collect();
+            self.adopt_tables(position, &tables, now)?;
         }
-        self.schemas[position] = database.file.schema().clone();
-        let tables: Vec<usize> = (0..self.schemas[position].tables.len()).collect();
-        self.adopt_tables(position, &tables, now)?;
         self.all_scanned(position)?;
         self.databases[position].file.schema_seen()?;
         let epoch = self.databases[position].file.fence()?;
+        self.databases[position].ready = true;
         self.note_file(position, epoch)
     }
 
@@ -198,26 +225,18 @@ impl Node {
 
     /// Gives births by content to all rows of tables that the log knows nothing of, and takes them over as shown.
     pub(super) fn adopt_tables(&mut self, position: usize, tables: &[usize], now: Now) -> Result<(), NodeError> {
-        let database = &mut self.databases[position];
         let schema = &self.schemas[position];
         let mut found = Vec::new();
         for table in tables {
             let name = &schema.tables[*table].name;
-            let mut after = None;
-            loop {
-                let page = database.file.scan_page(name, after.as_ref(), SCAN_PAGE)?;
-                after = page.last().map(|(key, _)| key.clone());
-                found.extend(page.into_iter().map(|(key, image)| Found { table: *table, key, image }));
-                if after.is_none() {
-                    break;
-                }
-            }
+            let rows = self.read_table(position, name)?;
+            found.extend(rows.into_iter().map(|(key, image)| Found { table: *table, key, image }));
         }
         let Some(genesis) = genesis(schema, self.membership.cluster().0, found) else { return Ok(()) };
         let name = schema.database.clone();
         let mut write = self.log.write()?;
         let mut heads: Heads = self.heads.clone();
-        let mut cursor = database.cursor.clone();
+        let mut cursor = self.databases[position].cursor.clone();
         let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
         for one in &genesis.events {
             let header = &one.event.header;
@@ -294,7 +313,7 @@ impl Node {
 
     /// The schema that rows can be rebuilt in.
     pub(super) fn schema_text(&self, position: usize) -> Result<String, NodeError> {
-        Ok(self.databases[position].file.schema_sql()?.join(super::rebuild::SCHEMA_SEPARATOR))
+        Ok(self.databases[position].file.schema_sql()?.join(SCHEMA_SEPARATOR))
     }
 
     /// Notes in the log which file this is and how far it was.
@@ -368,14 +387,7 @@ fn see(
 }
 
 fn open_file(settings: DatabaseSettings, now: Now) -> Result<(Database, crate::model::DatabaseSchema), NodeError> {
-    let file = AppFile::open(FileSettings {
-        name: settings.name.clone(),
-        path: settings.path.clone(),
-        include: settings.include.clone(),
-        exclude: settings.exclude.clone(),
-        references: settings.references.clone(),
-        natural_keys: settings.natural_keys.clone(),
-    })?;
+    let file = AppFile::open(settings.clone())?;
     let schema = file.schema().clone();
     Ok((Database::new(settings, file, now), schema))
 }
@@ -383,11 +395,6 @@ fn open_file(settings: DatabaseSettings, now: Now) -> Result<(Database, crate::m
 /// Under this name the log keeps which file a database is.
 fn file_key(database: &str) -> String {
     format!("file:{database}")
-}
-
-/// Under this name the log keeps the schema its rows can be rebuilt in.
-pub(super) fn schema_key(database: &str) -> String {
-    format!("schema:{database}")
 }
 
 /// The incarnation, with the machine and the directory it is bound to.

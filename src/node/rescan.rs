@@ -9,7 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::recover::{SCAN_PAGE, schema_key};
+use super::capture::Ids;
+use super::database::{SCAN_PAGE, schema_key};
 use super::step::{clean_equal, take_over};
 use super::{Node, NodeError, Now};
 use crate::merge::Evaluator;
@@ -19,13 +20,21 @@ use crate::sqlite::{Drain, Image, Mark, MarkOp};
 
 /// What differs between a file's table and the store.
 #[derive(Default)]
-struct Difference {
+pub(super) struct Difference {
     /// Keys whose image differs from what the store says the file shows.
-    changed: Vec<(Key, Image, RowId)>,
+    pub(super) changed: Vec<(Key, Image, RowId)>,
     /// Keys the store knows nothing of.
-    unknown: Vec<(Key, Image)>,
+    pub(super) unknown: Vec<(Key, Image)>,
     /// Rows the store says are shown but are not there.
-    missing: Vec<RowId>,
+    pub(super) missing: Vec<RowId>,
+}
+
+/// A row as the store says the file shows it.
+pub(super) struct Expected {
+    key: Key,
+    row: RowId,
+    /// As it is to be under the schema of now.
+    image: Image,
 }
 
 impl Node {
@@ -97,7 +106,7 @@ impl Node {
             drain.marks.push(Mark { seq: 0, rid: [0; 16], op, table, key: key.clone(), old_key, wall_ms: now.wall_ms });
             drain.images.insert((name.clone(), key), Some(image));
         }
-        self.log_drain(position, &drain, now)?;
+        self.log_drain(position, &drain, Ids::Reused, now)?;
         Ok(())
     }
 
@@ -122,7 +131,7 @@ impl Node {
             }
             let missing: BTreeSet<RowId> = self.compare(position, table, now)?.missing.into_iter().collect();
             let mut evicted = Drain { meta: drain.meta.clone(), ..Drain::default() };
-            for (key, row, _) in self.expected(position, table, now)? {
+            for Expected { key, row, .. } in self.expected(position, table, now)? {
                 if missing.contains(&row) {
                     let (op, table) = (MarkOp::Delete, name.clone());
                     let wall_ms = now.wall_ms;
@@ -130,7 +139,7 @@ impl Node {
                     evicted.marks.push(Mark { seq: 0, rid: [0; 16], op, table, key, old_key: None, wall_ms });
                 }
             }
-            self.log_drain(position, &evicted, now)?;
+            self.log_drain(position, &evicted, Ids::Reused, now)?;
         }
         Ok(())
     }
@@ -168,7 +177,7 @@ impl Node {
                 drain.images.insert((name.clone(), key), Some(image));
             }
             self.take_over_dirty(position, &old, now)?;
-            self.log_drain(position, &drain, now)?;
+            self.log_drain(position, &drain, Ids::Reused, now)?;
         }
         // The state is what the log says, whatever cursor the old file carried.
         self.databases[position].behind = true;
@@ -176,7 +185,12 @@ impl Node {
     }
 
     /// The row that held a key before, by claim or (keyed tables) by identity, though the file should not show it.
-    fn former_holder(&mut self, position: usize, table: usize, key: &Key) -> Result<Option<RowId>, NodeError> {
+    pub(super) fn former_holder(
+        &mut self,
+        position: usize,
+        table: usize,
+        key: &Key,
+    ) -> Result<Option<RowId>, NodeError> {
         let schema = &self.schemas[position].tables[table];
         let read = self.log.read()?;
         let Some(id) = read.find_table(&self.schemas[position].database, &schema.name)? else { return Ok(None) };
@@ -197,7 +211,7 @@ impl Node {
     }
 
     /// Takes over what the file really shows of rows, and has them written as they should be.
-    fn take_over_dirty(
+    pub(super) fn take_over_dirty(
         &mut self,
         position: usize,
         seen: &[(RowId, Option<(Key, Image)>)],
@@ -220,25 +234,16 @@ impl Node {
     }
 
     /// Compares a whole table with what the store says the file shows.
-    fn compare(&mut self, position: usize, table: usize, now: Now) -> Result<Difference, NodeError> {
+    pub(super) fn compare(&mut self, position: usize, table: usize, now: Now) -> Result<Difference, NodeError> {
         let schema = self.schemas[position].tables[table].clone();
-        let mut rows: Vec<(Key, Image)> = Vec::new();
-        let mut after = None;
-        loop {
-            let page = self.databases[position].file.scan_page(&schema.name, after.as_ref(), SCAN_PAGE)?;
-            after = page.last().map(|(key, _)| key.clone());
-            rows.extend(page);
-            if after.is_none() {
-                break;
-            }
-        }
+        let rows = self.read_table(position, &schema.name)?;
         let expected = self.expected(position, table, now)?;
         if schema.identity == Identity::Rowid {
             return Ok(match_by_content(rows, expected));
         }
         let mut difference = Difference::default();
         let mut expected: BTreeMap<Key, (RowId, Image)> =
-            expected.into_iter().map(|(key, row, image)| (key, (row, image))).collect();
+            expected.into_iter().map(|one| (one.key, (one.row, one.image))).collect();
         for (key, image) in rows {
             match expected.remove(&key) {
                 Some((_, known)) if known == image => {}
@@ -250,8 +255,8 @@ impl Node {
         Ok(difference)
     }
 
-    /// What the store says a table shows: (key, row, image).
-    fn expected(&mut self, position: usize, table: usize, now: Now) -> Result<Vec<(Key, RowId, Image)>, NodeError> {
+    /// What the store says a table shows.
+    pub(super) fn expected(&mut self, position: usize, table: usize, now: Now) -> Result<Vec<Expected>, NodeError> {
         let schema = &self.schemas[position];
         let Some(id) = self.log.read()?.find_table(&schema.database, &schema.tables[table].name)? else {
             return Ok(Vec::new());
@@ -264,7 +269,7 @@ impl Node {
             let Some(record) = evaluator.row(&row)?.cloned() else { continue };
             if let Some(key) = record.shown.clone() {
                 let image = evaluator.image(&record, &schema.tables[table])?;
-                expected.push((key, row, image));
+                expected.push(Expected { key, row, image });
             }
         }
         Ok(expected)
@@ -344,10 +349,10 @@ pub(super) fn all_rows<S: Store>(store: &S, table: TableId) -> Result<Vec<RowId>
 }
 
 /// Rows without a key: equal content in the same order is the same row, whatever its rowid is now.
-fn match_by_content(rows: Vec<(Key, Image)>, expected: Vec<(Key, RowId, Image)>) -> Difference {
+fn match_by_content(rows: Vec<(Key, Image)>, expected: Vec<Expected>) -> Difference {
     let mut by_content: BTreeMap<Image, Vec<(Key, RowId)>> = BTreeMap::new();
-    for (key, row, image) in expected {
-        by_content.entry(image).or_default().push((key, row));
+    for one in expected {
+        by_content.entry(one.image).or_default().push((one.key, one.row));
     }
     for list in by_content.values_mut() {
         list.sort();

@@ -6,21 +6,7 @@
 use std::path::PathBuf;
 
 /// A database to replicate.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DatabaseSettings {
-    /// Name in the cluster.
-    pub name: String,
-    /// The app's file.
-    pub path: PathBuf,
-    /// Table name patterns (`*` and `?`) to replicate.
-    pub include: Vec<String>,
-    /// Table name patterns to leave out (node-local tables).
-    pub exclude: Vec<String>,
-    /// References that the schema does not declare: (table, column, "[database.]table.column").
-    pub references: Vec<(String, String, String)>,
-    /// Tables whose integer primary key is a natural key (`pk = "natural"`).
-    pub natural_keys: Vec<String>,
-}
+pub use crate::sqlite::FileSettings as DatabaseSettings;
 
 /// What a node is opened with.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,11 +3,14 @@
 //! Order: capture before apply, files before peers. Invariants: a step ends after a bounded amount of work (what remains
 //! has a deadline of now); a busy file is tried again later and holds up nobody else. Caller: [`super::Node::handle`].
 
+use std::collections::BTreeSet;
+
 use super::apply::{Context, Outcome, apply, clean};
-use super::capture::{Author, capture};
-use super::chain::Sealing;
+use super::capture::{Author, Ids, capture};
+use super::chain::{Sealed, Sealing};
 use super::exchange::Accepted;
 use super::{Effect, Node, NodeError, Now, standing};
+use crate::log::LogWrite;
 use crate::merge::Evaluator;
 use crate::merge::image::Shown;
 use crate::merge::store::Store;
@@ -17,7 +20,7 @@ use crate::wire::limits;
 use crate::wire::message::{Announcement, Message, SignedEvent};
 
 /// Batches applied in one step before other inputs get their turn.
-const BATCHES_PER_STEP: usize = 8;
+const BATCHES_PER_STEP: usize = 2;
 
 /// Captures between two attempts to apply, in one step, while the app writes all the time.
 const DRAINS_PER_STEP: usize = 20;
@@ -27,6 +30,7 @@ const RETRY_REFUSED_MS: u64 = 30_000;
 
 impl Node {
     pub(super) fn step(&mut self, now: Now) -> Result<(), NodeError> {
+        self.due = false;
         for position in 0..self.databases.len() {
             match self.step_database(position, now) {
                 Ok(()) => {}
@@ -62,6 +66,16 @@ impl Node {
         if self.databases[position].is_busy(now) {
             return Ok(());
         }
+        if let Some(deadline_ms) = self.databases[position].adopt_by_ms {
+            // What its rows refer to across files comes first.
+            let waits = self.parents_first().into_iter().take_while(|other| *other != position);
+            let first = !waits.into_iter().any(|other| self.databases[other].adopt_by_ms.is_some());
+            if !first || !self.may_adopt(deadline_ms, now) {
+                return Ok(());
+            }
+            self.enrol(position, now)?;
+            self.databases[position].adopt_by_ms = None;
+        }
         if self.databases[position].poll_due(now) {
             self.look(position, now)?;
         }
@@ -72,13 +86,16 @@ impl Node {
         self.do_chores(position, now)?;
         let mut drains = 0;
         for _ in 0..BATCHES_PER_STEP {
-            let database = &mut self.databases[position];
+            if self.databases[position].behind {
+                self.capture_referring_files(position, now)?;
+            }
+            let database = &self.databases[position];
             let waits = database.quiet_deadline_ms().is_some_and(|deadline| now.mono_ms < deadline);
             if !database.behind || waits {
                 break;
             }
-            let (log, ranks, schemas) = (self.log.as_ref(), &self.ranks, self.schemas.as_slice());
-            let outcome = apply(&Context { log, ranks, schemas, position, now }, database)?;
+            let outcome = self.apply_batch(position, now)?;
+            let database = &mut self.databases[position];
             match outcome {
                 Outcome::Done => {
                     database.behind = false;
@@ -104,6 +121,17 @@ impl Node {
         Ok(())
     }
 
+    fn apply_batch(&mut self, position: usize, now: Now) -> Result<Outcome, NodeError> {
+        let referring = self.referring_files(position);
+        let (log, ranks, schemas) = (self.log.as_ref(), &self.ranks, self.schemas.as_slice());
+        let (before, rest) = self.databases.split_at_mut(position);
+        let Some((database, behind)) = rest.split_first_mut() else { return Ok(Outcome::Done) };
+        let others =
+            before.iter().enumerate().chain(behind.iter().enumerate().map(|(at, other)| (position + 1 + at, other)));
+        let referring: Vec<_> = others.filter(|(at, _)| referring.contains(at)).map(|(_, other)| other).collect();
+        apply(&Context { log, ranks, schemas, position, now }, database, &referring)
+    }
+
     /// Looks whether the app wrote, changed its schema or had its file replaced.
     fn look(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
         if self.databases[position].file.is_replaced() {
@@ -126,15 +154,53 @@ impl Node {
         if drain.through_seq == 0 {
             return Ok(false);
         }
+        // A row that this one refers to across files was written before it: it must be known first.
+        for parent in self.referenced_files(position) {
+            let earlier = self.databases[parent].file.drain()?;
+            if earlier.through_seq > 0 {
+                self.take_drain(parent, &earlier, now)?;
+            }
+        }
+        self.take_drain(position, &drain, now)
+    }
+
+    /// Logs a drain and clears its marks.
+    fn take_drain(&mut self, position: usize, drain: &Drain, now: Now) -> Result<bool, NodeError> {
         self.databases[position].app_wrote(now);
-        let captured = self.log_drain(position, &drain, now)?;
+        let captured = self.log_drain(position, drain, Ids::Reused, now)?;
         // Also what says nothing (hints of statements that changed no row) must go, or no apply would ever begin.
         self.databases[position].file.clear_marks(drain.through_seq)?;
         self.databases[position].was_free();
         self.databases[position].plan_chores(now);
-        self.tell_unkeyed(position, &drain);
-        self.find_evicted(position, &drain, now)?;
+        self.tell_unkeyed(position, drain);
+        self.find_evicted(position, drain, now)?;
         Ok(captured)
+    }
+
+    /// Positions of the files that rows of this file refer to.
+    fn referenced_files(&self, position: usize) -> Vec<usize> {
+        let keys = self.schemas[position].tables.iter().flat_map(|table| &table.foreign_keys);
+        let names: BTreeSet<&str> = keys.filter_map(|key| key.database.as_deref()).collect();
+        (0..self.schemas.len())
+            .filter(|other| *other != position && names.contains(self.schemas[*other].database.as_str()))
+            .filter(|other| self.databases[*other].ready)
+            .collect()
+    }
+
+    /// Before ids of this file may move, what refers to them across files is captured under the ids it was written with.
+    fn capture_referring_files(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+        for other in self.referring_files(position) {
+            if self.databases[other].file.has_marks()? {
+                self.capture(other, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Positions of the files whose rows refer to this one's.
+    fn referring_files(&self, position: usize) -> Vec<usize> {
+        let ready = (0..self.schemas.len()).filter(|other| self.databases[*other].ready);
+        ready.filter(|other| self.referenced_files(*other).contains(&position)).collect()
     }
 
     /// Rows that cannot be told apart stay on this server, and a person is told.
@@ -166,7 +232,7 @@ impl Node {
     }
 
     /// Writes a drain's events to the log and takes over what the file shows. Marks that are logged already say nothing.
-    pub(super) fn log_drain(&mut self, position: usize, drain: &Drain, now: Now) -> Result<bool, NodeError> {
+    pub(super) fn log_drain(&mut self, position: usize, drain: &Drain, ids: Ids, now: Now) -> Result<bool, NodeError> {
         let database = &mut self.databases[position];
         let logged = |mark: &&Mark| drain.through_seq > 0 && database.uncleared.contains(&mark.rid);
         let marks: Vec<&Mark> = drain.marks.iter().filter(|mark| !logged(mark)).collect();
@@ -181,6 +247,7 @@ impl Node {
         let author = Author {
             origin,
             first_seq: head.map_or(0, |head| head.seq) + 1,
+            ids,
             offset_ms: self.clock.offset_ms(),
             wall_ms: now.wall_ms,
         };
@@ -196,24 +263,13 @@ impl Node {
             stamp: self.clock.stamp(captured.last_wall_ms, now.wall_ms),
         };
         let sealed = self.chain.seal(head, captured.parts, sealing);
-        for one in &sealed {
-            evaluator.store_mut().append(&one.event, &one.bytes, one.hash, Some(one.signature))?;
-        }
-        for one in &sealed {
-            evaluator.integrate(&one.event)?;
-        }
+        append_own(&mut evaluator, &sealed)?;
         evaluator.settle()?;
         take_over(&mut evaluator, &captured.observed)?;
         let left = clean_equal(&mut evaluator, &name)?;
         evaluator.finish()?;
         let mut cursor = database.cursor.clone();
-        let fresh: Vec<(Head, SignedEvent)> = sealed
-            .into_iter()
-            .map(|one| {
-                let head = Head { origin: one.event.header.origin, seq: one.event.header.seq, hash: one.hash };
-                (head, SignedEvent { bytes: one.bytes, signature: Some(one.signature) })
-            })
-            .collect();
+        let fresh: Vec<(Head, SignedEvent)> = sealed.into_iter().map(Sealed::into_signed).collect();
         // All that the outbox held, not the new ones only: the clearing that follows may fail. Marks that a scan made up
         // were never in the outbox.
         let outbox = drain.through_seq > 0;
@@ -354,6 +410,17 @@ impl Node {
             ));
         }
     }
+}
+
+/// Stores this node's fresh events and adds them to what is known.
+fn append_own(evaluator: &mut Evaluator<'_, LogWrite>, sealed: &[Sealed]) -> Result<(), NodeError> {
+    for one in sealed {
+        evaluator.store_mut().append(&one.event, &one.bytes, one.hash, Some(one.signature))?;
+    }
+    for one in sealed {
+        evaluator.integrate(&one.event)?;
+    }
+    Ok(())
 }
 
 /// Takes over what the file shows: first the rows that leave their keys, then those that have them now.

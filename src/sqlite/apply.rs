@@ -95,7 +95,7 @@ impl Apply<'_> {
             writer.write(writes, &indexes, &mut refused)?;
         }
         if searched {
-            meta::write_flag(&self.file.connection, meta::SEARCH_STALE, true)?;
+            self.file.follow_search()?;
         }
         refused.sort_by_key(|refused| refused.index);
         Ok(refused)

@@ -1,12 +1,20 @@
 //! Full-text tables over replicated tables: the app's triggers keep them up to date for its own writes; after ours they
 //! are rebuilt.
 //!
+//! An index that lacks a row is more than a search that misses it: the app's own trigger takes the row out of the index
+//! when the app changes it, and FTS5 answers that with SQLITE_CORRUPT, which fails the app's write. So indexes over small
+//! tables are rebuilt in the transaction that writes the rows; large ones later, for the sake of short write locks.
 //! Invariant: a rebuild is noted in the file before it is due and forgotten only when done, so a crash cannot lose it.
-//! Callers: schema (finds them), apply (notes), node (rebuilds, when things are quiet).
+//! Callers: schema (finds them), apply (rebuilds or notes), node (rebuilds, when things are quiet).
+
+use rusqlite::Connection;
 
 use super::meta;
 use super::quote::quote;
 use super::{AppFile, SqliteError};
+
+/// Up to this many rows are indexed anew inside an apply: a few milliseconds.
+const ROWS_AT_ONCE: i64 = 2_000;
 
 /// A full-text table whose text lives in an ordinary table or view.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,22 +96,46 @@ impl AppFile {
             return Ok(Vec::new());
         }
         let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let mut rebuilt = Vec::new();
-        for table in &self.layout.search {
-            let name = quote(&table.name);
-            match transaction.execute_batch(&format!("INSERT INTO main.{name}({name}) VALUES ('rebuild')")) {
-                Ok(()) => rebuilt.push(table.name.clone()),
-                // A tokenizer that only the app has: trying again would not help, and rows do not depend on it.
-                Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown) => {
-                    tracing::warn!(index = table.name, %error, "a full-text index cannot be rebuilt here");
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        meta::write_flag(&transaction, meta::SEARCH_STALE, false)?;
+        let rebuilt = rebuild_all(&transaction, &self.layout.search)?;
         transaction.commit()?;
         Ok(rebuilt)
     }
+
+    /// Inside an apply that wrote indexed rows: rebuilds the indexes when all of them are small, else notes that they are
+    /// due.
+    pub(super) fn follow_search(&self) -> Result<(), SqliteError> {
+        for table in &self.layout.search {
+            let sql = format!(
+                "SELECT count(*) FROM (SELECT 1 FROM main.{} LIMIT {})",
+                quote(&table.content),
+                ROWS_AT_ONCE + 1
+            );
+            // A view that only the app can read is left to the rebuild, which says so.
+            let rows = self.connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap_or(i64::MAX);
+            if rows > ROWS_AT_ONCE {
+                return meta::write_flag(&self.connection, meta::SEARCH_STALE, true);
+            }
+        }
+        rebuild_all(&self.connection, &self.layout.search).map(drop)
+    }
+}
+
+/// Rebuilds all indexes; the names of those that could be.
+fn rebuild_all(connection: &Connection, tables: &[SearchTable]) -> Result<Vec<String>, SqliteError> {
+    let mut rebuilt = Vec::new();
+    for table in tables {
+        let name = quote(&table.name);
+        match connection.execute_batch(&format!("INSERT INTO main.{name}({name}) VALUES ('rebuild')")) {
+            Ok(()) => rebuilt.push(table.name.clone()),
+            // A tokenizer that only the app has: trying again would not help, and rows do not depend on it.
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown) => {
+                tracing::warn!(index = table.name, %error, "a full-text index cannot be rebuilt here");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    meta::write_flag(connection, meta::SEARCH_STALE, false)?;
+    Ok(rebuilt)
 }
 
 #[cfg(test)]

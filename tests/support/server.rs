@@ -157,16 +157,19 @@ impl Server {
             stdout.push_str(&line);
             stdout.push('\n');
         }
-        // It closed its mouth or the time is up: a process that is ending gets the moment it needs to say its code.
-        let mut grace = for_about(Duration::from_secs(2));
+        // It closed its stdout, or the time is up. A process that is ending says its code when it has ended, not before;
+        // one that neither speaks nor ends is ended here and has no code.
+        let mut within = for_about(deadline.saturating_duration_since(Instant::now()));
         let mut ended = child.try_wait().unwrap();
-        while ended.is_none() && grace() {
+        while ended.is_none() && within() {
             std::thread::park_timeout(Duration::from_millis(10));
             ended = child.try_wait().unwrap();
         }
+        if ended.is_none() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
         let code = ended.and_then(|status| status.code());
-        let _ = child.kill();
-        let _ = child.wait();
         Err(Answer { code, stdout, stderr: self.said() })
     }
 

@@ -1,0 +1,60 @@
+//! The limits in `proto/README.md` are those of `src/wire/limits.rs`: all of them, and the numbers.
+//!
+//! What it does not verify: the prose of that page.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use litemesh::wire::limits;
+
+macro_rules! values {
+    ($($name:ident),* $(,)?) => { BTreeMap::from([$((stringify!($name), limits::$name as u64)),*]) };
+}
+
+#[test]
+fn the_page_names_every_limit_with_its_number() {
+    let page = include_str!("../proto/README.md");
+    let source = include_str!("../src/wire/limits.rs");
+    let values = values![
+        ADDRESS_BYTES_MAX,
+        ANNOUNCED_HEADS_MAX,
+        ANNOUNCEMENT_BYTES_MAX,
+        COLUMNS_MAX,
+        EVENTS_PER_FRAME_MAX,
+        EVENT_BYTES_MAX,
+        EVENT_BYTES_TARGET,
+        EVENT_CELLS_MAX,
+        EVENT_CHANGES_MAX,
+        EVENT_COLUMNS_MAX,
+        EVENT_NAMES_MAX,
+        EVENT_ORIGINS_MAX,
+        EVENT_REFERENCE_NAMES_MAX,
+        EVENT_TABLES_MAX,
+        EVENT_TOTAL_BYTES_MAX,
+        FRAME_BYTES_MAX,
+        GATE_MESSAGE_BYTES_MAX,
+        GATE_RECORDS_MAX,
+        GATE_WELCOME_BYTES_MAX,
+        HEADS_MAX,
+        IDENTIFIER_BYTES_MAX,
+        INVITES_MAX,
+        INVITE_ADDRESSES_MAX,
+        INVITE_TEXT_BYTES_MAX,
+        INVITE_TRIES_MAX,
+        MEMBERS_MAX,
+        NAME_BYTES_MAX,
+        PIECE_BYTES,
+        PULL_BYTES,
+        SLOT_MAX,
+        VALUE_BYTES_MAX,
+        WAITING_RECORDS_MAX,
+    ];
+    let named = source.lines().filter_map(|line| line.strip_prefix("pub const ")?.split(':').next());
+    for name in named.filter(|name| *name != "PROTOCOL_VERSION") {
+        let value = values.get(name).unwrap_or_else(|| panic!("{name} is new: name it here and in proto/README.md"));
+        assert!(page.contains(&format!("| `{name}` | {value} |")), "proto/README.md: {name} is {value}");
+    }
+    assert!(page.contains(&format!("`PROTOCOL_VERSION` is {}.", limits::PROTOCOL_VERSION)));
+    assert!(page.contains(&format!("# The wire, version {}", limits::PROTOCOL_VERSION)));
+}

@@ -38,7 +38,7 @@ pub struct TableSchema {
     pub identity: Identity,
     /// Declared foreign keys, and references that the config declares.
     pub foreign_keys: Vec<ForeignKey>,
-    /// UNIQUE constraints and indexes other than the key itself; the key too where SQLite does not compare it by bytes.
+    /// UNIQUE constraints and indexes other than the key itself.
     pub unique: Vec<UniqueKey>,
     /// Whether the table is WITHOUT ROWID.
     pub without_rowid: bool,

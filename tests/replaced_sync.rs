@@ -513,7 +513,7 @@ fn the_real_application_converges() {
 }
 
 /// Two accounts with one UNIQUE name: one is shown with its rights, the other waits on the shelf of every server with all
-/// its values and its rights, and nothing else is hidden.
+/// its values, its right is nobody else's, and nothing else is hidden.
 #[track_caller]
 fn assert_one_lead_is_shown_and_the_other_on_the_shelf(cluster: &Cluster) {
     let shown = texts(
@@ -527,12 +527,23 @@ fn assert_one_lead_is_shown_and_the_other_on_the_shelf(cluster: &Cluster) {
     for server in &cluster.servers {
         let shelf = server.cli(&["--json", "shelf", "list"]).done().json_rows();
         let told: Vec<String> = shelf.iter().map(|row| format!("{} {}", row["table"], row["cells"])).collect();
-        assert_eq!(shelf.len(), 2, "the account and its right, nothing else, on {}: {told:?}", server.name);
+        assert_eq!(
+            shelf.len(),
+            2,
+            "the account and the second settings of team 254, nothing else, on {}: {told:?}",
+            server.name
+        );
         let account = shelf.iter().find(|row| row["table"] == "user").expect("the account is on the shelf");
         for value in ["lead".to_owned(), format!("lead-{hidden_of}@x.org"), format!("h-{hidden_of}")] {
             assert!(account["cells"].to_string().contains(&value), "{value} is not listed: {account}");
         }
-        assert!(shelf.iter().any(|row| row["table"] == "user_roles"), "its right waits with it: {told:?}");
+        assert!(shelf.iter().any(|row| row["table"] == "scouting_team_settings"), "{told:?}");
+        // Its right names the account that waits, under the id it comes back with: nobody else has gained it.
+        let rights = texts(
+            server.database("users"),
+            "SELECT user_id FROM user_roles WHERE role_id = 2 AND user_id > 1 ORDER BY 1",
+        );
+        assert_eq!(rights, ["2".to_owned(), account["id"].as_str().expect("an id").to_owned()]);
         assert!(shelf.iter().all(|row| row["reason"].as_str().is_some_and(|reason| !reason.is_empty())), "{shelf:?}");
     }
 }

@@ -220,10 +220,8 @@ fn read_table(
             Some(conflict) => conflicts.push(conflict),
             None => blind.push(index.name.clone()),
         }
-        let unique_index = unique_key(index, &columns);
-        // Keys that differ by bytes are different rows; SQLite may still hold them equal.
-        if !is_key || unique_index.columns.iter().any(|(_, collation)| *collation != Collation::Binary) {
-            unique.push(unique_index);
+        if !is_key {
+            unique.push(unique_key(index, &columns));
         }
     }
     unique.sort_by(|a, b| (&a.columns.len(), &a.name).cmp(&(&b.columns.len(), &b.name)));

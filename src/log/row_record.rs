@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::LogError;
 use super::record;
 use super::tables::ROWS;
-use crate::merge::store::{CellState, Claim, Row, Shelved, TableId};
+use crate::merge::store::{Bonds, CellState, Claim, Row, Shelved, TableId};
 use crate::model::{Cell, Cut, Dot, Key, Reference, RowId, Stamp, Value};
 use redb::TableHandle;
 
@@ -57,6 +57,9 @@ struct PackedRow<'a> {
     shown: Option<Cow<'a, Key>>,
     image_hash: Option<[u8; 32]>,
     unique: Cow<'a, [[u8; 16]]>,
+    bonds: Option<Cow<'a, Bonds>>,
+    overlay: Cow<'a, [(u16, Value)]>,
+    updates: Cow<'a, [(u16, Cut)]>,
 }
 
 /// The stored bytes of a row.
@@ -94,6 +97,9 @@ pub(super) fn pack(id: &RowId, row: &Row) -> Vec<u8> {
         shown: row.shown.as_ref().map(Cow::Borrowed),
         image_hash: (row.image_hash != [0; 32]).then_some(row.image_hash),
         unique: Cow::Borrowed(&row.unique),
+        bonds: row.bonds.as_deref().map(Cow::Borrowed),
+        overlay: Cow::Borrowed(&row.overlay),
+        updates: Cow::Borrowed(&row.updates),
     };
     record::seal(&id.to_bytes(), &packed)
 }
@@ -123,6 +129,9 @@ pub(super) fn unpack(id: &RowId, bytes: &[u8]) -> Result<Row, LogError> {
             shown: packed.shown.map(Cow::into_owned),
             image_hash: packed.image_hash.unwrap_or_default(),
             unique: packed.unique.into_owned(),
+            bonds: packed.bonds.map(|bonds| Box::new(bonds.into_owned())),
+            overlay: packed.overlay.into_owned(),
+            updates: packed.updates.into_owned(),
         })
     })
 }

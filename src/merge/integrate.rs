@@ -8,7 +8,7 @@ use crdts::CmRDT;
 
 use super::Evaluator;
 use super::claims::remainder;
-use super::store::{AuditKind, AuditRecord, CellState, CellVersion, Claim, Row, Store, TableId};
+use super::store::{AuditKind, AuditRecord, CellState, CellVersion, Claim, LinkKind, Row, Store, TableId};
 use crate::model::{Cell, Change, Cut, Dot, Event, OriginId, RowId, Stamp};
 
 /// The origin under which rows found at enrolment are born: every author knew it.
@@ -24,10 +24,10 @@ struct Resolved {
 }
 
 /// Where a change stands: the event's cut, the change's own dot and the event's stamp.
-struct Position<'e> {
-    cut: &'e Cut,
-    dot: Dot,
-    stamp: Stamp,
+pub(super) struct Position<'e> {
+    pub(super) cut: &'e Cut,
+    pub(super) dot: Dot,
+    pub(super) stamp: Stamp,
 }
 
 impl<S: Store> Evaluator<'_, S> {
@@ -52,7 +52,7 @@ impl<S: Store> Evaluator<'_, S> {
     }
 
     fn integrate_change(&mut self, change: &Change, to: &Resolved, at: &Position<'_>) -> Result<(), S::Error> {
-        let id = change.row();
+        let Some(id) = change.row() else { return Ok(()) };
         if self.row(&id)?.is_none() {
             self.insert_row(id, Row::new(to.table));
         }
@@ -85,6 +85,13 @@ impl<S: Store> Evaluator<'_, S> {
                 self.touch(&id, at.dot, at)?;
                 self.consider_claim(&id, Claim { id: *claimed, after: *after, depth: *depth, dot: at.dot })?;
             }
+            Change::Merge { other, columns, .. } => {
+                let columns = columns.iter().map(|column| to.columns[*column as usize]).collect();
+                self.link(LinkKind::Merge, (id, *other), columns, at)?;
+            }
+            Change::Split { other, .. } => self.link(LinkKind::Split, (id, *other), Vec::new(), at)?,
+            // Rules concern no row.
+            Change::Rule { .. } => {}
         }
         Ok(())
     }

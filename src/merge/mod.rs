@@ -1,25 +1,52 @@
 //! Floor L1: identity, cells, liveness, uniqueness: state = F(set of events).
 //!
-//! The rules are numbered as in the design: R1 causal cuts (the caller feeds events in causal order), R3 ids
-//! ([`claims`]), R4 keyed rows (their identity is the key, see [`crate::model::RowId::keyed`]), R5 cells ([`integrate`]),
-//! R6 references ([`image`]), R7 liveness and the shelf ([`settle`]).
+//! # The rules
+//! Numbered as in the design. "Knew" is meant by cuts: a change knew all events in its event's cut and its own origin's
+//! earlier ones. K is the clock-free order of seniority ([`rank`]).
+//! - **R1** The caller feeds events in causal order (per database). Merges, splits and rules may come before the rows they
+//!   name: they take effect when both are known.
+//! - **R2 classes** ([`classes`]). A merge joins its two rows unless it is *void*: some update of one of its columns, on one
+//!   of its two rows, is concurrent with it (neither knew the other), or a split of the same pair knew it. A split *bars*
+//!   its pair unless a person's merge (one without columns) of the pair knew it. Merges join in the order of their dots,
+//!   and one that would bring a barred pair into one class joins nothing. Classes are the connected components; the
+//!   canonical row is the one least in K. A class is shown once, at its canonical row's id.
+//! - **R3 ids** ([`claims`]) depend on births and claims only; merges and deletes never move them.
+//! - **R4 keys** A keyed row's identity is its key. Keyed rows whose keys are equal once every reference in them is
+//!   replaced by the canonical row of its class are one class too, for as long as that holds (no event says so).
+//! - **R5 cells** ([`integrate`], [`classes`]). Over all members: any update beats what rows were born with, the greatest
+//!   (stamp, event) wins; without update the first value in K order that is not NULL. Key columns of a keyed table, and the
+//!   id, are the canonical row's.
+//! - **R6 references** ([`image`]) show what the class of the row they name shows.
+//! - **R7 liveness** ([`settle`]). A delete covers the touches (inserts, updates, claims) of its row that it knew. A class lives
+//!   if some member has an uncovered touch, or a live class needs it by a foreign key that keeps its parent.
+//! - **R8 unique** ([`unique`]). Live classes with the same key are ordered by (when the key was written, K). Rows born with
+//!   it, neither side updated since, merge where the table's policy says so (R11); of others the first shows the key, the
+//!   rest show a text column of it with `~` and a tag of their birth; where nothing can carry the tag they go to the shelf.
+//!   The cells keep the true value.
+//! - **R9 validity** A mix of cells that SQLite refuses gives way to the newest whole row an author saw; if that is refused
+//!   too, the row goes to the shelf.
+//! - **R11 emission** Pairs that R8 finds ([`Evaluator::mergeable`]) are merged by an event of the node that sees them.
 //!
-//! States of a row: unknown → alive ⇄ dead; an alive row is shown or on the shelf. Invariants:
+//! States of a row: unknown → alive ⇄ dead; alone ⇄ canonical or other member of a class; an alive class is shown or on
+//! the shelf. Invariants:
 //! - F reads only total orders, unions and least fixpoints: equal sets of events give equal rows in any causal order.
-//! - A row once born stays known for ever (its id is held dead or alive).
+//! - A row once born stays known for ever (its id is held dead or alive), also inside a class: a class falls apart into
+//!   exactly the rows that made it.
 //! - Every value that lost to a concurrent one has an audit record, written in the same transaction.
 //! - The evaluator writes the store only; what the *file* shows changes by [`Evaluator::mark_shown`] alone.
 //!
 //! Decisions. (1) An event is evaluated whole even where this node's schema lacks a table or column: the unknown part is
 //! kept as cells and shown after the migration, instead of holding back the event and all that depends on it; a half-way
 //! upgraded cluster goes on. (2) Rows of keyed tables are identified by the hash of their key, so equal keys need no
-//! merge. (3) Where rows collide on UNIQUE keys, rows are taken in the order in which their keys were written; a row on
-//! the shelf blocks nobody. (4) A row found at enrolment counts as born before everything every author knew, so a
-//! delete covers it on all copies.
+//! merge event. (3) A row on the shelf blocks nobody. (4) A row found at enrolment counts as born before everything every
+//! author knew, so a delete covers it on all copies. (5) A merge is void by *any* concurrent update of its columns, also
+//! one that wrote the same value: then the last update of each origin decides (no history is kept), and a pair that still
+//! has one key is merged by a new event.
 //!
 //! Callers: node (live), log (implements [`store::Store`]), tests.
 
 pub mod claims;
+pub mod classes;
 pub mod image;
 pub mod integrate;
 pub mod memory;

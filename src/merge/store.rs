@@ -41,6 +41,48 @@ pub struct Row {
     pub image_hash: [u8; 32],
     /// Index keys this row holds among the UNIQUE keys of its table.
     pub unique: Vec<[u8; 16]>,
+    /// Merges and splits that name it, and its place among the rows that are one with it; `None` for most rows.
+    pub bonds: Option<Box<Bonds>>,
+    /// Columns that show another value than they hold, because a senior row shows theirs (R8): (column, shown value).
+    pub overlay: Vec<(u16, crate::model::Value)>,
+    /// Per column that several origins updated: the last such update of each. (The winner's own entry stands in its cell.)
+    pub updates: Vec<(u16, Cut)>,
+}
+
+/// What merges and splits say of a row (R2), and the class it belongs to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bonds {
+    /// Merges and splits that name the row, in the order of their dots.
+    pub links: Vec<Link>,
+    /// The rows that are one with it, itself among them, the most senior (canonical) one first; empty while it is alone.
+    pub members: Vec<RowId>,
+    /// Hash of its key with every reference replaced by the canonical row of its class (R4).
+    pub key: Option<[u8; 16]>,
+}
+
+/// A merge or split as one of its two rows knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Which of the two.
+    pub kind: LinkKind,
+    /// The other row.
+    pub other: RowId,
+    /// The columns by which they were found to be the same; empty for a person's merge and for a split.
+    pub columns: Vec<u16>,
+    /// The change that says so.
+    pub dot: Dot,
+    /// A merge: a concurrent update of its columns, or a split that knew it, made it void. A split: a person's merge that
+    /// knew it did.
+    pub void: bool,
+}
+
+/// What a link says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LinkKind {
+    /// The two rows are one.
+    Merge,
+    /// The two rows are two, and no merge found by a node joins them again.
+    Split,
 }
 
 impl Row {
@@ -60,7 +102,20 @@ impl Row {
             shown: None,
             image_hash: [0; 32],
             unique: Vec::new(),
+            bonds: None,
+            overlay: Vec::new(),
+            updates: Vec::new(),
         }
+    }
+
+    /// The rows that are one with this one, itself among them, the canonical one first; empty while it is alone.
+    pub fn members(&self) -> &[RowId] {
+        self.bonds.as_ref().map_or(&[], |bonds| &bonds.members)
+    }
+
+    /// Merges and splits that name the row.
+    pub fn links(&self) -> &[Link] {
+        self.bonds.as_ref().map_or(&[], |bonds| &bonds.links)
     }
 
     /// Whether some insert or update of it is covered by no delete.

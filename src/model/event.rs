@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::heads::Cut;
 use super::identity::{Origin, RowId};
+use super::rule::Rule;
 use super::stamp::{Dot, Stamp};
 use super::value::Value;
 
@@ -99,6 +100,35 @@ pub enum Change {
         /// How many claims of this row the author knew, the first being its birth.
         depth: u32,
     },
+    /// Two rows, born apart, are one from here on (R2). Sticky; undone by a split.
+    Merge {
+        /// Position in [`Event::tables`].
+        table: u32,
+        /// One row.
+        row: RowId,
+        /// The other one.
+        other: RowId,
+        /// The columns by which they were found to be the same, ascending; empty when a person says so.
+        columns: Vec<u32>,
+    },
+    /// Two rows that were merged are two again, and are never merged by themselves any more.
+    Split {
+        /// Position in [`Event::tables`].
+        table: u32,
+        /// One row.
+        row: RowId,
+        /// The other one.
+        other: RowId,
+    },
+    /// How a table or one of its columns merges from here on: configuration that all nodes share.
+    Rule {
+        /// Position in [`Event::tables`].
+        table: u32,
+        /// The column; `None` for a rule of the whole table.
+        column: Option<u32>,
+        /// The rule.
+        rule: Rule,
+    },
 }
 
 /// One column of one row: a plain value, or a reference that travels as the row it points to.
@@ -137,17 +167,23 @@ impl Change {
             Change::Insert { table, .. }
             | Change::Update { table, .. }
             | Change::Delete { table, .. }
-            | Change::Claim { table, .. } => *table,
+            | Change::Claim { table, .. }
+            | Change::Merge { table, .. }
+            | Change::Split { table, .. }
+            | Change::Rule { table, .. } => *table,
         }
     }
 
-    /// The row it changes.
-    pub fn row(&self) -> RowId {
+    /// The row it changes; `None` for a rule. A merge or split also concerns its `other` row.
+    pub fn row(&self) -> Option<RowId> {
         match self {
             Change::Insert { row, .. }
             | Change::Update { row, .. }
             | Change::Delete { row, .. }
-            | Change::Claim { row, .. } => *row,
+            | Change::Claim { row, .. }
+            | Change::Merge { row, .. }
+            | Change::Split { row, .. } => Some(*row),
+            Change::Rule { .. } => None,
         }
     }
 }

@@ -40,6 +40,9 @@ pub struct TableSchema {
     pub foreign_keys: Vec<ForeignKey>,
     /// UNIQUE constraints and indexes other than the key itself.
     pub unique: Vec<UniqueKey>,
+    /// What becomes of rows with the same UNIQUE key, as far as the schema alone tells (R8): [`super::Rule::UniqueSuffix`]
+    /// for tables that hold accounts, else [`super::Rule::UniqueMerge`]. A replicated rule comes before it.
+    pub collisions: super::Rule,
     /// Whether the table is WITHOUT ROWID.
     pub without_rowid: bool,
 }
@@ -108,6 +111,15 @@ impl TableSchema {
     /// Position of a column by name (ASCII case ignored, as SQLite does).
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))
+    }
+
+    /// Whether the table holds accounts: a column whose name says password, token or secret.
+    pub fn holds_accounts(&self) -> bool {
+        const MARKS: [&str; 7] = ["password", "passwd", "pwhash", "pw_hash", "token", "secret", "api_key"];
+        self.columns.iter().any(|column| {
+            let name = column.name.to_ascii_lowercase();
+            MARKS.iter().any(|mark| name.contains(mark))
+        })
     }
 
     /// Column positions that form the key; empty for a table without one.

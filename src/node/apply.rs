@@ -234,7 +234,7 @@ pub(super) fn note_held(write: &mut LogWrite, schema: &DatabaseSchema, event: &E
             let columns: Vec<u32> = match change {
                 crate::model::Change::Insert { cells, .. } => cells.iter().map(|(column, _)| *column).collect(),
                 crate::model::Change::Update { cells, .. } => cells.iter().map(|(column, _, _)| *column).collect(),
-                crate::model::Change::Delete { .. } | crate::model::Change::Claim { .. } => Vec::new(),
+                _ => Vec::new(),
             };
             if let Some(column) = columns.iter().find(|column| unknown(column)) {
                 missing.push(format!("{}.{}", entry.table, entry.columns[*column as usize]));

@@ -238,8 +238,8 @@ impl Node {
         Ok(ChangeView {
             table: event.tables[change.table() as usize].table.clone(),
             operation,
-            row: change.row().to_string(),
-            id: self.shown_id(read, &change.row())?,
+            row: change.row().map(|row| row.to_string()).unwrap_or_default(),
+            id: change.row().map(|row| self.shown_id(read, &row)).transpose()?.unwrap_or_default(),
             cells,
         })
     }
@@ -417,6 +417,19 @@ pub(super) fn describe(event: &Event, change: &Change) -> (String, Vec<(String, 
         }
         Change::Delete { .. } => ("delete".to_string(), Vec::new()),
         Change::Claim { id, .. } => ("claim".to_string(), vec![("(id)".to_string(), id.to_string())]),
+        Change::Merge { other, columns, .. } => {
+            let reason = if columns.is_empty() {
+                "by a person".to_string()
+            } else {
+                format!("same {}", columns.iter().map(name).collect::<Vec<_>>().join(", "))
+            };
+            ("merge".to_string(), vec![("(with)".to_string(), other.to_string()), ("(why)".to_string(), reason)])
+        }
+        Change::Split { other, .. } => ("split".to_string(), vec![("(from)".to_string(), other.to_string())]),
+        Change::Rule { column, rule, .. } => {
+            let of = column.as_ref().map_or("(table)".to_string(), name);
+            ("rule".to_string(), vec![(of, rule.name().to_string())])
+        }
     }
 }
 

@@ -44,11 +44,11 @@ impl Node {
                 let Some((seq, stored)) = read.next_of_database(origin, from, database)? else { break };
                 from = seq + 1;
                 let event = decode_event(&stored.bytes)?;
-                for change in event.changes.iter().filter(|change| change.row() == *row) {
+                for change in event.changes.iter().filter(|change| concerns(change, row)) {
                     let (operation, cells) = describe(&event, change);
                     let stamp = match change {
                         Change::Update { cells, .. } => cells.iter().map(|cell| cell.2).max(),
-                        Change::Insert { .. } | Change::Delete { .. } | Change::Claim { .. } => None,
+                        _ => None,
                     };
                     let stamp = stamp.unwrap_or(event.header.stamp);
                     let event = format!("{origin}:{seq}");
@@ -173,4 +173,13 @@ fn keys_meant(schema: &TableSchema, typed: &str) -> Vec<Key> {
     let numbers: Key = parts.iter().map(as_number).collect();
     let texts: Key = parts.iter().map(|part| Value::text(part)).collect();
     if numbers == texts { vec![texts] } else { vec![numbers, texts] }
+}
+
+/// Whether a change says something about a row.
+fn concerns(change: &Change, row: &RowId) -> bool {
+    let other = match change {
+        Change::Merge { other, .. } | Change::Split { other, .. } => Some(*other),
+        _ => None,
+    };
+    change.row() == Some(*row) || other == Some(*row)
 }

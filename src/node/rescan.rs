@@ -284,7 +284,7 @@ impl Node {
         for (origin, seq, _) in &held {
             let Some(stored) = self.log.read()?.event(origin, *seq)? else { continue };
             let event = crate::wire::decode_event(&stored.bytes)?;
-            rows.extend(event.changes.iter().map(crate::model::Change::row));
+            rows.extend(event.changes.iter().filter_map(crate::model::Change::row));
             write.drop_held(&name, *origin, *seq)?;
             super::apply::note_held(&mut write, &self.schemas[position], &event)?;
         }

@@ -11,7 +11,7 @@ use super::plan::{ConflictKey, TablePlan};
 use super::quote::{self, check_name, matches_pattern};
 use super::search::{self, SearchTable};
 use super::{FileSettings, SqliteError};
-use crate::model::{Collation, Column, DatabaseSchema, ForeignKey, Identity, TableSchema, UniqueKey, Value};
+use crate::model::{Collation, Column, DatabaseSchema, ForeignKey, Identity, Rule, TableSchema, UniqueKey, Value};
 
 /// Everything known of a file's schema at one `schema_version`.
 #[derive(Clone, Debug, Default)]
@@ -227,14 +227,18 @@ fn read_table(
     unique.sort_by(|a, b| (&a.columns.len(), &a.name).cmp(&(&b.columns.len(), &b.name)));
     conflicts.sort_by(|a: &ConflictKey, b| (&a.columns, &a.partial).cmp(&(&b.columns, &b.partial)));
     conflicts.dedup();
-    let schema = TableSchema {
+    let mut schema = TableSchema {
         name: table.name.clone(),
         columns: stored(&columns).map(describe).collect(),
         identity,
         foreign_keys: Vec::new(),
         unique,
+        collisions: Rule::UniqueMerge,
         without_rowid: table.without_rowid,
     };
+    if schema.holds_accounts() {
+        schema.collisions = Rule::UniqueSuffix;
+    }
     let alias = alias_column(table, &columns, &indexes).map(|position| columns[position].name.clone());
     let key_collations = key_collations(&schema, &columns, &indexes, key_index.as_deref());
     let plan = TablePlan::new(&schema, rowid, alias, (conflicts, blind), &key_collations);

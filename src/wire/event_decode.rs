@@ -8,12 +8,13 @@ use prost::Message;
 
 use super::event_encode::{
     CELL_BLOB, CELL_INTEGER, CELL_NULL, CELL_REAL, CELL_REF, CELL_TEXT, FORM_AFTER, FORM_ID, KIND_CLAIM, KIND_DELETE,
-    KIND_INSERT, KIND_UPDATE, ROW_BORN, ROW_EVENT, ROW_GENESIS, ROW_KEYED, ROW_THIS,
+    KIND_INSERT, KIND_MERGE, KIND_RULE, KIND_SPLIT, KIND_UPDATE, ROW_BORN, ROW_EVENT, ROW_GENESIS, ROW_KEYED, ROW_THIS,
 };
 use super::varint::Stream;
 use super::{WireError, event_proto, limits};
 use crate::model::{
-    Birth, Cell, Change, Cut, Event, Header, NodeId, Origin, OriginId, Reference, RowId, Stamp, TableColumns, Value,
+    Birth, Cell, Change, Cut, Event, Header, NodeId, Origin, OriginId, Reference, RowId, Rule, Stamp, TableColumns,
+    Value,
 };
 
 /// The event in these bytes.
@@ -168,17 +169,20 @@ fn read_shapes(bytes: &[u8], tables: &[TableColumns]) -> Result<Vec<Shape>, Wire
     let mut stream = Stream::new(bytes);
     let mut cells_seen = 0;
     while !stream.is_empty() {
-        let form = stream.below(16, "unknown kind of change")? as u64;
-        let (kind, id, after) = (form & 3, form & FORM_ID != 0, form & FORM_AFTER != 0);
+        let form = stream.below(19, "unknown kind of change")? as u64;
+        let (kind, id, after) = (form & !(FORM_ID + FORM_AFTER), form & FORM_ID != 0, form & FORM_AFTER != 0);
         let table = stream.below(tables.len(), "a table that is not there")?;
         let columns = tables[table].columns.len();
         let count = stream.below(columns + 1, "more cells than columns")?;
         let fits = match kind {
             KIND_INSERT => true,
             KIND_UPDATE => !id && !after,
-            KIND_DELETE => !id && !after && count == 0,
+            KIND_MERGE => !id && !after,
+            KIND_RULE => !id && !after && count <= 1,
+            KIND_DELETE | KIND_SPLIT => !id && !after && count == 0,
             _ => id && count == 0,
         };
+        let valueless = matches!(kind, KIND_MERGE | KIND_RULE);
         if !fits {
             return Err(malformed("a change of impossible form"));
         }
@@ -191,6 +195,9 @@ fn read_shapes(bytes: &[u8], tables: &[TableColumns]) -> Result<Vec<Shape>, Wire
             let gap = usize::try_from(code >> 3).map_err(|_| malformed("a column that is not there"))?;
             if gap >= columns.saturating_sub(next) {
                 return Err(malformed("a column that is not there"));
+            }
+            if valueless && code & 7 != 0 {
+                return Err(malformed("a change of impossible form"));
             }
             cells.push(((next + gap) as u32, code & 7));
             next += gap + 1;
@@ -240,8 +247,17 @@ impl Decoder<'_> {
 
     fn read_change(&mut self, index: u32, shape: &Shape) -> Result<Change, WireError> {
         let table = shape.table;
+        if shape.kind == KIND_RULE {
+            let rule = Rule::from_number(self.depths.varint()?).ok_or(malformed("unknown rule"))?;
+            return Ok(Change::Rule { table, column: shape.cells.first().map(|(column, _)| *column), rule });
+        }
         let row = self.read_row(index)?;
         match shape.kind {
+            KIND_MERGE => {
+                let columns = shape.cells.iter().map(|(column, _)| *column).collect();
+                Ok(Change::Merge { table, row, other: self.read_row(index)?, columns })
+            }
+            KIND_SPLIT => Ok(Change::Split { table, row, other: self.read_row(index)? }),
             KIND_INSERT => {
                 let (claim, after) = self.read_claim(index, shape)?;
                 let mut cells = Vec::with_capacity(shape.cells.len());

@@ -15,6 +15,9 @@ pub(super) const KIND_INSERT: u64 = 0;
 pub(super) const KIND_UPDATE: u64 = 1;
 pub(super) const KIND_DELETE: u64 = 2;
 pub(super) const KIND_CLAIM: u64 = 3;
+pub(super) const KIND_MERGE: u64 = 16;
+pub(super) const KIND_SPLIT: u64 = 17;
+pub(super) const KIND_RULE: u64 = 18;
 /// Added to the kind when the change claims an id.
 pub(super) const FORM_ID: u64 = 4;
 /// Added to the kind when the claimed id had a holder before.
@@ -140,6 +143,22 @@ impl<'a> Encoder<'a> {
                 self.add_claim(index, Some(*id), after.as_ref());
                 write(u64::from(*depth), &mut self.out.depths);
             }
+            Change::Merge { table, row, other, columns } => {
+                self.begin(KIND_MERGE, *table, false, false, columns.len());
+                self.add_row(index, row);
+                self.add_row(index, other);
+                self.add_columns(columns);
+            }
+            Change::Split { table, row, other } => {
+                self.begin(KIND_SPLIT, *table, false, false, 0);
+                self.add_row(index, row);
+                self.add_row(index, other);
+            }
+            Change::Rule { table, column, rule } => {
+                self.begin(KIND_RULE, *table, false, false, usize::from(column.is_some()));
+                self.add_columns(column.as_slice());
+                write(*rule as u64, &mut self.out.depths);
+            }
         }
         let shape = self.shape_position();
         write(shape, &mut self.out.changes);
@@ -175,6 +194,15 @@ impl<'a> Encoder<'a> {
         }
         if let Some(row) = after {
             self.add_row(index, row);
+        }
+    }
+
+    /// Columns without values: in the shape as cells of type 0.
+    fn add_columns(&mut self, columns: &[u32]) {
+        let mut next = 0u32;
+        for column in columns {
+            write(8 * u64::from(column.wrapping_sub(next)), &mut self.shape);
+            next = column.wrapping_add(1);
         }
     }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    Birth, Cell, Change, Cut, Header, NodeId, Origin, OriginId, Reference, RowId, Stamp, TableColumns, Value,
+    Birth, Cell, Change, Cut, Header, NodeId, Origin, OriginId, Reference, RowId, Rule, Stamp, TableColumns, Value,
 };
 
 fn origin() -> Origin {
@@ -62,6 +62,13 @@ fn change() -> impl Strategy<Value = Change> {
         1 => (0u32..2, row()).prop_map(|(table, row)| Change::Delete { table, row }),
         1 => (0u32..2, row(), any::<i64>(), proptest::option::of(row()), any::<u32>()).prop_map(
             |(table, row, id, after, depth)| Change::Claim { table, row, id, after, depth }),
+        1 => (0u32..2, row(), row(), proptest::collection::btree_set(0..COLUMNS, 0..4)).prop_map(
+            |(table, row, other, columns)| {
+                Change::Merge { table, row, other, columns: columns.into_iter().collect() }
+            }),
+        1 => (0u32..2, row(), row()).prop_map(|(table, row, other)| Change::Split { table, row, other }),
+        1 => (0u32..2, proptest::option::of(0..COLUMNS), proptest::sample::select(Rule::ALL.to_vec())).prop_map(
+            |(table, column, rule)| Change::Rule { table, column, rule }),
     ]
 }
 

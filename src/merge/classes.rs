@@ -1,54 +1,312 @@
-//! R2, R4, R5 over several rows: which rows are one, and what the class holds.
+//! R2, R4: which rows are one, and R5 over all of them: what the class holds.
 //!
-//! Invariant: a class is a function of the links and keys of its rows; every member's own record stays as its events made
-//! it. Callers: integration (links), settling (classes), everybody who shows a row ([`Evaluator::view`]).
+//! Invariants: a class is a function of the links and keys of its rows; every member's own record stays as its events made
+//! it, so a class falls apart into exactly the rows that made it. Only the canonical member is alive, shown, shelved or
+//! indexed; the records of the others say `alive: false`.
+//! Callers: settling (classes), everybody who shows or compares a row ([`Evaluator::view`]).
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Evaluator;
-use super::integrate::Position;
-use super::store::{Link, LinkKind, Row, Store};
-use crate::model::RowId;
-
-/// Two classes that R8 finds to be the same: a merge event joins them.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MergePair {
-    /// The table's name.
-    pub table: String,
-    /// Canonical row of the senior class.
-    pub row: RowId,
-    /// Canonical row of the other one.
-    pub other: RowId,
-    /// The columns of their common key, by name.
-    pub columns: Vec<String>,
-}
+use super::store::{AuditKind, Bonds, CellState, CellVersion, LinkKind, Row, Store, TableId};
+use crate::model::{Cell, Identity, RowId, TableSchema};
 
 impl<S: Store> Evaluator<'_, S> {
-    /// Notes a merge or split at both its rows.
-    pub(super) fn link(
-        &mut self,
-        kind: LinkKind,
-        (row, other): (RowId, RowId),
-        columns: Vec<u16>,
-        at: &Position<'_>,
-    ) -> Result<(), S::Error> {
-        let Some(table) = self.row(&row)?.map(|record| record.table) else { return Ok(()) };
-        if self.row(&other)?.is_none() {
-            self.insert_row(other, Row::new(table));
+    /// The row that stands for the class of this one: itself while it is alone or unknown.
+    pub fn canonical(&mut self, id: &RowId) -> Result<RowId, S::Error> {
+        Ok(self.row(id)?.and_then(|row| row.members().first().copied()).unwrap_or(*id))
+    }
+
+    /// All rows of a class, the canonical one first; the row itself while it is alone.
+    pub fn members(&mut self, id: &RowId) -> Result<Vec<RowId>, S::Error> {
+        let members = self.row(id)?.map(|row| row.members().to_vec()).unwrap_or_default();
+        Ok(if members.is_empty() { vec![*id] } else { members })
+    }
+
+    /// Rows whose cells refer to some member of the class.
+    pub fn class_referrers(&mut self, id: &RowId) -> Result<Vec<RowId>, S::Error> {
+        let mut referrers = BTreeSet::new();
+        for member in self.members(id)? {
+            for child in self.store.referrers(&member)? {
+                referrers.insert(self.canonical(&child)?);
+            }
         }
-        self.touched.insert(other);
-        for (id, other) in [(row, other), (other, row)] {
-            let link = Link { kind, other, columns: columns.clone(), dot: at.dot, void: false };
-            let Some(record) = self.row_mut(&id)? else { continue };
-            let links = &mut record.bonds.get_or_insert_default().links;
-            if links.iter().all(|known| known.dot != link.dot) {
-                links.push(link);
-                links.sort_by_key(|link| link.dot);
+        Ok(referrers.into_iter().collect())
+    }
+
+    /// The record of the class that a row belongs to: the canonical row's, with the cells of all members (R5).
+    pub fn view(&mut self, id: &RowId) -> Result<Option<Row>, S::Error> {
+        let canonical = self.canonical(id)?;
+        let Some(mut view) = self.row(&canonical)?.cloned() else { return Ok(None) };
+        if view.members().len() < 2 {
+            return Ok(Some(view));
+        }
+        let own: BTreeSet<u16> = match self.schema(view.table)? {
+            Some(schema) => self.key_numbers(view.table, schema)?,
+            None => BTreeSet::new(),
+        };
+        let mut cells: BTreeMap<u16, CellState> = view.cells.iter().map(|cell| (cell.column, cell.clone())).collect();
+        for member in view.members().iter().skip(1).copied().collect::<Vec<_>>() {
+            let Some(row) = self.row(&member)? else { continue };
+            for state in row.cells.iter().filter(|state| !own.contains(&state.column)) {
+                match cells.get_mut(&state.column) {
+                    Some(held) if !outdoes(state, held) => {}
+                    Some(held) => *held = state.clone(),
+                    None => {
+                        cells.insert(state.column, state.clone());
+                    }
+                }
+            }
+        }
+        view.cells = cells.into_values().collect();
+        Ok(Some(view))
+    }
+
+    /// Numbers of the columns that form the key of a keyed table.
+    fn key_numbers(&mut self, table: TableId, schema: &TableSchema) -> Result<BTreeSet<u16>, S::Error> {
+        let Identity::Keyed(columns) = &schema.identity else { return Ok(BTreeSet::new()) };
+        let mut numbers = BTreeSet::new();
+        for column in columns {
+            numbers.extend(self.find_column(table, &schema.columns[*column].name)?);
+        }
+        Ok(numbers)
+    }
+
+    /// Brings the classes of all touched rows up to date. Rows whose class changed are touched, and so is who refers to
+    /// them.
+    pub(super) fn settle_classes(&mut self) -> Result<(), S::Error> {
+        let mut open: BTreeSet<RowId> = BTreeSet::new();
+        for id in self.touched.clone() {
+            if self.may_be_one(&id)? {
+                open.insert(id);
+            }
+        }
+        while let Some(id) = open.pop_first() {
+            self.index_key(&id, &mut open)?;
+            let region = self.region(id)?;
+            for row in &region {
+                open.remove(row);
+            }
+            for (row, members) in self.partition(&region)? {
+                if !self.set_members(&row, members)? {
+                    continue;
+                }
+                // Keys that name this row mean another class now.
+                for child in self.store.referrers(&row)? {
+                    if self.may_be_one(&child)? {
+                        open.insert(child);
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    /// Pairs of classes that are the same by R8, among the classes of the given rows.
-    pub fn mergeable(&mut self, _rows: &std::collections::BTreeSet<RowId>) -> Result<Vec<MergePair>, S::Error> {
-        Ok(Vec::new())
+    /// Whether links or a key with references could make the row one with others.
+    fn may_be_one(&mut self, id: &RowId) -> Result<bool, S::Error> {
+        let Some(row) = self.row(id)? else { return Ok(false) };
+        if row.bonds.is_some() {
+            return Ok(true);
+        }
+        let table = row.table;
+        Ok(self.schema(table)?.is_some_and(refers_by_key))
+    }
+
+    /// Keeps the index of keys with references replaced by canonical rows. Who shared the old key looks again.
+    fn index_key(&mut self, id: &RowId, open: &mut BTreeSet<RowId>) -> Result<(), S::Error> {
+        let key = self.resolved_key(id)?;
+        let Some(row) = self.row(id)? else { return Ok(()) };
+        let (table, old) = (row.table, row.bonds.as_ref().and_then(|bonds| bonds.key));
+        if old == key {
+            return Ok(());
+        }
+        if let Some(old) = old {
+            self.store.remove_unique(table, old, *id)?;
+            open.extend(self.store.unique_holders(table, &old)?);
+        }
+        if let Some(key) = key {
+            self.store.add_unique(table, key, *id)?;
+        }
+        if let Some(row) = self.row_mut(id)? {
+            row.bonds.get_or_insert_default().key = key;
+        }
+        Ok(())
+    }
+
+    fn resolved_key(&mut self, id: &RowId) -> Result<Option<[u8; 16]>, S::Error> {
+        let Some(row) = self.row(id)?.cloned() else { return Ok(None) };
+        let Some(schema) = self.schema(row.table)?.filter(|schema| refers_by_key(schema)) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        for number in self.key_numbers_in_order(row.table, schema)? {
+            let Some(state) = row.cell(number) else { return Ok(None) };
+            let mut cell = state.cell.clone();
+            if let Cell::Ref(reference) = &mut cell {
+                reference.row = self.canonical(&reference.row)?;
+            }
+            cell.write_canonical(&mut bytes);
+        }
+        let mut hasher = blake3::Hasher::new_derive_key("litemesh 1 resolved key");
+        hasher.update(&bytes);
+        Ok(Some(crate::model::identity::first_16(&hasher)))
+    }
+
+    fn key_numbers_in_order(&mut self, table: TableId, schema: &TableSchema) -> Result<Vec<u16>, S::Error> {
+        let Identity::Keyed(columns) = &schema.identity else { return Ok(Vec::new()) };
+        let mut numbers = Vec::with_capacity(columns.len());
+        for column in columns {
+            numbers.extend(self.find_column(table, &schema.columns[*column].name)?);
+        }
+        Ok(numbers)
+    }
+
+    /// All rows that some chain of merges, equal keys or past membership connects with this one.
+    fn region(&mut self, id: RowId) -> Result<BTreeSet<RowId>, S::Error> {
+        let mut region = BTreeSet::from([id]);
+        let mut open = vec![id];
+        while let Some(id) = open.pop() {
+            let Some(row) = self.row(&id)? else { continue };
+            let (table, key) = (row.table, row.bonds.as_ref().and_then(|bonds| bonds.key));
+            let mut next: Vec<RowId> = row.members().to_vec();
+            next.extend(row.links().iter().filter(|link| link.kind == LinkKind::Merge).map(|link| link.other));
+            if let Some(key) = key {
+                next.extend(self.store.unique_holders(table, &key)?);
+            }
+            for row in next {
+                if region.insert(row) {
+                    open.push(row);
+                }
+            }
+        }
+        Ok(region)
+    }
+
+    /// R2: the classes of a region: (row, all members of its class in K order).
+    fn partition(&mut self, region: &BTreeSet<RowId>) -> Result<Vec<(RowId, Vec<RowId>)>, S::Error> {
+        let (mut merges, mut bars, mut by_key) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        let mut seniority = BTreeMap::new();
+        for id in region {
+            let Some(row) = self.row(id)?.cloned() else { continue };
+            if row.births.is_empty() {
+                continue;
+            }
+            seniority.insert(*id, self.ranks.seniority(id, &row));
+            for link in row.links().iter().filter(|link| !link.void) {
+                let pair = (*id.min(&link.other), *id.max(&link.other));
+                match link.kind {
+                    LinkKind::Merge => merges.insert(link.dot, pair).map(|_| ()).unwrap_or_default(),
+                    LinkKind::Split => drop(bars.insert(pair)),
+                }
+            }
+            if let Some(key) = row.bonds.as_ref().and_then(|bonds| bonds.key) {
+                by_key.entry((row.table, key)).or_insert_with(Vec::new).push(*id);
+            }
+        }
+        let mut classes: BTreeMap<RowId, BTreeSet<RowId>> =
+            seniority.keys().map(|id| (*id, BTreeSet::from([*id]))).collect();
+        for same in by_key.values() {
+            for pair in same.windows(2) {
+                join(&mut classes, pair[0], pair[1], &BTreeSet::new());
+            }
+        }
+        for (a, b) in merges.into_values() {
+            join(&mut classes, a, b, &bars);
+        }
+        let mut result = Vec::new();
+        for (id, class) in &classes {
+            let mut members: Vec<RowId> = class.iter().copied().collect();
+            members.sort_by_key(|member| seniority.get(member).copied());
+            result.push((*id, if members.len() > 1 { members } else { Vec::new() }));
+        }
+        Ok(result)
+    }
+
+    /// Takes over a row's class. True when another row stands for it now.
+    fn set_members(&mut self, id: &RowId, members: Vec<RowId>) -> Result<bool, S::Error> {
+        let Some(row) = self.row(id)? else { return Ok(false) };
+        let (table, old) = (row.table, row.members().to_vec());
+        if old == members {
+            return Ok(false);
+        }
+        let before = old.first().copied().unwrap_or(*id);
+        let after = members.first().copied().unwrap_or(*id);
+        if let Some(row) = self.row_mut(id)? {
+            row.bonds.get_or_insert_default().members = members;
+            if let Some(bonds) = &row.bonds
+                && **bonds == Bonds::default()
+            {
+                row.bonds = None;
+            }
+        }
+        self.touched.insert(*id);
+        self.touched.insert(after);
+        if before == after {
+            return Ok(false);
+        }
+        // What the row refers to may be shown by nobody now, or by another row.
+        let parents: Vec<RowId> = self.row(id)?.map(|row| row.parents().map(|(_, one)| one.row).collect()).unwrap_or_default();
+        self.liveness.extend(parents);
+        for child in self.store.referrers(id)? {
+            let child = self.canonical(&child)?;
+            self.touched.insert(child);
+            let parents = self.needed_parents(&child)?;
+            self.liveness.extend(parents);
+        }
+        self.liveness.extend([before, after]);
+        if after != *id {
+            let lost = self.lost_cells(id, &after)?;
+            self.audit(table, *id, AuditKind::Merged { into: after, lost })?;
+        } else {
+            self.audit(table, *id, AuditKind::Parted { from: before })?;
+        }
+        Ok(true)
+    }
+
+    /// Values of a row that its class does not show.
+    fn lost_cells(&mut self, id: &RowId, canonical: &RowId) -> Result<Vec<(String, CellVersion)>, S::Error> {
+        let (Some(row), Some(view)) = (self.row(id)?.cloned(), self.view(canonical)?) else { return Ok(Vec::new()) };
+        let names = self.info(row.table)?.columns.clone();
+        let lost = row.cells.iter().filter(|state| {
+            view.cell(state.column).is_none_or(|shown| shown.cell != state.cell)
+                && !matches!(state.cell, Cell::Plain(crate::model::Value::Null))
+        });
+        Ok(lost.map(|state| (names[state.column as usize].clone(), CellVersion::from(state.clone()))).collect())
+    }
+}
+
+/// Whether a later member's cell replaces the one that more senior members gave: an update beats births, the greatest
+/// (stamp, change) beats other updates, and a birth only NULL.
+fn outdoes(state: &CellState, held: &CellState) -> bool {
+    match (state.born, held.born) {
+        (false, false) => (state.stamp, state.dot) > (held.stamp, held.dot),
+        (false, true) => true,
+        (true, false) => false,
+        (true, true) => held.cell == Cell::Plain(crate::model::Value::Null),
+    }
+}
+
+/// Whether rows of this keyed table name other rows in their key.
+fn refers_by_key(schema: &TableSchema) -> bool {
+    let Identity::Keyed(columns) = &schema.identity else { return false };
+    schema.foreign_keys.iter().any(|key| key.columns.iter().any(|column| columns.contains(column)))
+}
+
+/// Joins two classes, unless that would bring a barred pair into one.
+fn join(
+    classes: &mut BTreeMap<RowId, BTreeSet<RowId>>,
+    a: RowId,
+    b: RowId,
+    bars: &BTreeSet<(RowId, RowId)>,
+) {
+    let (Some(one), Some(other)) = (classes.get(&a), classes.get(&b)) else { return };
+    if one.contains(&b) {
+        return;
+    }
+    let barred = one.iter().any(|x| other.iter().any(|y| bars.contains(&(*x.min(y), *x.max(y)))));
+    if barred {
+        return;
+    }
+    let joined: BTreeSet<RowId> = one.union(other).copied().collect();
+    for member in &joined {
+        classes.insert(*member, joined.clone());
     }
 }

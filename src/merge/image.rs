@@ -38,10 +38,10 @@ impl Presentation {
 impl<S: Store> Evaluator<'_, S> {
     /// What the file shall show of a row; `None` when it is dead, on the shelf, or of a table this node lacks.
     pub fn target(&mut self, id: &RowId) -> Result<Option<Shown>, S::Error> {
-        let Some(row) = self.row(id)?.cloned() else { return Ok(None) };
-        if !row.visible() {
+        if !self.row(id)?.is_some_and(Row::visible) {
             return Ok(None);
         }
+        let Some(row) = self.view(id)? else { return Ok(None) };
         let Some(schema) = self.schema(row.table)? else { return Ok(None) };
         let image = self.image(&row, schema)?;
         Ok(Some((schema.key_of(&image, row.id), image)))
@@ -67,7 +67,7 @@ impl<S: Store> Evaluator<'_, S> {
         Ok((!same).then_some(Presentation { row: *id, table: name, old_key, new: target }))
     }
 
-    /// The stored columns of a row under a schema, whether or not it is shown.
+    /// The stored columns of a row (as [`Evaluator::view`] gives it) under a schema, whether or not it is shown.
     pub fn image(&mut self, row: &Row, schema: &TableSchema) -> Result<Vec<Value>, S::Error> {
         let mut image = Vec::with_capacity(schema.columns.len());
         for (position, column) in schema.columns.iter().enumerate() {
@@ -76,6 +76,10 @@ impl<S: Store> Evaluator<'_, S> {
                 continue;
             }
             let number = self.find_column(row.table, &column.name)?;
+            if let Some((_, shown)) = row.overlay.iter().find(|(overlaid, _)| Some(*overlaid) == number) {
+                image.push(shown.clone());
+                continue;
+            }
             let cell = number.and_then(|number| row.cell(number)).map(|state| state.cell.clone());
             let value = match cell {
                 None => column.default.clone(),
@@ -94,7 +98,7 @@ impl<S: Store> Evaluator<'_, S> {
             Cell::Plain(value) => return Ok(value.clone()),
             Cell::Ref(reference) => reference.clone(),
         };
-        let Some(parent) = self.row(&reference.row)?.cloned() else { return Ok(Value::Null) };
+        let Some(parent) = self.view(&reference.row)? else { return Ok(Value::Null) };
         let is_id = match self.schema(parent.table)? {
             Some(schema) => match schema.identity {
                 Identity::Surrogate(column) => schema.column(&reference.column) == Some(column),
@@ -107,6 +111,9 @@ impl<S: Store> Evaluator<'_, S> {
             return Ok(parent.id.map_or(Value::Null, Value::Integer));
         }
         let number = self.find_column(parent.table, &reference.column)?;
+        if let Some((_, shown)) = parent.overlay.iter().find(|(overlaid, _)| Some(*overlaid) == number) {
+            return Ok(shown.clone());
+        }
         match number.and_then(|number| parent.cell(number)) {
             Some(state) if depth < DEPTH_MAX => self.cell_value(&state.cell, depth + 1),
             Some(_) | None => Ok(Value::Null),
@@ -117,7 +124,8 @@ impl<S: Store> Evaluator<'_, S> {
     fn shows_null(&mut self, schema: &TableSchema, column: usize, parent: &RowId) -> Result<bool, S::Error> {
         let sets_null =
             schema.foreign_keys.iter().any(|key| key.declared && !key.keeps_parent && key.columns.contains(&column));
-        Ok(sets_null && !self.row(parent)?.is_some_and(Row::visible))
+        let parent = self.canonical(parent)?;
+        Ok(sets_null && !self.row(&parent)?.is_some_and(Row::visible))
     }
 
     /// Takes over what the file shows of a row now: key index, image hash and the table's fingerprint follow.

@@ -77,7 +77,11 @@ impl<S: Store> Evaluator<'_, S> {
                 for (column, cell, stamp) in cells {
                     let column = to.columns[*column as usize];
                     let state = CellState { column, cell: cell.clone(), stamp: *stamp, dot: at.dot, born: false };
+                    let before = self.row(&id)?.and_then(|row| row.cell(column)).cloned();
                     self.put_cell(&id, state, at.cut)?;
+                    self.note_update(&id, before, column, at)?;
+                    self.void_merges(&id, column, at)?;
+                    self.audit_members(&id, column, at)?;
                 }
             }
             Change::Delete { .. } => self.cover(&id, at)?,
@@ -171,7 +175,6 @@ impl<S: Store> Evaluator<'_, S> {
     /// R5: an update beats what a row was born with; else the greatest (stamp, event) wins.
     fn put_cell(&mut self, id: &RowId, new: CellState, cut: &Cut) -> Result<(), S::Error> {
         let Some(row) = self.row_mut(id)? else { return Ok(()) };
-        let table = row.table;
         let position = row.cells.binary_search_by_key(&new.column, |state| state.column);
         let Ok(position) = position else {
             row.cells.insert(position.unwrap_or_else(|free| free), new.clone());
@@ -188,12 +191,25 @@ impl<S: Store> Evaluator<'_, S> {
         }
         let concurrent = old.dot.origin != new.dot.origin && cut.get(&old.dot.origin) < old.dot.seq;
         if concurrent && old.dot.origin != GENESIS_ORIGIN && old.cell != new.cell {
-            let column = self.info(table)?.columns[new.column as usize].clone();
-            let (winner, loser) = if wins { (version(new), version(old)) } else { (version(old), version(new)) };
-            let (winner, loser) = (Box::new(winner), Box::new(loser));
-            self.audit(table, *id, AuditKind::Cell { column, winner, loser })?;
+            let column = new.column;
+            let (winner, loser) = if wins { (new, old) } else { (old, new) };
+            self.audit_cell(id, column, winner, loser)?;
         }
         Ok(())
+    }
+
+    /// Of two values that did not know each other one lost.
+    pub(super) fn audit_cell(
+        &mut self,
+        id: &RowId,
+        column: u16,
+        winner: CellState,
+        loser: CellState,
+    ) -> Result<(), S::Error> {
+        let Some(table) = self.row(id)?.map(|row| row.table) else { return Ok(()) };
+        let column = self.info(table)?.columns[column as usize].clone();
+        let (winner, loser) = (Box::new(CellVersion::from(winner)), Box::new(CellVersion::from(loser)));
+        self.audit(table, *id, AuditKind::Cell { column, winner, loser })
     }
 
     /// Keeps the index of referrers when a cell's value changes.
@@ -222,7 +238,7 @@ impl<S: Store> Evaluator<'_, S> {
 }
 
 /// Whether the change at this position knew another change.
-fn knows(at: &Position<'_>, other: &Dot) -> bool {
+pub(super) fn knows(at: &Position<'_>, other: &Dot) -> bool {
     at.cut.get(&other.origin) >= other.seq || (other.origin == at.dot.origin && other.seq <= at.dot.seq)
 }
 
@@ -233,6 +249,3 @@ fn strength(state: &CellState) -> (bool, bool, Stamp, Dot) {
     (!state.born, !state.born || says_something, state.stamp, state.dot)
 }
 
-fn version(state: CellState) -> CellVersion {
-    CellVersion { cell: state.cell, stamp: state.stamp, dot: state.dot }
-}

@@ -49,6 +49,7 @@ pub mod claims;
 pub mod classes;
 pub mod image;
 pub mod integrate;
+mod link;
 pub mod memory;
 pub mod rank;
 pub mod settle;
@@ -57,7 +58,7 @@ pub mod unique;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{DatabaseSchema, RowId, TableSchema};
+use crate::model::{DatabaseSchema, Identity, RowId, TableSchema};
 use rank::Ranks;
 use store::{Row, Store, TableId};
 
@@ -78,6 +79,8 @@ pub struct Evaluator<'a, S: Store> {
     liveness: BTreeSet<RowId>,
     /// Rows that SQLite refused in this transaction: not tried again before the next.
     refused: BTreeSet<RowId>,
+    /// Rows that met others under one UNIQUE key.
+    collided: BTreeSet<RowId>,
     /// Remainder classes of ids whose claims changed.
     classes: BTreeSet<(TableId, u32)>,
 }
@@ -90,6 +93,8 @@ struct TableInfo {
     columns: Vec<String>,
     /// Positions in [`Evaluator::schemas`].
     schema: Option<(usize, usize)>,
+    /// Some foreign key shows another column of it than its id: rows that refer to it follow its cells.
+    lends_cells: bool,
 }
 
 impl<'a, S: Store> Evaluator<'a, S> {
@@ -106,6 +111,7 @@ impl<'a, S: Store> Evaluator<'a, S> {
             touched: BTreeSet::new(),
             liveness: BTreeSet::new(),
             refused: BTreeSet::new(),
+            collided: BTreeSet::new(),
             classes: BTreeSet::new(),
         }
     }
@@ -160,9 +166,24 @@ impl<'a, S: Store> Evaluator<'a, S> {
                     Some((position, table))
                 },
             );
-            self.tables.insert(table, TableInfo { database, name, columns, schema });
+            let lends_cells = schema.is_some_and(|(at, table)| self.lends_cells(at, table));
+            self.tables.insert(table, TableInfo { database, name, columns, schema, lends_cells });
         }
         Ok(())
+    }
+
+    fn lends_cells(&self, database: usize, table: usize) -> bool {
+        let (home, lender) = (&self.schemas[database], &self.schemas[database].tables[table]);
+        self.schemas.iter().any(|schema| {
+            let mut keys = schema.tables.iter().flat_map(|table| &table.foreign_keys);
+            keys.any(|key| {
+                let here = key.database.as_ref().unwrap_or(&schema.database) == &home.database;
+                let id = |column: &String| {
+                    matches!(lender.identity, Identity::Surrogate(id) if lender.column(column) == Some(id))
+                };
+                here && key.parent.eq_ignore_ascii_case(&lender.name) && !key.parent_columns.iter().all(id)
+            })
+        })
     }
 
     fn info(&mut self, table: TableId) -> Result<&TableInfo, S::Error> {

@@ -16,6 +16,15 @@ impl<S: Store> Evaluator<'_, S> {
     /// Settles all rows that the integrated events concern. Returns the rows that are dirty by it.
     pub fn settle(&mut self) -> Result<BTreeSet<RowId>, S::Error> {
         self.settle_ids()?;
+        self.settle_classes()?;
+        for id in self.touched.clone() {
+            let canonical = self.canonical(&id)?;
+            self.touched.insert(canonical);
+            let Some(table) = self.row(&id)?.map(|row| row.table) else { continue };
+            if self.info(table)?.lends_cells {
+                self.touch_referrers(id)?;
+            }
+        }
         self.settle_liveness()?;
         self.settle_shelf()?;
         let dirty = std::mem::take(&mut self.touched);
@@ -93,11 +102,12 @@ impl<S: Store> Evaluator<'_, S> {
     }
 
     /// Rows that show a value of this row, and those that show a value of theirs where that is part of a key.
-    fn touch_referrers(&mut self, parent: RowId) -> Result<(), S::Error> {
+    pub(super) fn touch_referrers(&mut self, parent: RowId) -> Result<(), S::Error> {
+        let parent = self.canonical(&parent)?;
         let mut open = vec![parent];
         let mut seen = BTreeSet::from([parent]);
         while let Some(row) = open.pop() {
-            for child in self.store.referrers(&row)? {
+            for child in self.class_referrers(&row)? {
                 self.touched.insert(child);
                 let Some(table) = self.row(&child)?.map(|child| child.table) else { continue };
                 let keyed = self.schema(table)?.is_some_and(|schema| matches!(schema.identity, Identity::Keyed(_)));
@@ -110,12 +120,14 @@ impl<S: Store> Evaluator<'_, S> {
     }
 
     fn settle_liveness(&mut self) -> Result<(), S::Error> {
-        let mut open: BTreeSet<RowId> = std::mem::take(&mut self.liveness);
-        open.extend(self.touched.iter().copied());
+        let mut open: BTreeSet<RowId> = self.touched.clone();
+        for id in std::mem::take(&mut self.liveness) {
+            open.insert(self.canonical(&id)?);
+        }
         while let Some(id) = open.pop_first() {
             let Some(row) = self.row(&id)? else { continue };
             let was = row.alive;
-            let alive = self.is_alive(&id)?;
+            let alive = self.canonical(&id)? == id && self.is_alive(&id)?;
             if alive == was {
                 continue;
             }
@@ -129,16 +141,21 @@ impl<S: Store> Evaluator<'_, S> {
         Ok(())
     }
 
-    /// R7: alive is the least set that holds every row with an uncovered insert or update and, with a row, the parents it
-    /// needs. Searched upwards from the row, so rings that nothing holds up stay dead.
+    /// R7: alive is the least set that holds every class with an uncovered insert or update and, with a class, the parents
+    /// it needs. Searched upwards from the row, so rings that nothing holds up stay dead.
     fn is_alive(&mut self, id: &RowId) -> Result<bool, S::Error> {
+        if self.row(id)?.is_none_or(|row| row.births.is_empty()) {
+            return Ok(false);
+        }
         let mut open = vec![*id];
         let mut seen = BTreeSet::from([*id]);
         while let Some(row) = open.pop() {
-            if self.row(&row)?.is_some_and(Row::uncovered) {
-                return Ok(true);
+            for member in self.members(&row)? {
+                if self.row(&member)?.is_some_and(Row::uncovered) {
+                    return Ok(true);
+                }
             }
-            for child in self.store.referrers(&row)? {
+            for child in self.class_referrers(&row)? {
                 if !seen.contains(&child) && self.needed_parents(&child)?.contains(&row) {
                     seen.insert(child);
                     open.push(child);
@@ -148,15 +165,15 @@ impl<S: Store> Evaluator<'_, S> {
         Ok(false)
     }
 
-    /// The rows that a row keeps alive.
-    fn needed_parents(&mut self, id: &RowId) -> Result<BTreeSet<RowId>, S::Error> {
-        let Some(row) = self.row(id)?.cloned() else { return Ok(BTreeSet::new()) };
+    /// The classes that a row's class keeps alive.
+    pub(super) fn needed_parents(&mut self, id: &RowId) -> Result<BTreeSet<RowId>, S::Error> {
+        let Some(row) = self.view(id)? else { return Ok(BTreeSet::new()) };
         let Some(schema) = self.schema(row.table)? else { return Ok(BTreeSet::new()) };
         let mut parents = BTreeSet::new();
         for (column, reference) in row.parents() {
             let name = self.info(row.table)?.columns[column as usize].clone();
             if needs_parent(schema, &name) {
-                parents.insert(reference.row);
+                parents.insert(self.canonical(&reference.row)?);
             }
         }
         Ok(parents)
@@ -168,7 +185,17 @@ impl<S: Store> Evaluator<'_, S> {
             self.index_unique(&id, &mut affected)?;
         }
         // Rows whose place changed by themselves: their children look again, whatever the file shows of them now.
-        let mut moved: BTreeSet<RowId> = self.decide_unique(affected)?.into_iter().collect();
+        let mut moved = BTreeSet::new();
+        while !affected.is_empty() {
+            let fresh = self.decide_unique(std::mem::take(&mut affected))?;
+            // Keys of children that show a value which carries a tag now.
+            for id in fresh.iter().filter(|id| !moved.contains(*id)) {
+                for child in self.class_referrers(id)? {
+                    self.index_unique(&child, &mut affected)?;
+                }
+            }
+            moved.extend(fresh);
+        }
         moved.extend(self.refused.iter().copied());
         self.touched.extend(moved.iter().copied());
         let mut open: BTreeSet<RowId> = self.touched.clone();
@@ -186,7 +213,7 @@ impl<S: Store> Evaluator<'_, S> {
                 row.shelved = new;
             }
             if moved.remove(&id) || changed {
-                let children = self.store.referrers(&id)?;
+                let children = self.class_referrers(&id)?;
                 self.touched.extend(children.iter().copied());
                 open.extend(children);
             }
@@ -206,6 +233,7 @@ impl<S: Store> Evaluator<'_, S> {
         while let Some(parent) = open.pop() {
             match self.row(&parent)? {
                 None => hidden = hidden.max(Some(parent)),
+                Some(row) if row.births.is_empty() => hidden = hidden.max(Some(parent)),
                 Some(row) if matches!(row.shelved, Some(Shelved::Unique { .. } | Shelved::Refused { .. })) => {
                     hidden = hidden.max(Some(parent));
                 }

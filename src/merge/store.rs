@@ -228,6 +228,18 @@ pub enum AuditKind {
         /// Stamp of the delete.
         stamp: Stamp,
     },
+    /// The row became one with another: these of its values are not shown.
+    Merged {
+        /// The row that stands for both.
+        into: RowId,
+        /// (column, value).
+        lost: Vec<(String, CellVersion)>,
+    },
+    /// The row is no more one with another: the merge was void, or a person split them.
+    Parted {
+        /// The row that stood for both.
+        from: RowId,
+    },
     /// The row could not keep the id it was born with: another row had claimed it first.
     IdMoved {
         /// The id it wanted.
@@ -248,6 +260,12 @@ pub struct CellVersion {
     pub stamp: Stamp,
     /// The change that wrote it: the author's origin, event and position.
     pub dot: Dot,
+}
+
+impl From<CellState> for CellVersion {
+    fn from(state: CellState) -> CellVersion {
+        CellVersion { cell: state.cell, stamp: state.stamp, dot: state.dot }
+    }
 }
 
 /// A sum over a table's shown rows: four 64-bit lanes of wrapping sums over the images' hashes, and their number.

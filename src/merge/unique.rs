@@ -1,49 +1,84 @@
-//! Which of several rows with the same UNIQUE key is shown (R8 without merging: the others go to the shelf).
+//! R8: which of several classes with the same UNIQUE key shows it, and what becomes of the others; R11: which of them a
+//! merge shall join.
 //!
-//! Rows that share keys form a component. In it, rows are ordered per key by (time the key was written, seniority);
-//! repeatedly the row that comes first in all its keys among the undecided ones is shown and those that share a key with
-//! it are shelved. Invariants: a function of the settled cells; a row on the shelf blocks nobody; rows with a NULL in the
+//! Classes that share keys form a component. In it, classes are ordered per key by (time the key was written, seniority);
+//! repeatedly the one that comes first in all its keys among the undecided ones is shown. Those that share a key with it
+//! show a tagged value in a text column of that key, or go to the shelf where none can carry the tag.
+//! Invariants: a function of the settled cells; a row on the shelf blocks nobody; rows with a NULL in the
 //! key never collide. Keys count as shown: two rows of a keyed table can have one key, where one refers to a row and the
-//! other holds the bare number that this row shows now (it led nowhere when it was written). Keys over expressions and partial indexes are known to SQLite only: there its refusal shelves the
-//! row. Caller: settling.
+//! other holds the bare number that this row shows now (it led nowhere when it was written). Keys over expressions and
+//! partial indexes are known to SQLite only: there its refusal shelves the row. Caller: settling; node (merging).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Evaluator;
 use super::rank::Seniority;
-use super::store::{Row, Shelved, Store, TableId};
-use crate::model::{Cell, Collation, Identity, RowId, Stamp, TableSchema, UniqueKey, Value};
+use super::store::{LinkKind, Row, Shelved, Store, TableId};
+use crate::model::{Cell, Collation, Identity, RowId, Rule, Stamp, TableSchema, UniqueKey, Value};
 
-/// (name of the index, hash of the key, when it was written).
-type HeldKey = (String, [u8; 16], Stamp);
+/// Two classes that R8 finds to be the same: a merge joins them (R11).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MergePair {
+    /// The table's name.
+    pub table: String,
+    /// Canonical row of the class that comes first.
+    pub row: RowId,
+    /// Canonical row of the other one.
+    pub other: RowId,
+    /// The columns of their common key, by name.
+    pub columns: Vec<String>,
+}
 
 /// Who comes first under a key: who wrote it earlier, then the senior row.
 type Order = (Stamp, Seniority);
 
-/// One row of a component: its keys, each with its place in the order.
-struct Contender {
-    row: RowId,
-    /// (hash of the key, name of the index, order).
-    keys: Vec<([u8; 16], String, Order)>,
+/// A UNIQUE key as one class holds it.
+struct HeldKey {
+    /// Name of the index.
+    index: String,
+    /// Hash of the key.
+    hash: [u8; 16],
+    /// When it was written.
+    written: Stamp,
+    /// Every column of it still is as some member was born.
+    born: bool,
+    /// Names of its columns.
+    columns: Vec<String>,
+    /// Number and value of the column that can carry a tag.
+    taggable: Option<(u16, Vec<u8>)>,
 }
 
+/// One class of a component with the keys it still contends for.
+struct Contender {
+    row: RowId,
+    seniority: Seniority,
+    keys: Vec<HeldKey>,
+    tagged: Vec<(u16, Vec<u8>)>,
+}
+
+/// What was decided of one class: on the shelf under (index, holder), or shown with these columns tagged.
+type Verdict = Result<Vec<(u16, Vec<u8>)>, (String, RowId)>;
+
 impl<S: Store> Evaluator<'_, S> {
-    /// Brings the index of UNIQUE keys up to date with a row and adds every row whose place may have changed to `affected`.
+    /// Brings the index of UNIQUE keys up to date with a class and adds every row whose place may have changed to `affected`.
     pub(super) fn index_unique(&mut self, id: &RowId, affected: &mut BTreeSet<RowId>) -> Result<(), S::Error> {
-        let Some(row) = self.row(id)?.cloned() else { return Ok(()) };
-        let keys: Vec<[u8; 16]> =
-            if row.alive { self.unique_keys(&row)?.into_iter().map(|(_, hash, _)| hash).collect() } else { Vec::new() };
-        for key in row.unique.iter().chain(&keys) {
-            affected.extend(self.store.unique_holders(row.table, key)?);
+        let Some(row) = self.row(id)? else { return Ok(()) };
+        let (table, alive, old) = (row.table, row.alive, row.unique.clone());
+        let mut keys: Vec<[u8; 16]> = Vec::new();
+        if alive && let Some(view) = self.view(id)? {
+            keys.extend(self.unique_keys(&view)?.into_iter().map(|key| key.hash));
+        }
+        for key in old.iter().chain(&keys) {
+            affected.extend(self.store.unique_holders(table, key)?);
         }
         affected.insert(*id);
-        for key in row.unique.iter().filter(|key| !keys.contains(key)) {
-            self.store.remove_unique(row.table, *key, *id)?;
+        for key in old.iter().filter(|key| !keys.contains(key)) {
+            self.store.remove_unique(table, *key, *id)?;
         }
-        for key in keys.iter().filter(|key| !row.unique.contains(key)) {
-            self.store.add_unique(row.table, *key, *id)?;
+        for key in keys.iter().filter(|key| !old.contains(key)) {
+            self.store.add_unique(table, *key, *id)?;
         }
-        if row.unique != keys
+        if old != keys
             && let Some(row) = self.row_mut(id)?
         {
             row.unique = keys;
@@ -51,27 +86,20 @@ impl<S: Store> Evaluator<'_, S> {
         Ok(())
     }
 
-    /// Decides the components of the given rows. Returns the rows whose place on the shelf changed.
+    /// Decides the components of the given rows. Returns the rows whose place on the shelf, or whose tag, changed.
     pub(super) fn decide_unique(&mut self, affected: BTreeSet<RowId>) -> Result<Vec<RowId>, S::Error> {
         let mut open = affected;
         let mut changed = Vec::new();
         while let Some(seed) = open.pop_first() {
             let component = self.component(seed)?;
+            if component.len() > 1 {
+                self.collided.extend(component.iter().map(|contender| contender.row));
+            }
             for contender in &component {
                 open.remove(&contender.row);
             }
             for (row, verdict) in decide(component) {
-                let Some(old) = self.row(&row)?.map(|record| record.shelved.clone()) else { continue };
-                let new = match (&old, verdict) {
-                    (Some(Shelved::Refused { .. }), None) if self.refused.contains(&row) => continue,
-                    (_, Some((index, holder))) => Some(Shelved::Unique { index, holder }),
-                    (_, None) => None,
-                };
-                if old == new || (new.is_none() && matches!(old, Some(Shelved::Parent { .. }))) {
-                    continue;
-                }
-                if let Some(record) = self.row_mut(&row)? {
-                    record.shelved = new;
+                if self.take_verdict(&row, verdict)? {
                     changed.push(row);
                 }
             }
@@ -79,38 +107,115 @@ impl<S: Store> Evaluator<'_, S> {
         Ok(changed)
     }
 
+    /// Takes over what was decided of a row. True when that changes what it shows.
+    fn take_verdict(&mut self, row: &RowId, verdict: Verdict) -> Result<bool, S::Error> {
+        let Some(record) = self.row(row)? else { return Ok(false) };
+        let (old, old_overlay) = (record.shelved.clone(), record.overlay.clone());
+        let (shelved, tagged) = match verdict {
+            Ok(tagged) => (None, tagged),
+            Err((index, holder)) => (Some(Shelved::Unique { index, holder }), Vec::new()),
+        };
+        let overlay: Vec<(u16, Value)> =
+            tagged.into_iter().map(|(column, value)| (column, Value::Text(with_tag(value, row)))).collect();
+        let kept = match &old {
+            Some(Shelved::Refused { .. }) => self.refused.contains(row),
+            Some(Shelved::Parent { .. }) => true,
+            Some(Shelved::Unique { .. }) | None => false,
+        };
+        let new = if shelved.is_none() && kept { old.clone() } else { shelved };
+        if old == new && old_overlay == overlay {
+            return Ok(false);
+        }
+        if let Some(record) = self.row_mut(row)? {
+            (record.shelved, record.overlay) = (new, overlay);
+        }
+        Ok(true)
+    }
+
     fn component(&mut self, seed: RowId) -> Result<Vec<Contender>, S::Error> {
         let mut seen = BTreeSet::from([seed]);
         let mut open = vec![seed];
         let mut component = Vec::new();
         while let Some(id) = open.pop() {
-            let Some(row) = self.row(&id)?.cloned() else { continue };
+            let Some(alive) = self.row(&id)?.map(|row| row.alive) else { continue };
+            let Some(view) = self.view(&id)? else { continue };
+            let seniority = self.ranks.seniority(&id, &view);
             let mut keys = Vec::new();
-            if row.alive {
-                let seniority = self.ranks.seniority(&id, &row);
-                for (index, hash, stamp) in self.unique_keys(&row)? {
-                    for other in self.store.unique_holders(row.table, &hash)? {
+            if alive {
+                keys = self.unique_keys(&view)?;
+                for key in &keys {
+                    for other in self.store.unique_holders(view.table, &key.hash)? {
                         if seen.insert(other) {
                             open.push(other);
                         }
                     }
-                    keys.push((hash, index, (stamp, seniority)));
                 }
             }
-            component.push(Contender { row: id, keys });
+            component.push(Contender { row: id, seniority, keys, tagged: Vec::new() });
         }
         component.sort_by_key(|contender| contender.row);
         Ok(component)
     }
 
-    /// The UNIQUE keys a row holds: (index, hash, when it was written). A rowid or surrogate id in a key never collides.
-    fn unique_keys(&mut self, row: &Row) -> Result<Vec<HeldKey>, S::Error> {
-        let Some(schema) = self.schema(row.table)? else { return Ok(Vec::new()) };
-        let mut keys = Vec::new();
+    /// Rows that met others under one UNIQUE key since the last call: those that [`Evaluator::mergeable`] must be asked about.
+    pub fn collided(&mut self) -> BTreeSet<RowId> {
+        std::mem::take(&mut self.collided)
+    }
+
+    /// R11: pairs of classes, among those of the given rows, that a merge shall join: born with one key under the policy to
+    /// merge, and no split between them.
+    pub fn mergeable(&mut self, rows: &BTreeSet<RowId>) -> Result<Vec<MergePair>, S::Error> {
+        let mut pairs = BTreeSet::new();
+        for id in rows {
+            let Some(view) = self.view(id)?.filter(|view| view.alive) else { continue };
+            let Some(schema) = self.schema(view.table)?.filter(|schema| schema.collisions == Rule::UniqueMerge) else {
+                continue;
+            };
+            for key in self.unique_keys(&view)?.into_iter().filter(|key| key.born && key.index != OWN_KEY) {
+                let mut born = Vec::new();
+                for other in self.store.unique_holders(view.table, &key.hash)? {
+                    let Some(record) = self.view(&other)? else { continue };
+                    let held = self.unique_keys(&record)?.into_iter().find(|held| held.hash == key.hash);
+                    if let Some(held) = held.filter(|held| held.born) {
+                        born.push(((held.written, self.ranks.seniority(&other, &record)), other));
+                    }
+                }
+                born.sort();
+                let Some((_, first)) = born.first().copied() else { continue };
+                for (_, other) in born.into_iter().skip(1) {
+                    if !self.barred(&first, &other)? {
+                        let (table, columns) = (schema.name.clone(), key.columns.clone());
+                        pairs.insert(MergePair { table, row: first, other, columns });
+                    }
+                }
+            }
+        }
+        Ok(pairs.into_iter().collect())
+    }
+
+    /// Whether a split keeps two classes apart.
+    fn barred(&mut self, one: &RowId, other: &RowId) -> Result<bool, S::Error> {
+        let others = self.members(other)?;
+        for member in self.members(one)? {
+            let links = self.row(&member)?.map(|row| row.links().to_vec()).unwrap_or_default();
+            let bars = links.iter().any(|link| link.kind == LinkKind::Split && !link.void && others.contains(&link.other));
+            if bars {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The UNIQUE keys a class holds. A rowid or surrogate id in a key never collides.
+    fn unique_keys(&mut self, view: &Row) -> Result<Vec<HeldKey>, S::Error> {
+        let Some(schema) = self.schema(view.table)? else { return Ok(Vec::new()) };
+        let mut keys: Vec<HeldKey> = Vec::new();
         let own = own_key(schema);
         for unique in schema.unique.iter().filter(|unique| unique.exact).chain(&own) {
-            if let Some((hash, stamp)) = self.unique_key(row, row.table, schema, unique)? {
-                keys.push((unique.name.clone(), hash, stamp));
+            if let Some(key) = self.unique_key(view, view.table, schema, unique)?
+                && keys.iter().all(|held| held.hash != key.hash)
+            {
+                keys.push(key);
             }
         }
         Ok(keys)
@@ -118,20 +223,23 @@ impl<S: Store> Evaluator<'_, S> {
 
     fn unique_key(
         &mut self,
-        row: &Row,
+        view: &Row,
         table: TableId,
         schema: &TableSchema,
         unique: &UniqueKey,
-    ) -> Result<Option<([u8; 16], Stamp)>, S::Error> {
+    ) -> Result<Option<HeldKey>, S::Error> {
         let mut bytes = Vec::new();
-        let mut written = row.births.first().map_or(Stamp(0), |(_, stamp)| *stamp);
+        let mut written = view.births.first().map_or(Stamp(0), |(_, stamp)| *stamp);
+        let (mut born, mut taggable, mut columns) = (true, None, Vec::new());
         for (position, collation) in &unique.columns {
             let name = &schema.columns[*position].name;
+            columns.push(name.clone());
             Value::text(name).write_canonical(&mut bytes);
             if schema.identity == Identity::Surrogate(*position) {
                 return Ok(None);
             }
-            let state = self.find_column(table, name)?.and_then(|number| row.cell(number)).cloned();
+            let number = self.find_column(table, name)?;
+            let state = number.and_then(|number| view.cell(number)).cloned();
             let cell = match &state {
                 Some(state) => state.cell.clone(),
                 None => Cell::Plain(schema.columns[*position].default.clone()),
@@ -140,17 +248,35 @@ impl<S: Store> Evaluator<'_, S> {
             if value.is_null() {
                 return Ok(None);
             }
+            if let (Cell::Plain(Value::Text(text)), Some(number)) = (&cell, number)
+                && !schema.key_columns().contains(position)
+            {
+                taggable = Some((number, text.clone()));
+            }
             fold(value, *collation).write_canonical(&mut bytes);
             if let Some(state) = state.filter(|state| !state.born) {
                 written = written.max(state.stamp);
+                born = false;
             }
         }
-        let mut hash = [0; 16];
-        hash.copy_from_slice(
-            &blake3::Hasher::new_derive_key("litemesh 1 unique key").update(&bytes).finalize().as_bytes()[..16],
-        );
-        Ok(Some((hash, written)))
+        let mut hasher = blake3::Hasher::new_derive_key("litemesh 1 unique key");
+        hasher.update(&bytes);
+        let hash = crate::model::identity::first_16(&hasher);
+        let taggable = taggable.filter(|_| unique.name != OWN_KEY && schema.collisions != Rule::UniqueShelve);
+        Ok(Some(HeldKey { index: unique.name.clone(), hash, written, born, columns, taggable }))
     }
+}
+
+/// What the key of a keyed table is called among its UNIQUE keys.
+const OWN_KEY: &str = "PRIMARY KEY";
+
+/// The value of a row whose key another row shows: `value~tag`, the tag a hash of its birth.
+fn with_tag(mut value: Vec<u8>, row: &RowId) -> Vec<u8> {
+    let hash = blake3::hash(&row.to_bytes());
+    let tag = data_encoding::BASE32_NOPAD.encode(&hash.as_bytes()[..5]).to_ascii_lowercase();
+    value.push(b'~');
+    value.extend_from_slice(&tag.as_bytes()[..4]);
+    value
 }
 
 /// The key of a keyed table, where references in it can make two rows show the same.
@@ -159,7 +285,7 @@ fn own_key(schema: &TableSchema) -> Option<UniqueKey> {
     let refers = |column: &usize| schema.foreign_keys.iter().any(|key| key.columns.contains(column));
     let columns: Vec<_> = columns.iter().map(|column| (*column, Collation::Binary)).collect();
     let needed = columns.iter().any(|(column, _)| refers(column));
-    needed.then(|| UniqueKey { name: "PRIMARY KEY".to_string(), columns, exact: true })
+    needed.then(|| UniqueKey { name: OWN_KEY.to_string(), columns, exact: true })
 }
 
 /// Brings values that SQLite holds equal under a collation to one form.
@@ -187,39 +313,49 @@ fn fold(value: Value, collation: Collation) -> Value {
     }
 }
 
-type Verdict = Option<(String, RowId)>;
-
-/// Shows and shelves the rows of one component.
+/// Shows, tags and shelves the classes of one component.
 fn decide(component: Vec<Contender>) -> Vec<(RowId, Verdict)> {
-    let mut groups: BTreeMap<[u8; 16], Vec<(Order, RowId)>> = BTreeMap::new();
+    let mut groups: BTreeMap<[u8; 16], BTreeSet<(Order, RowId)>> = BTreeMap::new();
     for contender in &component {
-        for (hash, _, order) in &contender.keys {
-            groups.entry(*hash).or_default().push((*order, contender.row));
+        for key in &contender.keys {
+            groups.entry(key.hash).or_default().insert(((key.written, contender.seniority), contender.row));
         }
     }
-    let mut verdicts: BTreeMap<RowId, Verdict> = BTreeMap::new();
-    let mut open: Vec<Contender> = component;
+    let mut verdicts: Vec<(RowId, Verdict)> = Vec::new();
+    let mut open: BTreeMap<RowId, Contender> =
+        component.into_iter().map(|contender| (contender.row, contender)).collect();
     while !open.is_empty() {
-        let first_everywhere = |contender: &Contender| {
-            contender.keys.iter().all(|(hash, _, order)| {
-                groups[hash].iter().all(|(other, row)| verdicts.contains_key(row) || other >= order)
-            })
+        let first_everywhere = |contender: &&Contender| {
+            let first = |key: &HeldKey| groups[&key.hash].first().is_none_or(|(_, row)| *row == contender.row);
+            contender.keys.iter().all(first)
         };
         // No row is first in all its keys only where orders contradict each other in a ring: the most senior breaks it.
-        let next = open
-            .iter()
-            .position(first_everywhere)
-            .or_else(|| (0..open.len()).min_by_key(|at| open[*at].keys.iter().map(|(_, _, order)| order.1).min()));
-        let shown = open.remove(next.unwrap_or(0));
-        for (hash, index, _) in &shown.keys {
-            for (_, row) in &groups[hash] {
-                if *row != shown.row && !verdicts.contains_key(row) {
-                    verdicts.insert(*row, Some((index.clone(), shown.row)));
+        let next = open.values().find(first_everywhere).or_else(|| open.values().min_by_key(|one| one.seniority));
+        let Some(shown) = next.map(|contender| contender.row).and_then(|row| open.remove(&row)) else { break };
+        for key in &shown.keys {
+            let rivals = groups.remove(&key.hash).unwrap_or_default();
+            for (_, row) in rivals {
+                let Some(rival) = open.get_mut(&row) else { continue };
+                let Some(at) = rival.keys.iter().position(|held| held.hash == key.hash) else { continue };
+                let lost = rival.keys.remove(at);
+                match lost.taggable {
+                    Some(tag) => rival.tagged.push(tag),
+                    None => {
+                        for other in &rival.keys {
+                            let order = (other.written, rival.seniority);
+                            groups.entry(other.hash).or_default().remove(&(order, row));
+                        }
+                        open.remove(&row);
+                        verdicts.push((row, Err((lost.index, shown.row))));
+                    }
                 }
             }
+            groups.insert(key.hash, BTreeSet::new());
         }
-        verdicts.insert(shown.row, None);
-        open.retain(|contender| !verdicts.contains_key(&contender.row));
+        let mut tagged = shown.tagged;
+        tagged.sort();
+        tagged.dedup();
+        verdicts.push((shown.row, Ok(tagged)));
     }
-    verdicts.into_iter().collect()
+    verdicts
 }

@@ -19,6 +19,7 @@ use crate::merge::Evaluator;
 use crate::merge::image::Presentation;
 use crate::merge::rank::Ranks;
 use crate::merge::store::Store;
+use crate::merge::unique::MergePair;
 use crate::model::{Cut, DatabaseSchema, Event, OriginId, RowId};
 use crate::sqlite::{Apply, RowWrite, SqliteError};
 use crate::wire::event::decode_event;
@@ -27,7 +28,7 @@ use crate::wire::event::decode_event;
 const CHANGES_PER_APPLY: usize = 500;
 
 /// What an attempt came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// Nothing is waiting.
     Done,
@@ -39,6 +40,8 @@ pub(super) enum Outcome {
     Busy,
     /// Visible ids would move: not now.
     NotQuiet,
+    /// Rows born with one key meet: they are to be merged first, so that the app never sees both.
+    Merges(Vec<MergePair>),
 }
 
 /// What every step of an apply needs.
@@ -87,6 +90,7 @@ pub(super) fn apply(
                 return Ok(Outcome::Applied);
             }
             // Everything before the event that moves ids can be shown now.
+            Attempt::Merges(pairs) => return Ok(Outcome::Merges(pairs)),
             Attempt::Moves { before: 0 } => return Ok(Outcome::NotQuiet),
             Attempt::Moves { before } => limit = ready[..before].iter().map(|event| event.changes.len()).sum(),
         }
@@ -94,6 +98,8 @@ pub(super) fn apply(
 }
 
 enum Attempt {
+    /// Nothing was written: these rows are one.
+    Merges(Vec<MergePair>),
     Committed {
         cursor: Cut,
     },
@@ -113,15 +119,21 @@ fn apply_in(
     let schema = &context.schemas[context.position];
     let mut write = context.log.write()?;
     let mut evaluator = Evaluator::new(&mut write, context.ranks, context.schemas, context.now.wall_ms);
+    let waiting: BTreeSet<RowId> = evaluator.store().dirty(&schema.database)?.into_iter().collect();
     if may_move {
         for event in ready {
             evaluator.integrate(event)?;
         }
         evaluator.settle()?;
+        let mut suspects = evaluator.collided();
+        suspects.extend(waiting);
+        let pairs = evaluator.mergeable(&suspects)?;
+        if !pairs.is_empty() {
+            return Ok(Attempt::Merges(pairs));
+        }
     } else {
         // One capture at a time, to find the last one that moves no visible id.
-        let waiting: BTreeSet<RowId> = evaluator.store().dirty(&schema.database)?.into_iter().collect();
-        if moves_ids(&mut evaluator, schema, &waiting)? {
+        if moves_ids(&mut evaluator, schema, &waiting, &waiting)? {
             return Ok(Attempt::Moves { before: 0 });
         }
         let mut settled = 0;
@@ -131,7 +143,8 @@ fn apply_in(
                 continue;
             }
             let dirtied = evaluator.settle()?;
-            if moves_ids(&mut evaluator, schema, &dirtied)? {
+            let met = evaluator.collided();
+            if moves_ids(&mut evaluator, schema, &dirtied, &met)? {
                 return Ok(Attempt::Moves { before: settled });
             }
             settled = position + 1;
@@ -149,11 +162,13 @@ fn apply_in(
     Ok(Attempt::Committed { cursor })
 }
 
-/// Whether showing these rows would change an id that people see.
+/// Whether showing these rows would change an id that people see, or `met` are to be merged: that takes one of two ids
+/// away.
 fn moves_ids(
     evaluator: &mut Evaluator<'_, LogWrite>,
     schema: &DatabaseSchema,
     rows: &BTreeSet<RowId>,
+    met: &BTreeSet<RowId>,
 ) -> Result<bool, NodeError> {
     for row in rows {
         let presentation = evaluator.presentation(row)?;
@@ -163,7 +178,7 @@ fn moves_ids(
             return Ok(true);
         }
     }
-    Ok(false)
+    Ok(!evaluator.mergeable(met)?.is_empty())
 }
 
 /// Writes all dirty rows of the database. Rows that SQLite refuses are shelved, and those that need them with them.

@@ -172,8 +172,11 @@ impl<S: Store> Capture<'_, '_, S> {
             let planned =
                 |what| Planned { table: trace.table, row: Occupant::Existing(row), wall_ms: trace.wall_ms, what };
             let Some(key) = trace.key.clone() else {
-                if !reborn.contains(&row) {
-                    deletes.push(planned(What::Delete));
+                // Whoever deletes a row deletes all that it is made of, as far as this node knows.
+                for member in self.evaluator.members(&row)? {
+                    if !reborn.contains(&member) {
+                        deletes.push(Planned { row: Occupant::Existing(member), ..planned(What::Delete) });
+                    }
                 }
                 continue;
             };
@@ -207,7 +210,10 @@ impl<S: Store> Capture<'_, '_, S> {
 
     /// A keyed row that the store knows (dead or alive) is written over, another is inserted.
     fn plan_keyed(&mut self, identity: RowId, position: usize, table: usize) -> Result<Option<What>, S::Error> {
-        let Some(record) = self.evaluator.row(&identity)?.cloned() else { return Ok(Some(What::Insert)) };
+        if self.evaluator.row(&identity)?.is_none_or(|row| row.births.is_empty()) {
+            return Ok(Some(What::Insert));
+        }
+        let Some(record) = self.evaluator.view(&identity)? else { return Ok(Some(What::Insert)) };
         let schema = &self.schema.tables[table];
         if !record.visible() {
             return Ok(Some(What::Update((0..schema.columns.len()).collect())));
@@ -220,7 +226,7 @@ impl<S: Store> Capture<'_, '_, S> {
 
     /// Columns whose value differs from what the store shows, with their whole composite foreign keys.
     fn changed_columns(&mut self, row: &RowId, table: &TableSchema, image: &Image) -> Result<Vec<usize>, S::Error> {
-        let Some(record) = self.evaluator.row(row)?.cloned() else { return Ok(Vec::new()) };
+        let Some(record) = self.evaluator.view(row)? else { return Ok(Vec::new()) };
         let before = self.image_before(&record, table)?;
         let mut changed: BTreeSet<usize> = (0..table.columns.len())
             .filter(|column| table.identity != Identity::Surrogate(*column) && before[*column] != image[*column])
@@ -251,7 +257,7 @@ impl<S: Store> Capture<'_, '_, S> {
         let mut earlier = image.clone();
         for (number, reference) in record.parents() {
             let (Some(column), Some(parent)) =
-                (table.column(&names[number as usize]), self.evaluator.row(&reference.row)?)
+                (table.column(&names[number as usize]), self.evaluator.view(&reference.row)?)
             else {
                 continue;
             };
@@ -271,7 +277,7 @@ impl<S: Store> Capture<'_, '_, S> {
         let mut orphans = Vec::new();
         for planned in deletes {
             let Occupant::Existing(parent) = planned.row else { continue };
-            for child in self.evaluator.store().referrers(&parent)? {
+            for child in self.evaluator.class_referrers(&parent)? {
                 let touched = self.reading.existing.contains_key(&child);
                 if gone.contains(&Occupant::Existing(child)) || touched && self.rewritten(&child, &parent)? {
                     continue;
@@ -298,7 +304,7 @@ impl<S: Store> Capture<'_, '_, S> {
 
     /// The declared references of a shown row to another one: (position of its table, columns).
     fn orphaned_columns(&mut self, child: &RowId, parent: &RowId) -> Result<Option<(usize, Vec<usize>)>, S::Error> {
-        let Some(record) = self.evaluator.row(child)?.cloned() else { return Ok(None) };
+        let Some(record) = self.evaluator.view(child)? else { return Ok(None) };
         if !record.visible() {
             return Ok(None);
         }
@@ -307,10 +313,15 @@ impl<S: Store> Capture<'_, '_, S> {
         let Some(position) = position.filter(|_| database == self.schema.database) else { return Ok(None) };
         let table = &self.schema.tables[position];
         let names = self.evaluator.store().columns(record.table)?;
-        let columns: Vec<usize> = record
-            .parents()
-            .filter(|(_, reference)| reference.row == *parent)
-            .filter_map(|(number, _)| table.column(&names[number as usize]))
+        let mut numbers = Vec::new();
+        for (number, reference) in record.parents() {
+            if self.evaluator.canonical(&reference.row)? == *parent {
+                numbers.push(number);
+            }
+        }
+        let columns: Vec<usize> = numbers
+            .into_iter()
+            .filter_map(|number| table.column(&names[number as usize]))
             .filter(|column| table.foreign_keys.iter().any(|key| key.declared && key.columns.contains(column)))
             .collect();
         Ok((!columns.is_empty()).then_some((position, columns)))
@@ -400,7 +411,7 @@ impl<S: Store> Capture<'_, '_, S> {
             }
             What::Update(columns) => {
                 // A row left behind is not in the snapshot: what the store shows of it stands in the file.
-                let image = match (image, self.evaluator.row(&row)?.cloned()) {
+                let image = match (image, self.evaluator.view(&row)?) {
                     (Some(image), _) => image.clone(),
                     (None, Some(record)) => self.evaluator.image(&record, schema)?,
                     (None, None) => Vec::new(),
@@ -417,7 +428,7 @@ impl<S: Store> Capture<'_, '_, S> {
 
     /// A stamp greater than the one it replaces: a causally later write wins under any clock.
     fn stamp(&mut self, row: &RowId, table: &TableSchema, column: usize, written: Stamp) -> Result<Stamp, S::Error> {
-        let Some(record) = self.evaluator.row(row)?.cloned() else { return Ok(written) };
+        let Some(record) = self.evaluator.view(row)? else { return Ok(written) };
         let names = self.evaluator.store().columns(record.table)?;
         let name = &table.columns[column].name;
         let number = names.iter().position(|known| known.eq_ignore_ascii_case(name));

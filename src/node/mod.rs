@@ -18,6 +18,7 @@ mod apply;
 pub mod capture;
 mod chain;
 mod database;
+mod decide;
 pub mod effect;
 mod exchange;
 pub mod genesis;

@@ -246,7 +246,12 @@ impl Node {
 
     /// Where a row is shown: its key values joined by commas; empty when it is not in the file.
     pub(super) fn shown_id(&self, read: &LogRead, row: &RowId) -> Result<String, NodeError> {
-        Ok(read.row(row)?.and_then(|row| row.shown).map(|key| key_text(&key)).unwrap_or_default())
+        let Some(record) = read.row(row)? else { return Ok(String::new()) };
+        let shown = match record.members().first() {
+            Some(canonical) if canonical != row => read.row(canonical)?.and_then(|row| row.shown),
+            _ => record.shown,
+        };
+        Ok(shown.map(|key| key_text(&key)).unwrap_or_default())
     }
 
     /// Name of the node that wrote under an origin.
@@ -308,6 +313,22 @@ impl Node {
                 view.loser.value = format!("{from} became {to}");
                 view.loser.node = self.birthplace(&record.row);
                 view.reason = "two rows were born with one id; the senior one keeps it, references follow".to_string();
+            }
+            AuditKind::Merged { into, lost } => {
+                view.kind = "merge".to_string();
+                view.column = lost.iter().map(|(column, _)| column.as_str()).collect::<Vec<_>>().join(", ");
+                view.winner.value = format!("one row with {into}");
+                view.winner.node = self.birthplace(into);
+                let lost = lost.iter().map(|(column, version)| format!("{column} {}", cell_text(&version.cell)));
+                view.loser.value = lost.collect::<Vec<_>>().join(", ");
+                view.loser.node = self.birthplace(&record.row);
+                view.reason = "two rows with one key, or that a person said are the same, became one".to_string();
+            }
+            AuditKind::Parted { from } => {
+                view.kind = "split".to_string();
+                view.winner.value = format!("no more one row with {from}");
+                view.winner.node = self.birthplace(from);
+                view.reason = "a person split them, or their key was changed before the merge was known".to_string();
             }
         }
         Ok(view)

@@ -266,8 +266,8 @@ impl Node {
         let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
         let mut expected = Vec::new();
         for row in rows {
-            let Some(record) = evaluator.row(&row)?.cloned() else { continue };
-            if let Some(key) = record.shown.clone() {
+            let Some(shown) = evaluator.row(&row)?.map(|record| record.shown.clone()) else { continue };
+            if let (Some(key), Some(record)) = (shown, evaluator.view(&row)?) {
                 let image = evaluator.image(&record, &schema.tables[table])?;
                 expected.push(Expected { key, row, image });
             }

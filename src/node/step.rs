@@ -84,8 +84,9 @@ impl Node {
             self.retry_refused(now)?;
         }
         self.do_chores(position, now)?;
-        let mut drains = 0;
-        for _ in 0..BATCHES_PER_STEP {
+        let (mut drains, mut rounds) = (0, BATCHES_PER_STEP);
+        while rounds > 0 {
+            rounds -= 1;
             if self.databases[position].behind {
                 self.capture_referring_files(position, now)?;
             }
@@ -111,7 +112,13 @@ impl Node {
                     drains += 1;
                     self.capture(position, now)?;
                 }
-                Outcome::DrainFirst | Outcome::NotQuiet => break,
+                // The events are in the log, and shown by the next round as one with what waited.
+                Outcome::Merges(pairs) if drains < DRAINS_PER_STEP => {
+                    drains += 1;
+                    self.merge_pairs(position, &pairs, now)?;
+                    rounds += 1;
+                }
+                Outcome::DrainFirst | Outcome::NotQuiet | Outcome::Merges(_) => break,
                 Outcome::Busy => {
                     database.was_busy(now);
                     break;
@@ -301,7 +308,7 @@ impl Node {
     }
 
     /// Shows fresh events to the peers: pushed to those that hold all before, announced to all.
-    fn publish(&mut self, fresh: &[(Head, SignedEvent)], now: Now) {
+    pub(super) fn publish(&mut self, fresh: &[(Head, SignedEvent)], now: Now) {
         let Some((last, _)) = fresh.last() else { return };
         let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
         let effects = self.exchange.push(fresh, &standing);
@@ -378,7 +385,7 @@ impl Node {
     }
 
     /// Rows of other databases whose references moved must be written there too.
-    fn wake_dirty(&mut self, except: usize) -> Result<(), NodeError> {
+    pub(super) fn wake_dirty(&mut self, except: usize) -> Result<(), NodeError> {
         let read = self.log.read()?;
         for (position, database) in self.databases.iter_mut().enumerate() {
             if position != except && !database.behind {
@@ -413,7 +420,7 @@ impl Node {
 }
 
 /// Stores this node's fresh events and adds them to what is known.
-fn append_own(evaluator: &mut Evaluator<'_, LogWrite>, sealed: &[Sealed]) -> Result<(), NodeError> {
+pub(super) fn append_own(evaluator: &mut Evaluator<'_, LogWrite>, sealed: &[Sealed]) -> Result<(), NodeError> {
     for one in sealed {
         evaluator.store_mut().append(&one.event, &one.bytes, one.hash, Some(one.signature))?;
     }
@@ -432,7 +439,8 @@ pub(super) fn take_over<S: Store>(
         evaluator.mark_shown(row, None)?;
     }
     for (row, shown) in observed.iter().filter(|(_, shown)| shown.is_some()) {
-        evaluator.mark_shown(row, shown.as_ref())?;
+        let canonical = evaluator.canonical(row)?;
+        evaluator.mark_shown(&canonical, shown.as_ref())?;
     }
     Ok(())
 }
@@ -456,7 +464,7 @@ pub(super) fn others(cut: &Cut, own: crate::model::OriginId) -> Cut {
 }
 
 /// The entries of a cut that moved since an earlier one.
-fn delta(cut: &Cut, earlier: &Cut) -> Cut {
+pub(super) fn delta(cut: &Cut, earlier: &Cut) -> Cut {
     let moved = cut.iter().filter(|dot| earlier.get(dot.actor) < dot.counter);
     moved.map(|dot| crdts::Dot::new(*dot.actor, dot.counter)).collect()
 }

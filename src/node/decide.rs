@@ -1,0 +1,75 @@
+//! Decisions: merges, splits and other changes that no app wrote, as events of this node.
+//!
+//! A decision is sealed like a capture and says as its cut what the file shows. It may name rows that this file does not
+//! show yet (a merge that the next apply shall find done, so that the app never sees both rows): the evaluator takes it
+//! in at once and it takes effect when its rows are known. Invariant: durable and evaluated when the call returns; the
+//! rows it concerns are dirty. Callers: the step (merges that R8 finds), orders of people.
+
+use super::capture::{Part, table_entry};
+use super::chain::{Sealed, Sealing};
+use super::step::{append_own, clean_equal, delta, others};
+use super::{Node, NodeError, Now};
+use crate::merge::Evaluator;
+use crate::merge::unique::MergePair;
+use crate::model::{Change, Head};
+use crate::wire::message::SignedEvent;
+
+impl Node {
+    /// R11: joins rows that were born with one key.
+    pub(super) fn merge_pairs(&mut self, position: usize, pairs: &[MergePair], now: Now) -> Result<(), NodeError> {
+        let mut part = Part::default();
+        for pair in pairs {
+            let Some(schema) = self.schemas[position].table(&pair.table) else { continue };
+            let table = table_entry(&mut part.tables, schema);
+            let mut columns: Vec<u32> =
+                pair.columns.iter().filter_map(|name| schema.column(name)).map(|column| column as u32).collect();
+            columns.sort_unstable();
+            part.changes.push(Change::Merge { table, row: pair.row, other: pair.other, columns });
+        }
+        self.write_decision(position, part, now)
+    }
+
+    /// Writes an event of this node that no app wrote.
+    pub(super) fn write_decision(&mut self, position: usize, part: Part, now: Now) -> Result<(), NodeError> {
+        if part.changes.is_empty() {
+            return Ok(());
+        }
+        let database = &mut self.databases[position];
+        let name = database.settings.name.clone();
+        let origin = self.chain.origin().id();
+        let head = self.heads.get(&origin).copied();
+        let said = others(&database.cursor, origin);
+        let sealing = Sealing {
+            database: &name,
+            applied: delta(&said, &database.said),
+            schema: self.schemas[position].fingerprint,
+            stamp: self.clock.stamp(now.wall_ms, now.wall_ms),
+        };
+        let sealed = self.chain.seal(head, vec![part], sealing);
+        let mut write = self.log.write()?;
+        let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
+        append_own(&mut evaluator, &sealed)?;
+        evaluator.settle()?;
+        let left = clean_equal(&mut evaluator, &name)?;
+        evaluator.finish()?;
+        let mut cursor = database.cursor.clone();
+        let fresh: Vec<(Head, SignedEvent)> = sealed.into_iter().map(Sealed::into_signed).collect();
+        if let Some((head, _)) = fresh.last() {
+            crdts::CmRDT::apply(&mut cursor, crdts::Dot::new(origin, head.seq));
+        }
+        let epoch = write.cursor(&name)?.map_or(0, |(_, epoch)| epoch);
+        write.put_cursor(&name, &cursor, epoch)?;
+        write.put_clock(self.clock.last())?;
+        write.commit_durable()?;
+        if let Some((head, _)) = fresh.last() {
+            self.heads.insert(origin, *head);
+        }
+        database.said = said;
+        database.cursor = cursor;
+        database.behind |= left;
+        self.relaxed = false;
+        self.wake_dirty(position)?;
+        self.publish(&fresh, now);
+        Ok(())
+    }
+}

@@ -243,7 +243,8 @@ impl<S: Store> Evaluator<'_, S> {
             return Ok(false);
         }
         // What the row refers to may be shown by nobody now, or by another row.
-        let parents: Vec<RowId> = self.row(id)?.map(|row| row.parents().map(|(_, one)| one.row).collect()).unwrap_or_default();
+        let parents: Vec<RowId> =
+            self.row(id)?.map(|row| row.parents().map(|(_, one)| one.row).collect()).unwrap_or_default();
         self.liveness.extend(parents);
         for child in self.store.referrers(id)? {
             let child = self.canonical(&child)?;
@@ -291,12 +292,7 @@ fn refers_by_key(schema: &TableSchema) -> bool {
 }
 
 /// Joins two classes, unless that would bring a barred pair into one.
-fn join(
-    classes: &mut BTreeMap<RowId, BTreeSet<RowId>>,
-    a: RowId,
-    b: RowId,
-    bars: &BTreeSet<(RowId, RowId)>,
-) {
+fn join(classes: &mut BTreeMap<RowId, BTreeSet<RowId>>, a: RowId, b: RowId, bars: &BTreeSet<(RowId, RowId)>) {
     let (Some(one), Some(other)) = (classes.get(&a), classes.get(&b)) else { return };
     if one.contains(&b) {
         return;

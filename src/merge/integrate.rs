@@ -248,4 +248,3 @@ fn strength(state: &CellState) -> (bool, bool, Stamp, Dot) {
     let says_something = !matches!(state.cell, Cell::Plain(crate::model::Value::Null));
     (!state.born, !state.born || says_something, state.stamp, state.dot)
 }
-

@@ -198,7 +198,8 @@ impl<S: Store> Evaluator<'_, S> {
         let others = self.members(other)?;
         for member in self.members(one)? {
             let links = self.row(&member)?.map(|row| row.links().to_vec()).unwrap_or_default();
-            let bars = links.iter().any(|link| link.kind == LinkKind::Split && !link.void && others.contains(&link.other));
+            let bars =
+                links.iter().any(|link| link.kind == LinkKind::Split && !link.void && others.contains(&link.other));
             if bars {
                 return Ok(true);
             }

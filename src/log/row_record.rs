@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::LogError;
 use super::record;
 use super::tables::ROWS;
-use crate::merge::store::{Bonds, CellState, Claim, Row, Shelved, TableId};
+use crate::merge::store::{Bonds, CellState, Claim, Row, Shelved, TableId, Took};
 use crate::model::{Cell, Cut, Dot, Key, Reference, RowId, Stamp, Value};
 use redb::TableHandle;
 
@@ -60,6 +60,7 @@ struct PackedRow<'a> {
     bonds: Option<Cow<'a, Bonds>>,
     overlay: Cow<'a, [(u16, Value)]>,
     updates: Cow<'a, [(u16, Cut)]>,
+    took: Option<Took>,
 }
 
 /// The stored bytes of a row.
@@ -100,6 +101,7 @@ pub(super) fn pack(id: &RowId, row: &Row) -> Vec<u8> {
         bonds: row.bonds.as_deref().map(Cow::Borrowed),
         overlay: Cow::Borrowed(&row.overlay),
         updates: Cow::Borrowed(&row.updates),
+        took: row.took,
     };
     record::seal(&id.to_bytes(), &packed)
 }
@@ -132,6 +134,7 @@ pub(super) fn unpack(id: &RowId, bytes: &[u8]) -> Result<Row, LogError> {
             bonds: packed.bonds.map(|bonds| Box::new(bonds.into_owned())),
             overlay: packed.overlay.into_owned(),
             updates: packed.updates.into_owned(),
+            took: packed.took,
         })
     })
 }

@@ -229,7 +229,8 @@ impl<S: Store> Evaluator<'_, S> {
         Ok(())
     }
 
-    pub(super) fn audit(&mut self, table: TableId, row: RowId, kind: AuditKind) -> Result<(), S::Error> {
+    /// Adds to the audit.
+    pub fn audit(&mut self, table: TableId, row: RowId, kind: AuditKind) -> Result<(), S::Error> {
         let seen_ms = self.seen_ms;
         let info = self.info(table)?;
         let (database, table) = (info.database.clone(), info.name.clone());

@@ -272,6 +272,11 @@ impl Node {
         let sealed = self.chain.seal(head, captured.parts, sealing);
         append_own(&mut evaluator, &sealed)?;
         evaluator.settle()?;
+        for (row, kind) in captured.suspects {
+            if let Some(table) = evaluator.row(&row)?.map(|record| record.table) {
+                evaluator.audit(table, row, kind)?;
+            }
+        }
         take_over(&mut evaluator, &captured.observed)?;
         let left = clean_equal(&mut evaluator, &name)?;
         evaluator.finish()?;

@@ -20,7 +20,7 @@
 //! - **R7 liveness** ([`settle`]). A delete covers the touches (inserts, updates, claims) of its row that it knew. A class lives
 //!   if some member has an uncovered touch, or a live class needs it by a foreign key that keeps its parent.
 //! - **R8 unique** ([`unique`]). Live classes with the same key are ordered by (when the key was written, K). Rows born with
-//!   it, neither side updated since, merge where the table's policy says so (R11); of others the first shows the key, the
+//!   it at different origins, neither side updated since, merge where the table's policy says so (R11); of others the first shows the key, the
 //!   rest show a text column of it with `~` and a tag of their birth; where nothing can carry the tag they go to the shelf.
 //!   The cells keep the true value.
 //! - **R9 validity** A mix of cells that SQLite refuses gives way to the newest whole row an author saw; if that is refused

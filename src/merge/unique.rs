@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Evaluator;
+use super::integrate::GENESIS_ORIGIN;
 use super::rank::Seniority;
 use super::store::{LinkKind, Row, Shelved, Store, TableId};
 use crate::model::{Cell, Collation, Identity, RowId, Rule, Stamp, TableSchema, UniqueKey, Value};
@@ -183,7 +184,7 @@ impl<S: Store> Evaluator<'_, S> {
                 born.sort();
                 let Some((_, first)) = born.first().copied() else { continue };
                 for (_, other) in born.into_iter().skip(1) {
-                    if !self.barred(&first, &other)? {
+                    if self.born_apart(&first, &other)? && !self.barred(&first, &other)? {
                         let (table, columns) = (schema.name.clone(), key.columns.clone());
                         pairs.insert(MergePair { table, row: first, other, columns });
                     }
@@ -191,6 +192,19 @@ impl<S: Store> Evaluator<'_, S> {
             }
         }
         Ok(pairs.into_iter().collect())
+    }
+
+    /// Whether the rows of two classes came from more than one origin. One file that held both had no such constraint: its
+    /// rows are different rows, whatever this file says.
+    fn born_apart(&mut self, one: &RowId, other: &RowId) -> Result<bool, S::Error> {
+        let mut origins = BTreeSet::new();
+        for id in [one, other] {
+            for member in self.members(id)? {
+                let Some(row) = self.row(&member)? else { continue };
+                origins.extend(row.births.iter().map(|(dot, _)| dot.origin));
+            }
+        }
+        Ok(origins.len() > 1 || origins.contains(&GENESIS_ORIGIN))
     }
 
     /// Whether a split keeps two classes apart.

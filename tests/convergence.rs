@@ -249,6 +249,45 @@ fn a_row_whose_number_is_taken_by_an_update_waits_and_comes_back() {
     });
 }
 
+/// Two changes that SQLite refuses together: the newest whole row is shown, the same one everywhere, and told.
+#[test]
+fn of_a_mix_that_a_check_refuses_the_newest_whole_row_is_shown() {
+    let mut cluster = Cluster::scouting(2);
+    let slots = "CREATE TABLE slot (id INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL,
+                 CHECK (first <= last));";
+    for server in &cluster.servers {
+        app(server.database("scouting"), slots);
+    }
+    app(cluster.servers[0].database("scouting"), "INSERT INTO slot VALUES (1, 10, 20)");
+    let file = cluster.servers[1].database("scouting").to_owned();
+    let seen = |query: &str| texts(&file, query);
+    until("the slot arrives", 30, || {
+        if seen("SELECT id FROM slot") == ["1"] { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+    cluster.settled(30);
+    cluster.part();
+    app(cluster.servers[0].database("scouting"), "UPDATE slot SET first = 18 WHERE id = 1");
+    app(cluster.servers[1].database("scouting"), "UPDATE slot SET last = 12 WHERE id = 1");
+    cluster.heal();
+    cluster.settled(30);
+    let slot = "SELECT first || '-' || last FROM slot WHERE id = 1";
+    let shown = seen(slot);
+    assert!(shown == ["18-20"] || shown == ["10-12"], "{shown:?}");
+    for server in &cluster.servers {
+        assert_eq!(texts(server.database("scouting"), slot), shown);
+        assert_eq!(server.cli(&["--json", "shelf", "list"]).done().json_rows().len(), 0);
+        let history = server.cli(&["history", "scouting.slot", "1"]).done().stdout;
+        assert!(history.contains("CHECK constraint"), "{history}");
+    }
+    // A change that fits both ends it.
+    app(cluster.servers[0].database("scouting"), "UPDATE slot SET first = 1, last = 30 WHERE id = 1");
+    until("the new row is everywhere", 30, || {
+        let seen = seen(slot);
+        if seen == ["1-30"] { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+    cluster.settled(30);
+}
+
 /// Different cells of one row changed apart: both changes are in the row.
 #[test]
 fn two_cells_of_one_row_do_not_fight() {

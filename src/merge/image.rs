@@ -80,7 +80,11 @@ impl<S: Store> Evaluator<'_, S> {
                 image.push(shown.clone());
                 continue;
             }
-            let cell = number.and_then(|number| row.cell(number)).map(|state| state.cell.clone());
+            let held = number.and_then(|number| match &row.whole {
+                Some(whole) => whole.cells.iter().find(|state| state.column == number),
+                None => row.cell(number),
+            });
+            let cell = held.map(|state| state.cell.clone());
             let value = match cell {
                 None => column.default.clone(),
                 Some(Cell::Plain(value)) => value,
@@ -114,7 +118,11 @@ impl<S: Store> Evaluator<'_, S> {
         if let Some((_, shown)) = parent.overlay.iter().find(|(overlaid, _)| Some(*overlaid) == number) {
             return Ok(shown.clone());
         }
-        match number.and_then(|number| parent.cell(number)) {
+        let held = number.and_then(|number| match &parent.whole {
+            Some(whole) => whole.cells.iter().find(|state| state.column == number),
+            None => parent.cell(number),
+        });
+        match held {
             Some(state) if depth < DEPTH_MAX => self.cell_value(&state.cell, depth + 1),
             Some(_) | None => Ok(Value::Null),
         }

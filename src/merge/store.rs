@@ -45,10 +45,21 @@ pub struct Row {
     pub bonds: Option<Box<Bonds>>,
     /// Columns that show another value than they hold, because a senior row shows theirs (R8): (column, shown value).
     pub overlay: Vec<(u16, crate::model::Value)>,
+    /// What is shown instead of the cells, because SQLite refused their mix (R9).
+    pub whole: Option<Box<Whole>>,
     /// The id it shows was another row's not long ago, on this node: what people write to it may be meant for that one.
     pub took: Option<Took>,
     /// Per column that several origins updated: the last such update of each. (The winner's own entry stands in its cell.)
     pub updates: Vec<(u16, Cut)>,
+}
+
+/// The newest whole row that some author saw (R9).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whole {
+    /// Its cells, by column number in ascending order.
+    pub cells: Vec<CellState>,
+    /// What SQLite said of the mix.
+    pub message: String,
 }
 
 /// An id that changed its meaning on this node.
@@ -117,6 +128,7 @@ impl Row {
             unique: Vec::new(),
             bonds: None,
             overlay: Vec::new(),
+            whole: None,
             took: None,
             updates: Vec::new(),
         }

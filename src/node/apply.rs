@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crdts::CmRDT;
 
 use super::database::Database;
+use super::whole::newest_whole;
 use super::{NodeError, Now};
 use crate::log::{Log, LogWrite};
 use crate::merge::Evaluator;
@@ -150,7 +151,7 @@ fn apply_in(
             settled = position + 1;
         }
     }
-    write_rows(&mut evaluator, &mut transaction, &schema.database, context.now.wall_ms)?;
+    write_rows(&mut evaluator, &mut transaction, (context.log, &schema.database, context.now.wall_ms))?;
     evaluator.finish()?;
     for event in ready {
         cursor.apply(crdts::Dot::new(event.header.origin.id(), event.header.seq));
@@ -185,8 +186,7 @@ fn moves_ids(
 fn write_rows(
     evaluator: &mut Evaluator<'_, LogWrite>,
     transaction: &mut Apply<'_>,
-    database: &str,
-    seen_ms: u64,
+    (log, database, seen_ms): (&Log, &str, u64),
 ) -> Result<(), NodeError> {
     let mut refused: BTreeSet<RowId> = BTreeSet::new();
     loop {
@@ -223,6 +223,15 @@ fn write_rows(
         }
         for refusal in &refusals {
             let row = changes[refusal.index].row;
+            let mixed = ["CHECK constraint", "NOT NULL constraint"].iter().any(|what| refusal.message.contains(what));
+            let tried = evaluator.row(&row)?.is_none_or(|record| record.whole.is_some());
+            if mixed
+                && !tried
+                && let Some(cells) = newest_whole(&log.read()?, evaluator, &row)?
+            {
+                evaluator.fall_back(&row, cells, &refusal.message)?;
+                continue;
+            }
             refused.insert(row);
             evaluator.refuse(&row, &refusal.message)?;
         }

@@ -36,6 +36,7 @@ mod rescan;
 mod settings;
 mod step;
 pub mod view;
+mod whole;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

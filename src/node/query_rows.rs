@@ -193,7 +193,14 @@ impl Node {
         Ok(match (&record.shelved, record.alive, &record.shown) {
             (_, false, _) => "deleted".to_string(),
             (Some(reason), true, _) => format!("shelved: {}", self.shelf_reason(read, reason)?),
-            (None, true, Some(_)) => "shown".to_string(),
+            (None, true, Some(_)) => match (&record.whole, record.overlay.is_empty()) {
+                (Some(whole), _) => format!(
+                    "shown as its newest author saw it: with what others wrote at the same time SQLite says \"{}\"",
+                    whole.message
+                ),
+                (None, false) => "shown with a tag: another row shows its UNIQUE value".to_string(),
+                (None, true) => "shown".to_string(),
+            },
             (None, true, None) => "not applied yet".to_string(),
         })
     }

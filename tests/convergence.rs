@@ -212,7 +212,11 @@ fn of_two_accounts_with_one_name_the_later_one_is_tagged_until_the_name_is_free(
     app(cluster.servers[1].database("users"), "UPDATE user SET username = 'chris the elder' WHERE username = 'chris'");
     until("the true name is back everywhere", 60, || {
         let seen: Vec<_> = cluster.servers.iter().map(|server| texts(server.database("users"), names)).collect();
-        if seen.iter().all(|names| names[..] == ["chris", "chris the elder"]) { Ok(()) } else { Err(format!("{seen:?}")) }
+        if seen.iter().all(|names| names[..] == ["chris", "chris the elder"]) {
+            Ok(())
+        } else {
+            Err(format!("{seen:?}"))
+        }
     });
     cluster.settled(30);
     for server in &cluster.servers {
@@ -231,7 +235,10 @@ fn a_row_whose_number_is_taken_by_an_update_waits_and_comes_back() {
     cluster.settled(30);
     cluster.part();
     for (server, marker) in cluster.servers.iter().zip([21, 22]) {
-        app(server.database("scouting"), &format!("UPDATE team_settings SET team_number = 7100 WHERE locked = {marker}"));
+        app(
+            server.database("scouting"),
+            &format!("UPDATE team_settings SET team_number = 7100 WHERE locked = {marker}"),
+        );
     }
     cluster.heal();
     cluster.settled(30);

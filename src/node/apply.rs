@@ -240,11 +240,7 @@ fn write_rows(
 }
 
 /// Ids that mean another row from here on are remembered: a form that was open may still write to them.
-fn note_taken(
-    evaluator: &mut Evaluator<'_, LogWrite>,
-    changes: &[Presentation],
-    at_ms: u64,
-) -> Result<(), NodeError> {
+fn note_taken(evaluator: &mut Evaluator<'_, LogWrite>, changes: &[Presentation], at_ms: u64) -> Result<(), NodeError> {
     let new_key = |change: &Presentation| change.new.as_ref().map(|(key, _)| key.clone());
     let left = |change: &&Presentation| change.old_key.is_some() && change.old_key != new_key(change);
     let before: BTreeMap<(&str, &Key), RowId> = changes

@@ -117,7 +117,8 @@ pub fn capture<'a, S: Store>(
     let mut reading = Reading::read(evaluator, schema, marks)?;
     reading.confirm(schema, drain);
     let last_wall_ms = marks.iter().map(|mark| mark.wall_ms).max().unwrap_or_default();
-    let mut capture = Capture { evaluator, schemas, schema, drain, reading, author, births: BTreeMap::new(), suspects: Vec::new() };
+    let mut capture =
+        Capture { evaluator, schemas, schema, drain, reading, author, births: BTreeMap::new(), suspects: Vec::new() };
     let mut planned = capture.plan_inserts();
     // The births of these rows depend on their places alone, and keys that refer to them need their births.
     capture.cut(&planned);
@@ -437,12 +438,7 @@ impl<S: Store> Capture<'_, '_, S> {
     }
 
     /// Flags a write to an id that changed its meaning within the last day.
-    fn suspect(
-        &mut self,
-        row: &RowId,
-        schema: &TableSchema,
-        cells: &[(u32, Cell, Stamp)],
-    ) -> Result<(), S::Error> {
+    fn suspect(&mut self, row: &RowId, schema: &TableSchema, cells: &[(u32, Cell, Stamp)]) -> Result<(), S::Error> {
         let Some(took) = self.evaluator.row(row)?.and_then(|record| record.took) else { return Ok(()) };
         let Some(view) = self.evaluator.view(row)? else { return Ok(()) };
         let recent = self.author.wall_ms.saturating_sub(took.at_ms) < SUSPECT_MS;

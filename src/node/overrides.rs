@@ -63,8 +63,7 @@ impl Node {
 
     /// Puts back what lost in a conflict.
     pub fn restore(&mut self, number: u64, now: Now) -> Result<DecisionView, NodeError> {
-        let missing =
-            || NodeError::Invalid(format!("there is no conflict {number}: see `litemesh conflicts list`"));
+        let missing = || NodeError::Invalid(format!("there is no conflict {number}: see `litemesh conflicts list`"));
         let record = self.log.read()?.audit(number)?.ok_or_else(missing)?;
         let position = self.ready_database(&record.database, now)?;
         // What the app wrote since may have changed the row.

@@ -58,7 +58,7 @@ pub mod unique;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{DatabaseSchema, Identity, RowId, TableSchema};
+use crate::model::{DatabaseSchema, RowId, TableSchema};
 use rank::Ranks;
 use store::{Row, Store, TableId};
 
@@ -93,7 +93,7 @@ struct TableInfo {
     columns: Vec<String>,
     /// Positions in [`Evaluator::schemas`].
     schema: Option<(usize, usize)>,
-    /// Some foreign key shows another column of it than its id: rows that refer to it follow its cells.
+    /// Some foreign key shows another column of it than its key: rows that refer to it follow its cells.
     lends_cells: bool,
 }
 
@@ -178,10 +178,10 @@ impl<'a, S: Store> Evaluator<'a, S> {
             let mut keys = schema.tables.iter().flat_map(|table| &table.foreign_keys);
             keys.any(|key| {
                 let here = key.database.as_ref().unwrap_or(&schema.database) == &home.database;
-                let id = |column: &String| {
-                    matches!(lender.identity, Identity::Surrogate(id) if lender.column(column) == Some(id))
-                };
-                here && key.parent.eq_ignore_ascii_case(&lender.name) && !key.parent_columns.iter().all(id)
+                // Ids and keys never change by a cell.
+                let lasting =
+                    |column: &String| lender.column(column).is_some_and(|at| lender.key_columns().contains(&at));
+                here && key.parent.eq_ignore_ascii_case(&lender.name) && !key.parent_columns.iter().all(lasting)
             })
         })
     }

@@ -246,8 +246,12 @@ fn tell(
     if run.is_err() {
         println!("(a panic ended it)");
     }
+    let mut before = String::new();
     for node in 0..world.nodes.len() {
-        act::show(&mut world, node, failed.is_some());
+        let shows = act::show(&mut world, node, failed.is_some());
+        let same = if shows == before { "as the node before\n" } else { &shows };
+        print!("node {node}: {same}");
+        before = shows;
     }
 }
 

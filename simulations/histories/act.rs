@@ -497,14 +497,14 @@ pub fn stamp_name(stamp: &Stamp) -> String {
     if counter == 0 { format!("{}s", ms / 1000) } else { format!("{}s+{counter}", ms / 1000) }
 }
 
-/// Prints what a node shows, and where F says something else.
-pub fn show(world: &mut World<'_>, node: usize, compare: bool) {
+/// What a node shows, and where F says something else.
+pub fn show(world: &mut World<'_>, node: usize, compare: bool) -> String {
+    let mut out = String::from("\n");
     let (scene, now_ms) = (world.scene, world.now_ms);
     let mut store = world.nodes[node].store.clone();
     let mut evaluator = litemesh::merge::Evaluator::new(&mut store, &scene.ranks, &scene.schemas, now_ms);
     let facts: Vec<_> = world.nodes[node].has.iter().map(|entry| &world.entries[*entry].fact).collect();
     let state = crate::reference::evaluate(scene, &facts);
-    println!("node {node}:");
     for (row, seen) in &state.rows {
         let Ok(record) = evaluator.row(row).map(|record| record.cloned());
         let Ok(target) = evaluator.target(row);
@@ -521,12 +521,14 @@ pub fn show(world: &mut World<'_>, node: usize, compare: bool) {
         if let Some(shelved) = record.as_ref().and_then(|record| record.shelved.clone()) {
             line += &format!(" [shelf: {shelved:?}]");
         }
-        println!("{line}");
+        out += &line;
+        out.push('\n');
         let id = record.as_ref().and_then(|record| record.id);
         let class = if own.is_empty() { vec![*row] } else { own };
         if compare && (target != seen.shown || id != seen.id || class != seen.class) {
             let shelf = seen.shelved.as_ref().map_or(String::new(), |reason| format!(" [shelf: {reason:?}]"));
-            println!("      F: id {:?}, {} [{}]{shelf}", seen.id, words(&seen.shown), names(&seen.class));
+            out += &format!("      F: id {:?}, {} [{}]{shelf}\n", seen.id, words(&seen.shown), names(&seen.class));
         }
     }
+    out
 }

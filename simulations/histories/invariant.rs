@@ -111,9 +111,12 @@ fn values(world: &World<'_>, end: &End<'_>, store: &MemoryStore) -> Result<(), V
             let Some(kept) = told.winner(*column) else { continue };
             let name = &world.scene.table(told.at).columns[*column].name;
             for write in writes {
-                let overwritten = writes.iter().any(|later| later.dot != write.dot && end.knew(later.by, &write.dot));
-                let same = kept.dot == write.dot || kept.cell == write.cell;
-                let listed = audited.contains(&(write.dot, name.clone()));
+                // The same value, written by several, is lost only where nobody's writing of it is accounted for.
+                let equal = || writes.iter().filter(|other| other.cell == write.cell);
+                let over = |one: &Write| writes.iter().any(|later| later.dot != one.dot && end.knew(later.by, &one.dot));
+                let overwritten = equal().any(over);
+                let same = kept.cell == write.cell;
+                let listed = equal().any(|one| audited.contains(&(one.dot, name.clone())));
                 if !overwritten && !same && !listed && write.cell != Cell::Plain(Value::Null) {
                     let what = format!("{row} {name}: {:?} lost against {:?} without a word", write, kept);
                     return wrong("I6 no lost value", what);
@@ -125,7 +128,7 @@ fn values(world: &World<'_>, end: &End<'_>, store: &MemoryStore) -> Result<(), V
 }
 
 /// I8: a write that knew all others of its cell, in the class its author saw, is the one that counts. Asks F for that class.
-/// Does not verify: writes to rows that became one with others later.
+/// Does not verify: writes to rows that became one with others later; keys of keyed tables (the canonical row's counts).
 fn causal_writes(world: &World<'_>, end: &End<'_>) -> Result<(), Violation> {
     let mut store = world.nodes[0].store.clone();
     let mut evaluator = Evaluator::new(&mut store, &world.scene.ranks, &world.scene.schemas, 0);
@@ -139,7 +142,12 @@ fn causal_writes(world: &World<'_>, end: &End<'_>) -> Result<(), Violation> {
             }
         }
         let Ok(Some(view)) = evaluator.view(row) else { continue };
-        for (column, writes) in columns {
+        let at = end.told.rows[row].at;
+        let key = match &world.scene.table(at).identity {
+            Identity::Keyed(key) => key.clone(),
+            Identity::Surrogate(_) | Identity::Rowid => Vec::new(),
+        };
+        for (column, writes) in columns.into_iter().filter(|(column, _)| !key.contains(column)) {
             let last = writes.iter().find(|(_, write)| writes.iter().all(|(_, other)| end.knew(write.by, &other.dot)));
             let Some((member, last)) = last else { continue };
             let others: BTreeSet<&RowId> = writes.iter().map(|(row, _)| *row).filter(|row| row != member).collect();
@@ -151,7 +159,7 @@ fn causal_writes(world: &World<'_>, end: &End<'_>) -> Result<(), Violation> {
                     continue;
                 }
             }
-            let name = &world.scene.table(end.told.rows[row].at).columns[column].name;
+            let name = &world.scene.table(at).columns[column].name;
             let Ok(columns) = litemesh::merge::store::Store::columns(evaluator.store(), view.table);
             let number = columns.iter().position(|known| known == name).unwrap_or_default();
             if view.cell(number as u16).is_some_and(|state| state.cell != last.cell) {

@@ -7,6 +7,7 @@
 mod client;
 mod completions;
 mod conflicts;
+mod decide;
 mod demo;
 mod demo_cluster;
 mod doctor;
@@ -77,6 +78,8 @@ enum Command {
     History(history::Arguments),
     Conflicts(conflicts::Arguments),
     Shelf(shelf::Arguments),
+    Merge(decide::MergeArguments),
+    Split(decide::SplitArguments),
     Where(whereabouts::Arguments),
     Peers(peers::Arguments),
     Rebuild(rebuild::Arguments),
@@ -142,6 +145,8 @@ fn call(command: Command, context: &Context) -> Result<(), CommandError> {
         Command::History(arguments) => history::call(context, &arguments),
         Command::Conflicts(arguments) => conflicts::call(context, &arguments),
         Command::Shelf(arguments) => shelf::call(context, &arguments),
+        Command::Merge(arguments) => decide::merge(context, &arguments),
+        Command::Split(arguments) => decide::split(context, &arguments),
         Command::Where(arguments) => whereabouts::call(context, &arguments),
         Command::Peers(arguments) => peers::call(context, &arguments),
         Command::Rebuild(arguments) => rebuild::call(context, &arguments),

@@ -15,7 +15,7 @@ use super::marks::{Occupant, Reading, Trace, image_of, shown};
 use crate::merge::Evaluator;
 use crate::merge::claims::{Claimant, occupant, remainder};
 use crate::merge::image::{Shown, image_hash};
-use crate::merge::store::{Row, Store};
+use crate::merge::store::{AuditKind, Row, Store};
 use crate::model::{
     Birth, Cell, Change, DatabaseSchema, ForeignKey, Identity, OriginId, Reference, RowId, Stamp, TableColumns,
     TableSchema, Value,
@@ -27,6 +27,9 @@ pub const CHANGES_MAX: usize = 4_096;
 
 /// An event is cut when its values weigh more than this, in bytes.
 pub const WEIGHT_MAX: usize = 768 * 1024;
+
+/// For this long after an id changed its meaning, writes to it are flagged, ms.
+const SUSPECT_MS: u64 = 24 * 3_600_000;
 
 /// What it means that a new row has an id which a row of the log claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +73,8 @@ pub struct Captured {
     pub observed: Vec<(RowId, Option<Shown>)>,
     /// When the last mark was written, ms since 1970 by the machine's clock.
     pub last_wall_ms: u64,
+    /// Writes that perhaps meant another row: for the audit.
+    pub suspects: Vec<(RowId, AuditKind)>,
 }
 
 /// One change to be.
@@ -96,6 +101,7 @@ struct Capture<'c, 'a, S: Store> {
     reading: Reading,
     author: Author,
     births: BTreeMap<usize, RowId>,
+    suspects: Vec<(RowId, AuditKind)>,
 }
 
 /// Turns a drain's marks (those not logged yet) into changes.
@@ -111,7 +117,8 @@ pub fn capture<'a, S: Store>(
     let mut reading = Reading::read(evaluator, schema, marks)?;
     reading.confirm(schema, drain);
     let last_wall_ms = marks.iter().map(|mark| mark.wall_ms).max().unwrap_or_default();
-    let mut capture = Capture { evaluator, schemas, schema, drain, reading, author, births: BTreeMap::new() };
+    let mut capture =
+        Capture { evaluator, schemas, schema, drain, reading, author, births: BTreeMap::new(), suspects: Vec::new() };
     let mut planned = capture.plan_inserts();
     // The births of these rows depend on their places alone, and keys that refer to them need their births.
     capture.cut(&planned);
@@ -120,7 +127,7 @@ pub fn capture<'a, S: Store>(
     let cuts = capture.cut(&planned);
     let parts = capture.translate(&planned, &cuts)?;
     let observed = capture.observe();
-    Ok(Captured { parts, observed, last_wall_ms })
+    Ok(Captured { parts, observed, last_wall_ms, suspects: capture.suspects })
 }
 
 impl<S: Store> Capture<'_, '_, S> {
@@ -388,7 +395,10 @@ impl<S: Store> Capture<'_, '_, S> {
         let key = self.trace_key(planned.row).cloned();
         let image = key.as_ref().and_then(|key| image_of(self.drain, &schema.name, key));
         Ok(match &planned.what {
-            What::Delete => Change::Delete { table: entry, row },
+            What::Delete => {
+                self.suspect(&row, schema, &[])?;
+                Change::Delete { table: entry, row }
+            }
             What::Claim(id) => {
                 let after = self.holder(schema, *id, &row)?;
                 let depth = self.evaluator.row(&row)?.and_then(|row| row.claim).map_or(0, |claim| claim.depth) + 1;
@@ -421,9 +431,31 @@ impl<S: Store> Capture<'_, '_, S> {
                     let cell = self.cell(schema, *column, &image, 0)?;
                     cells.push((*column as u32, cell, self.stamp(&row, schema, *column, written)?));
                 }
+                self.suspect(&row, schema, &cells)?;
                 Change::Update { table: entry, row, cells }
             }
         })
+    }
+
+    /// Flags a write to an id that changed its meaning within the last day.
+    fn suspect(&mut self, row: &RowId, schema: &TableSchema, cells: &[(u32, Cell, Stamp)]) -> Result<(), S::Error> {
+        let Some(took) = self.evaluator.row(row)?.and_then(|record| record.took) else { return Ok(()) };
+        let Some(view) = self.evaluator.view(row)? else { return Ok(()) };
+        let recent = self.author.wall_ms.saturating_sub(took.at_ms) < SUSPECT_MS;
+        if !recent || view.shown.as_deref() != Some(&[Value::Integer(took.id)][..]) {
+            return Ok(());
+        }
+        let names = self.evaluator.store().columns(view.table)?;
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        for (column, cell, _) in cells {
+            let name = &schema.columns[*column as usize].name;
+            let number = names.iter().position(|known| known.eq_ignore_ascii_case(name));
+            let held = number.and_then(|number| view.cell(number as u16)).map(|state| state.cell.clone());
+            before.push((name.clone(), held.unwrap_or(Cell::Plain(Value::Null))));
+            after.push((name.clone(), cell.clone()));
+        }
+        self.suspects.push((*row, AuditKind::Suspect { id: took.id, meant: took.from, before, after }));
+        Ok(())
     }
 
     /// A stamp greater than the one it replaces: a causally later write wins under any clock.

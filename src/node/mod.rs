@@ -26,15 +26,17 @@ pub mod invite;
 mod marks;
 pub mod membership;
 mod orders;
+mod overrides;
 pub mod port;
 mod query;
-mod query_rows;
+pub mod query_rows;
 mod rebuild;
 mod recover;
 mod rescan;
 mod settings;
 mod step;
 pub mod view;
+mod whole;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use super::{Effect, Node, NodeError, Now, standing};
 use crate::log::LogWrite;
 use crate::merge::Evaluator;
 use crate::merge::image::Shown;
-use crate::merge::store::Store;
+use crate::merge::store::{AuditKind, Store};
 use crate::model::{Cut, Head, Heads, NodeId, RowId};
 use crate::sqlite::{Drain, Mark, SqliteError};
 use crate::wire::limits;
@@ -272,6 +272,7 @@ impl Node {
         let sealed = self.chain.seal(head, captured.parts, sealing);
         append_own(&mut evaluator, &sealed)?;
         evaluator.settle()?;
+        flag(&mut evaluator, captured.suspects)?;
         take_over(&mut evaluator, &captured.observed)?;
         let left = clean_equal(&mut evaluator, &name)?;
         evaluator.finish()?;
@@ -426,6 +427,16 @@ pub(super) fn append_own(evaluator: &mut Evaluator<'_, LogWrite>, sealed: &[Seal
     }
     for one in sealed {
         evaluator.integrate(&one.event)?;
+    }
+    Ok(())
+}
+
+/// Notes writes that perhaps meant another row.
+fn flag<S: Store>(evaluator: &mut Evaluator<'_, S>, suspects: Vec<(RowId, AuditKind)>) -> Result<(), S::Error> {
+    for (row, kind) in suspects {
+        if let Some(table) = evaluator.row(&row)?.map(|record| record.table) {
+            evaluator.audit(table, row, kind)?;
+        }
     }
     Ok(())
 }

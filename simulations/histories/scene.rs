@@ -220,7 +220,7 @@ impl Draft {
         let position = |name: &&str| self.0.column(name).expect("a UNIQUE key names columns of its table");
         let columns: Vec<_> = columns.iter().map(|name| (position(name), collation)).collect();
         let name = format!("{}_{}", self.0.name, self.0.unique.len() + 1);
-        self.0.unique.push(UniqueKey { name, columns, exact: true });
+        self.0.unique.push(UniqueKey { name, columns, exact: true, computed: None });
         self
     }
 

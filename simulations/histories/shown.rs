@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::reference::{K, Reason, Seen, Work, Write};
 use crate::scene::At;
-use litemesh::model::{Cell, Collation, Identity, RowId, Rule, Stamp, UniqueKey, Value};
+use litemesh::merge::integrate::GENESIS_ORIGIN;
+use litemesh::model::{Cell, Collation, Identity, OriginId, RowId, Rule, Stamp, UniqueKey, Value};
 
 /// A UNIQUE key: table, position of the index (the own key of a keyed table: after the last), folded values.
 type Key = (At, usize, Vec<Value>);
@@ -47,11 +48,20 @@ impl Work<'_> {
             let mut rows = group.into_iter().map(|(_, row)| row);
             let Some(first) = rows.next() else { continue };
             for other in rows {
-                if !self.apart(&first, &other) {
+                if self.two_origins(&first, &other) && !self.apart(&first, &other) {
                     self.state.pairs.insert((*at, first, other, names.clone()));
                 }
             }
         }
+    }
+
+    /// Whether the rows of two classes were not all born at one origin (whose file would have refused the second).
+    fn two_origins(&self, one: &RowId, other: &RowId) -> bool {
+        let rows = &self.state.rows;
+        let members = rows[one].class.iter().chain(&rows[other].class);
+        let origins: BTreeSet<OriginId> =
+            members.flat_map(|member| self.rows[member].births.iter().map(|birth| birth.0.origin)).collect();
+        origins.len() > 1 || origins.contains(&GENESIS_ORIGIN)
     }
 
     /// Whether a split keeps some member of one class from some member of the other.
@@ -113,7 +123,7 @@ impl Work<'_> {
         let mut uniques: Vec<UniqueKey> = schema.unique.iter().filter(|unique| unique.exact).cloned().collect();
         if let Identity::Keyed(columns) = &schema.identity {
             let columns = columns.iter().map(|column| (*column, Collation::Binary)).collect();
-            uniques.push(UniqueKey { name: String::new(), columns, exact: true });
+            uniques.push(UniqueKey { name: String::new(), columns, exact: true, computed: None });
         }
         let mut held = Vec::new();
         for (index, unique) in uniques.iter().enumerate() {

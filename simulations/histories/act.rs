@@ -16,6 +16,9 @@ use litemesh::model::{
     Birth, Cell, Change, Cut, ForeignKey, Identity, Reference, RowId, Stamp, TableColumns, TableSchema, Value,
 };
 
+/// So many tables are tried before an act is given up.
+const ATTEMPTS: u32 = 4;
+
 /// The body of an event to be.
 #[derive(Default)]
 pub struct Draft {
@@ -39,19 +42,23 @@ pub fn table_entry(tables: &mut Vec<TableColumns>, schema: &TableSchema) -> u32 
 
 /// One act of a node; `None` when nothing can be done.
 pub fn draft(world: &World<'_>, node: usize, deed: Deed, dice: &mut Dice) -> Option<Draft> {
+    (0..ATTEMPTS).find_map(|_| attempt(world, node, deed, dice))
+}
+
+fn attempt(world: &World<'_>, node: usize, deed: Deed, dice: &mut Dice) -> Option<Draft> {
     let at = *dice.pick(&world.options.tables)?;
     let mut act = Act { world, node, state: &world.nodes[node].state, dice, draft: Draft::default() };
     act.draft.database = at.0;
     let done = match deed {
-        Deed::Insert => act.insert(at).is_some(),
-        Deed::Update => act.update(at).is_some(),
-        Deed::Delete => act.delete(at).is_some(),
-        Deed::Claim => act.claim(at).is_some(),
-        Deed::Merge => act.merge(at).is_some(),
-        Deed::Split => act.split(at).is_some(),
-        Deed::Pull | Deed::Repeat => false,
+        Deed::Insert => act.insert(at),
+        Deed::Update => act.update(at),
+        Deed::Delete => act.delete(at),
+        Deed::Claim => act.claim(at),
+        Deed::Merge => act.merge(at),
+        Deed::Split => act.split(at),
+        Deed::Pull | Deed::Repeat => None,
     };
-    (done && !act.draft.changes.is_empty()).then_some(act.draft)
+    (done.is_some() && !act.draft.changes.is_empty()).then_some(act.draft)
 }
 
 struct Act<'a> {

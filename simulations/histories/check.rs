@@ -17,7 +17,7 @@ use litemesh::merge::Evaluator;
 use litemesh::merge::image::{digest, image_hash};
 use litemesh::merge::memory::MemoryStore;
 use litemesh::merge::store::{Fingerprint, Row, Shelved, Store};
-use litemesh::model::{Change, Identity, Key, RowId, Stamp, Value};
+use litemesh::model::{Cell, Change, Identity, Key, RowId, Stamp, Value};
 
 /// Situations that a long run must have reached: else it looked at less than it says.
 pub const MARKS: [&str; 22] = [
@@ -211,6 +211,12 @@ pub fn reached(world: &mut World<'_>, node: usize) {
             found.push("orphan: parent unknown here");
         }
     }
+    if ring(state) {
+        found.push("ring of parents");
+    }
+    if state.chains > 0 {
+        found.push("chain of re-used ids");
+    }
     if state.voids > 0 {
         found.push("void merge");
     }
@@ -220,6 +226,26 @@ pub fn reached(world: &mut World<'_>, node: usize) {
     for name in found {
         world.mark(name);
     }
+}
+
+/// Whether rows of one table are each other's ancestors.
+fn ring(state: &State) -> bool {
+    let above = |row: &RowId| -> Option<RowId> {
+        state.rows[row].cells.values().find_map(|write| match &write.cell {
+            Cell::Ref(reference) if reference.table == "task" => Some(state.canonical(&reference.row)),
+            Cell::Ref(_) | Cell::Plain(_) => None,
+        })
+    };
+    state.rows.keys().any(|row| {
+        let mut at = above(row).filter(|at| state.rows.contains_key(at));
+        for _ in 0..8 {
+            if at == Some(*row) {
+                return true;
+            }
+            at = at.and_then(|at| above(&at)).filter(|at| state.rows.contains_key(at));
+        }
+        false
+    })
 }
 
 /// The checks at the end.

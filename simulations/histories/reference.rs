@@ -149,6 +149,8 @@ pub struct State {
     pub bars: BTreeSet<(RowId, RowId)>,
     /// Merges that were void.
     pub voids: usize,
+    /// Ids that were used again by a row whose own id was used again.
+    pub chains: usize,
 }
 
 impl State {
@@ -352,6 +354,8 @@ impl Work<'_> {
         for ((at, id), mut claimants) in wanted {
             claimants.sort();
             let holder = occupant(&claimants);
+            let reuses = |row: &RowId| claimants.iter().any(|(_, other, after)| other == row && after.is_some());
+            self.state.chains += claimants.iter().filter(|one| one.2.is_some_and(|after| reuses(&after))).count();
             self.state.holders.insert((at, id), holder);
             self.state.rows.entry(holder).and_modify(|seen| seen.id = Some(id));
             losers.extend(claimants.iter().filter(|one| one.1 != holder).map(|one| (one.0, one.1, at, id)));

@@ -82,11 +82,7 @@ impl<S: Store> Evaluator<'_, S> {
             }
         }
         while let Some(id) = open.pop_first() {
-            self.index_key(&id, &mut open)?;
-            let region = self.region(id)?;
-            for row in &region {
-                open.remove(row);
-            }
+            let region = self.fresh_region(id, &mut open)?;
             for (row, members) in self.partition(&region)? {
                 if !self.set_members(&row, members)? {
                     continue;
@@ -157,6 +153,22 @@ impl<S: Store> Evaluator<'_, S> {
             numbers.extend(self.find_column(table, &schema.columns[*column].name)?);
         }
         Ok(numbers)
+    }
+
+    /// The region of a row, after all its rows that wait to be looked at were indexed under their keys of now.
+    fn fresh_region(&mut self, id: RowId, open: &mut BTreeSet<RowId>) -> Result<BTreeSet<RowId>, S::Error> {
+        open.insert(id);
+        loop {
+            let region = self.region(id)?;
+            let waiting: Vec<RowId> = region.intersection(open).copied().collect();
+            if waiting.is_empty() {
+                return Ok(region);
+            }
+            for row in waiting {
+                open.remove(&row);
+                self.index_key(&row, open)?;
+            }
+        }
     }
 
     /// All rows that some chain of merges, equal keys or past membership connects with this one.

@@ -154,7 +154,10 @@ impl<S: Store> Evaluator<'_, S> {
         let wins = match current {
             None => true,
             Some(current) => {
-                let order = |claim: &Claim| (std::cmp::Reverse(claim.depth), self.ranks.place(&claim.dot), claim.dot);
+                let order = |claim: &Claim| {
+                    // Copies of a file may hold one row without a key under different rowids: then the least.
+                    (std::cmp::Reverse(claim.depth), self.ranks.place(&claim.dot), claim.dot, claim.id)
+                };
                 order(&claim) < order(&current)
             }
         };

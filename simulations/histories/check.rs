@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::dice::Dice;
 use crate::history::{Entry, Node, Violation, World, apply, wrong};
 use crate::invariant;
-use crate::reference::{Fact, Pair, Reason, State, evaluate};
+use crate::reference::{Fact, Pair, Reason, State, Write, evaluate};
 use crate::scene::Scene;
 use litemesh::merge::Evaluator;
 use litemesh::merge::image::{digest, image_hash};
@@ -26,13 +26,13 @@ pub const MARKS: [&str; 22] = [
     "class by equal keys",
     "class of three",
     "cross-file reference to a row that moved",
+    "cross-file parent that is unknown here",
     "genesis: files that differ",
     "id moved",
     "live row needed only by another",
     "merge by a node",
     "merge written before its rows",
     "merge that a bar stopped",
-    "orphan: parent unknown here",
     "probe past a taken id",
     "redelivered",
     "ring of parents",
@@ -205,10 +205,12 @@ pub fn reached(world: &mut World<'_>, node: usize) {
             (seen.id.is_some_and(|id| id > 64_000_000), "probe past a taken id"),
         ];
         found.extend(told.into_iter().filter(|(is, _)| *is).map(|(_, name)| name));
-        if let Some(Reason::Parent(any)) = &seen.shelved
-            && any.iter().any(|parent| !state.rows.contains_key(parent))
-        {
-            found.push("orphan: parent unknown here");
+        let unknown = |write: &Write| match &write.cell {
+            Cell::Ref(reference) => !state.rows.contains_key(&reference.row),
+            Cell::Plain(_) => false,
+        };
+        if seen.cells.values().any(unknown) {
+            found.push("cross-file parent that is unknown here");
         }
     }
     if ring(state) {

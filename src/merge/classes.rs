@@ -251,13 +251,13 @@ impl<S: Store> Evaluator<'_, S> {
         }
         self.touched.insert(*id);
         self.touched.insert(after);
-        if before == after {
-            return Ok(false);
-        }
-        // What the row refers to may be shown by nobody now, or by another row.
+        // What the row refers to may be shown by nobody now, or by another row, also where the same row stands for it.
         let parents: Vec<RowId> =
             self.row(id)?.map(|row| row.parents().map(|(_, one)| one.row).collect()).unwrap_or_default();
         self.liveness.extend(parents);
+        if before == after {
+            return Ok(false);
+        }
         for child in self.store.referrers(id)? {
             let child = self.canonical(&child)?;
             self.touched.insert(child);

@@ -230,6 +230,11 @@ impl<S: Store> Evaluator<'_, S> {
             self.store.add_referrer(reference.row, *id)?;
             self.liveness.insert(reference.row);
         }
+        // The class may have shown another member's reference until now.
+        for member in self.members(id)? {
+            let parents = self.row(&member)?.map(|row| row.parents().map(|(_, parent)| parent.row).collect::<Vec<_>>());
+            self.liveness.extend(parents.unwrap_or_default());
+        }
         Ok(())
     }
 

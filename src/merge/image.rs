@@ -93,6 +93,7 @@ impl<S: Store> Evaluator<'_, S> {
         let reference = match cell {
             Cell::Plain(value) => return Ok(value.clone()),
             Cell::Ref(reference) => reference.clone(),
+            Cell::Step { .. } | Cell::Edit(_) => return self.cell_value(&cell.without_difference(), depth),
         };
         let Some(parent) = self.row(&reference.row)?.cloned() else { return Ok(Value::Null) };
         let is_id = match self.schema(parent.table)? {

@@ -8,6 +8,8 @@ use crdts::CmRDT;
 
 use super::Evaluator;
 use super::claims::remainder;
+use super::registers::Tally;
+use super::rules::Ruling;
 use super::store::{AuditKind, AuditRecord, CellState, CellVersion, Claim, LinkKind, Row, Store, TableId};
 use crate::model::{Cell, Change, Cut, Dot, Event, OriginId, RowId, Stamp};
 
@@ -52,6 +54,10 @@ impl<S: Store> Evaluator<'_, S> {
     }
 
     fn integrate_change(&mut self, change: &Change, to: &Resolved, at: &Position<'_>) -> Result<(), S::Error> {
+        if let Change::Rule { column, rule, .. } = change {
+            let column = column.map(|column| to.columns[column as usize]);
+            return self.consider_rule(to.table, column, *rule, at);
+        }
         let Some(id) = change.row() else { return Ok(()) };
         if self.row(&id)?.is_none() {
             self.insert_row(id, Row::new(to.table));
@@ -68,7 +74,7 @@ impl<S: Store> Evaluator<'_, S> {
                 }
                 for (column, cell) in cells {
                     let column = to.columns[*column as usize];
-                    let state = CellState { column, cell: cell.clone(), stamp: at.stamp, dot, born: true };
+                    let state = CellState { column, cell: cell.clone(), stamp: at.stamp, dot, born: true, tally: None };
                     self.put_cell(&id, state, at.cut)?;
                 }
             }
@@ -76,7 +82,8 @@ impl<S: Store> Evaluator<'_, S> {
                 self.touch(&id, at.dot, at)?;
                 for (column, cell, stamp) in cells {
                     let column = to.columns[*column as usize];
-                    let state = CellState { column, cell: cell.clone(), stamp: *stamp, dot: at.dot, born: false };
+                    let (cell, stamp, dot) = (cell.clone(), *stamp, at.dot);
+                    let state = CellState { column, cell, stamp, dot, born: false, tally: None };
                     self.put_cell(&id, state, at.cut)?;
                 }
             }
@@ -90,7 +97,7 @@ impl<S: Store> Evaluator<'_, S> {
                 self.link(LinkKind::Merge, (id, *other), columns, at)?;
             }
             Change::Split { other, .. } => self.link(LinkKind::Split, (id, *other), Vec::new(), at)?,
-            // Rules concern no row.
+            // Taken over above.
             Change::Rule { .. } => {}
         }
         Ok(())
@@ -107,38 +114,58 @@ impl<S: Store> Evaluator<'_, S> {
         Ok(new)
     }
 
-    /// Notes an insert or update. One that did not know the row's delete revives it, and the audit says so.
+    /// Notes an insert or update. One that did not know the row's delete revives it (or, where deletes win, says nothing),
+    /// and the audit tells.
     fn touch(&mut self, id: &RowId, dot: Dot, at: &Position<'_>) -> Result<(), S::Error> {
+        let Some(table) = self.row(id)?.map(|row| row.table) else { return Ok(()) };
+        let deletes_win = self.table_rules(table)?.deletes_win();
         let Some(row) = self.row_mut(id)? else { return Ok(()) };
         let was_dead = !row.uncovered();
         row.touched.apply(crdts::Dot::new(dot.origin, dot.seq));
+        row.granted |= row.deletes.iter().all(|delete| knows_event(at, delete.actor, delete.counter));
         let revived = was_dead && row.uncovered();
-        let lost = row.deleted.filter(|(delete, _)| revived && !knows(at, delete));
-        if let Some((delete, stamp)) = lost {
-            let table = row.table;
-            self.audit(table, *id, AuditKind::DeleteLost { delete, stamp })?;
+        let lost = row.deleted.filter(|(delete, _)| !knows(at, delete));
+        match lost {
+            Some((delete, stamp)) if deletes_win && !row.granted => {
+                self.audit(table, *id, AuditKind::WriteLost { write: dot, delete, stamp })
+            }
+            Some((delete, stamp)) if !deletes_win && revived => {
+                self.audit(table, *id, AuditKind::DeleteLost { delete, stamp })
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// R7: a delete covers exactly the inserts and updates its author's file had applied.
     fn cover(&mut self, id: &RowId, at: &Position<'_>) -> Result<(), S::Error> {
+        let Some(table) = self.row(id)?.map(|row| row.table) else { return Ok(()) };
+        let deletes_win = self.table_rules(table)?.deletes_win();
         let Some(row) = self.row_mut(id)? else { return Ok(()) };
         let touches: Vec<(OriginId, u64)> = row.touched.iter().map(|dot| (*dot.actor, dot.counter)).collect();
-        for (origin, seq) in touches {
-            let known = if origin == GENESIS_ORIGIN { 1 } else { at.cut.get(&origin) };
-            row.covered.apply(crdts::Dot::new(origin, seq.min(known)));
+        for (origin, seq) in &touches {
+            let known = if *origin == GENESIS_ORIGIN { 1 } else { at.cut.get(origin) };
+            row.covered.apply(crdts::Dot::new(*origin, known.min(*seq)));
         }
         let outlived = row.uncovered();
+        // Nobody can have known this delete yet; a repeated one ends nothing.
+        if row.deletes.get(&at.dot.origin) < at.dot.seq {
+            row.deletes.apply(crdts::Dot::new(at.dot.origin, at.dot.seq));
+            row.granted = false;
+        }
         let newer = row.deleted.is_none_or(|(delete, stamp)| (stamp, delete) < (at.stamp, at.dot));
         if newer {
             row.deleted = Some((at.dot, at.stamp));
         }
-        let table = row.table;
-        if outlived {
-            self.audit(table, *id, AuditKind::DeleteLost { delete: at.dot, stamp: at.stamp })?;
+        let unknown = touches.into_iter().find(|(origin, seq)| *seq > row.covered.get(origin));
+        let (delete, stamp) = (at.dot, at.stamp);
+        match unknown {
+            Some((origin, seq)) if deletes_win => {
+                let write = Dot { origin, seq, index: 0 };
+                self.audit(table, *id, AuditKind::WriteLost { write, delete, stamp })
+            }
+            _ if outlived => self.audit(table, *id, AuditKind::DeleteLost { delete, stamp }),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Of a row's claims the one that knew most earlier ones counts; ties go to the most senior author.
@@ -168,32 +195,59 @@ impl<S: Store> Evaluator<'_, S> {
         Ok(())
     }
 
-    /// R5: an update beats what a row was born with; else the greatest (stamp, event) wins.
+    /// R5: an update beats what a row was born with; else the greatest (stamp, event) wins, unless the column has a rule.
     fn put_cell(&mut self, id: &RowId, new: CellState, cut: &Cut) -> Result<(), S::Error> {
+        let Some(table) = self.row(id)?.map(|row| row.table) else { return Ok(()) };
+        let rules = self.table_rules(table)?;
+        let (known, kinds) = rules.known(new.column, cut, &new.dot);
+        let ruling = rules.ruling(new.column);
         let Some(row) = self.row_mut(id)? else { return Ok(()) };
-        let table = row.table;
         let position = row.cells.binary_search_by_key(&new.column, |state| state.column);
-        let Ok(position) = position else {
-            row.cells.insert(position.unwrap_or_else(|free| free), new.clone());
-            return self.refer(id, None, Some(&new.cell));
-        };
-        let old = row.cells[position].clone();
-        if old.dot == new.dot && old.stamp == new.stamp {
+        let old = position.ok().map(|position| row.cells[position].clone());
+        if old.as_ref().is_some_and(|old| old.dot == new.dot && old.stamp == new.stamp) {
             return Ok(());
         }
-        let wins = strength(&new) > strength(&old);
-        if wins {
-            row.cells[position] = new.clone();
-            self.refer(id, Some(&old.cell), Some(&new.cell))?;
+        let plain = known.is_empty() && old.as_ref().is_none_or(|old| old.tally.is_none());
+        let shown = if plain {
+            let new = CellState { cell: new.cell.without_difference(), ..new.clone() };
+            old.clone().filter(|old| strength(old) > strength(&new)).unwrap_or(new)
+        } else {
+            let tally = Tally::add(old.as_ref(), &new, known, &kinds);
+            let Some(shown) = tally.show(new.column, &ruling) else { return Ok(()) };
+            shown
+        };
+        match position {
+            Ok(position) => row.cells[position] = shown.clone(),
+            Err(position) => row.cells.insert(position, shown.clone()),
         }
+        if old.as_ref().map(|old| &old.cell) != Some(&shown.cell) {
+            self.refer(id, old.as_ref().map(|old| &old.cell), Some(&shown.cell))?;
+        }
+        match old {
+            Some(old) => self.note_loser(id, table, (old, new, &shown), &ruling, cut),
+            None => Ok(()),
+        }
+    }
+
+    /// Of two writes of one cell that did not know each other, the one that is not shown goes to the audit.
+    fn note_loser(
+        &mut self,
+        id: &RowId,
+        table: TableId,
+        (old, new, shown): (CellState, CellState, &CellState),
+        ruling: &Ruling,
+        cut: &Cut,
+    ) -> Result<(), S::Error> {
         let concurrent = old.dot.origin != new.dot.origin && cut.get(&old.dot.origin) < old.dot.seq;
-        if concurrent && old.dot.origin != GENESIS_ORIGIN && old.cell != new.cell {
-            let column = self.info(table)?.columns[new.column as usize].clone();
-            let (winner, loser) = if wins { (version(new), version(old)) } else { (version(old), version(new)) };
-            let (winner, loser) = (Box::new(winner), Box::new(loser));
-            self.audit(table, *id, AuditKind::Cell { column, winner, loser })?;
+        let new = CellState { cell: new.cell.without_difference(), ..new };
+        if !concurrent || old.dot.origin == GENESIS_ORIGIN || old.cell == new.cell || ruling.adds_up(&old, &new) {
+            return Ok(());
         }
-        Ok(())
+        let column = self.info(table)?.columns[new.column as usize].clone();
+        let wins = shown.dot == new.dot;
+        let (winner, loser) = if wins { (version(new), version(old)) } else { (version(old), version(new)) };
+        let (winner, loser) = (Box::new(winner), Box::new(loser));
+        self.audit(table, *id, AuditKind::Cell { column, winner, loser })
     }
 
     /// Keeps the index of referrers when a cell's value changes.
@@ -224,6 +278,11 @@ impl<S: Store> Evaluator<'_, S> {
 /// Whether the change at this position knew another change.
 fn knows(at: &Position<'_>, other: &Dot) -> bool {
     at.cut.get(&other.origin) >= other.seq || (other.origin == at.dot.origin && other.seq <= at.dot.seq)
+}
+
+/// Whether the change at this position knew an event.
+fn knows_event(at: &Position<'_>, origin: &OriginId, seq: u64) -> bool {
+    at.cut.get(origin) >= seq || (*origin == at.dot.origin && seq < at.dot.seq)
 }
 
 /// The order in which cell values beat each other. Among values that rows were born with, one that says something beats

@@ -49,11 +49,17 @@ pub mod claims;
 pub mod classes;
 pub mod image;
 pub mod integrate;
+pub mod lists;
 pub mod memory;
 pub mod rank;
+pub mod registers;
+pub mod rules;
 pub mod settle;
 pub mod store;
 pub mod unique;
+
+#[cfg(test)]
+mod rules_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,6 +86,8 @@ pub struct Evaluator<'a, S: Store> {
     refused: BTreeSet<RowId>,
     /// Remainder classes of ids whose claims changed.
     classes: BTreeSet<(TableId, u32)>,
+    /// Rules of the tables met so far.
+    rules: BTreeMap<TableId, rules::TableRules>,
 }
 
 /// A table's names, and its schema where this node has it.
@@ -107,6 +115,7 @@ impl<'a, S: Store> Evaluator<'a, S> {
             liveness: BTreeSet::new(),
             refused: BTreeSet::new(),
             classes: BTreeSet::new(),
+            rules: BTreeMap::new(),
         }
     }
 

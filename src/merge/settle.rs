@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Evaluator;
 use super::claims::{Claimant, assign};
-use super::store::{AuditKind, Row, Shelved, Store, TableId};
+use super::store::{AuditKind, Shelved, Store, TableId};
 use crate::model::{Identity, RowId, TableSchema};
 
 impl<S: Store> Evaluator<'_, S> {
@@ -135,7 +135,7 @@ impl<S: Store> Evaluator<'_, S> {
         let mut open = vec![*id];
         let mut seen = BTreeSet::from([*id]);
         while let Some(row) = open.pop() {
-            if self.row(&row)?.is_some_and(Row::uncovered) {
+            if self.held_up(&row)? {
                 return Ok(true);
             }
             for child in self.store.referrers(&row)? {

@@ -1,7 +1,7 @@
 //! Rules by which concurrent values, deletes and UNIQUE collisions are decided, per column or per table.
 //!
 //! Invariant: a rule is replicated configuration, carried by [`super::Change::Rule`]; of several for the same table and
-//! column the one with the greatest (stamp, event) holds, on every node. Callers: wire, merge, node, config.
+//! column that did not know each other the one with the greatest (stamp, event) holds, on every node. Callers: wire, merge, node, config.
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +64,23 @@ impl Rule {
             Rule::UniqueSuffix => "unique-suffix",
             Rule::UniqueShelve => "unique-shelve",
             Rule::Tree => "tree",
+        }
+    }
+
+    /// The rule of this name, for a column or for a whole table. Of a table's UNIQUE keys the short names of the config do
+    /// as well.
+    pub fn from_name(name: &str, of_column: bool) -> Option<Rule> {
+        let unique = format!("unique-{name}");
+        let named = |rule: &Rule| rule.name() == name || !of_column && rule.name() == unique;
+        Rule::ALL.into_iter().filter(|rule| rule.fits(of_column)).find(named)
+    }
+
+    /// Whether the rule can be said of a column, or of a whole table.
+    pub fn fits(self, of_column: bool) -> bool {
+        match self {
+            Rule::Lww => true,
+            Rule::Max | Rule::Min | Rule::Counter | Rule::Set | Rule::Tree => of_column,
+            Rule::DeleteWins | Rule::UniqueMerge | Rule::UniqueSuffix | Rule::UniqueShelve => !of_column,
         }
     }
 

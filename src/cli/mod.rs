@@ -21,6 +21,7 @@ mod output;
 mod peers;
 mod preflight;
 mod rebuild;
+mod rules;
 mod run;
 mod shelf;
 mod status;
@@ -78,6 +79,7 @@ enum Command {
     Conflicts(conflicts::Arguments),
     Shelf(shelf::Arguments),
     Where(whereabouts::Arguments),
+    Rules(rules::Arguments),
     Peers(peers::Arguments),
     Rebuild(rebuild::Arguments),
     Doctor(doctor::Arguments),
@@ -143,6 +145,7 @@ fn call(command: Command, context: &Context) -> Result<(), CommandError> {
         Command::Conflicts(arguments) => conflicts::call(context, &arguments),
         Command::Shelf(arguments) => shelf::call(context, &arguments),
         Command::Where(arguments) => whereabouts::call(context, &arguments),
+        Command::Rules(arguments) => rules::call(context, &arguments),
         Command::Peers(arguments) => peers::call(context, &arguments),
         Command::Rebuild(arguments) => rebuild::call(context, &arguments),
         Command::Doctor(arguments) => doctor::call(context, &arguments),

@@ -53,9 +53,10 @@ fn tally(seed: u8) -> Tally {
         known: vec![dot(seed)],
         member: 0,
         last: write.clone(),
-        greatest: Some(write),
+        greatest: Some(write.clone()),
         least: None,
-        base: None,
+        number: None,
+        list: Some(write),
         steps: vec![(OriginId([seed; 16]), (u64::MAX, 0), i128::MIN)],
         edits: [(vec![seed], (stamp, dot(seed), true))].into(),
     };

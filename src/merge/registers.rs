@@ -61,8 +61,10 @@ pub struct Part {
     pub greatest: Option<Write>,
     /// The least value.
     pub least: Option<Write>,
-    /// The strongest number or list that is no difference.
-    pub base: Option<Write>,
+    /// The strongest whole number that is no step.
+    pub number: Option<Write>,
+    /// The strongest list that is no edit.
+    pub list: Option<Write>,
     /// Sums of the steps, by origin: the last one counted (sequence, position), and the sum.
     pub steps: Vec<(OriginId, (u64, u32), i128)>,
     /// Per element its last edit: whether it is there.
@@ -97,7 +99,7 @@ impl Tally {
 impl Part {
     fn new(known: Vec<Dot>, member: u16, last: Write) -> Part {
         let (steps, edits) = (Vec::new(), BTreeMap::new());
-        Part { known, member, last, greatest: None, least: None, base: None, steps, edits }
+        Part { known, member, last, greatest: None, least: None, number: None, list: None, steps, edits }
     }
 
     fn add(&mut self, cell: &Cell, write: &Write, kinds: &BTreeSet<Rule>) {
@@ -121,10 +123,11 @@ impl Part {
                 }
             }
             Cell::Plain(value) => {
-                let number = kinds.contains(&Rule::Counter) && value.as_integer().is_some();
-                let list = kinds.contains(&Rule::Set) && lists::elements(value).is_some();
-                if number || list {
-                    keep(&mut self.base, write, |new, old| strength(new) > strength(old));
+                if kinds.contains(&Rule::Counter) && value.as_integer().is_some() {
+                    keep(&mut self.number, write, |new, old| strength(new) > strength(old));
+                }
+                if kinds.contains(&Rule::Set) && lists::elements(value).is_some() {
+                    keep(&mut self.list, write, |new, old| strength(new) > strength(old));
                 }
             }
             Cell::Ref(_) => {}
@@ -216,7 +219,11 @@ fn is_number(cell: &Cell) -> bool {
 /// The last writer's value among those whom the rule does not govern, and the strongest start among the others.
 fn base<'p>(ruling: &Ruling, parts: &'p [Part]) -> Option<&'p Write> {
     strongest(parts.iter().filter_map(|part| {
-        let write = if ruling.governs(part) { part.base.as_ref() } else { Some(&part.last) };
+        let write = match (ruling.governs(part), ruling.rule) {
+            (true, Rule::Set) => part.list.as_ref(),
+            (true, _) => part.number.as_ref(),
+            (false, _) => Some(&part.last),
+        };
         write.map(|write| (part.member, write))
     }))
 }

@@ -16,6 +16,7 @@ impl<S: Store> Evaluator<'_, S> {
     /// Settles all rows that the integrated events concern. Returns the rows that are dirty by it.
     pub fn settle(&mut self) -> Result<BTreeSet<RowId>, S::Error> {
         self.settle_ids()?;
+        self.settle_trees()?;
         self.settle_liveness()?;
         self.settle_shelf()?;
         let dirty = std::mem::take(&mut self.touched);

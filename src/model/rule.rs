@@ -94,6 +94,19 @@ impl Rule {
     }
 }
 
+/// A rule that a server's config states.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatedRule {
+    /// The table.
+    pub table: String,
+    /// The column; `None` for the whole table.
+    pub column: Option<String>,
+    /// The rule.
+    pub rule: Rule,
+    /// Stated by the defaults, for databases that have such a table: where the cluster has another rule, nobody is told.
+    pub by_default: bool,
+}
+
 /// The question that a rule answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Aspect {

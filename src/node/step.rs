@@ -118,7 +118,7 @@ impl Node {
                 }
             }
         }
-        Ok(())
+        self.state_rules(position, now)
     }
 
     fn apply_batch(&mut self, position: usize, now: Now) -> Result<Outcome, NodeError> {
@@ -301,7 +301,7 @@ impl Node {
     }
 
     /// Shows fresh events to the peers: pushed to those that hold all before, announced to all.
-    fn publish(&mut self, fresh: &[(Head, SignedEvent)], now: Now) {
+    pub(super) fn publish(&mut self, fresh: &[(Head, SignedEvent)], now: Now) {
         let Some((last, _)) = fresh.last() else { return };
         let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
         let effects = self.exchange.push(fresh, &standing);
@@ -378,7 +378,7 @@ impl Node {
     }
 
     /// Rows of other databases whose references moved must be written there too.
-    fn wake_dirty(&mut self, except: usize) -> Result<(), NodeError> {
+    pub(super) fn wake_dirty(&mut self, except: usize) -> Result<(), NodeError> {
         let read = self.log.read()?;
         for (position, database) in self.databases.iter_mut().enumerate() {
             if position != except && !database.behind {
@@ -413,7 +413,7 @@ impl Node {
 }
 
 /// Stores this node's fresh events and adds them to what is known.
-fn append_own(evaluator: &mut Evaluator<'_, LogWrite>, sealed: &[Sealed]) -> Result<(), NodeError> {
+pub(super) fn append_own(evaluator: &mut Evaluator<'_, LogWrite>, sealed: &[Sealed]) -> Result<(), NodeError> {
     for one in sealed {
         evaluator.store_mut().append(&one.event, &one.bytes, one.hash, Some(one.signature))?;
     }
@@ -456,7 +456,7 @@ pub(super) fn others(cut: &Cut, own: crate::model::OriginId) -> Cut {
 }
 
 /// The entries of a cut that moved since an earlier one.
-fn delta(cut: &Cut, earlier: &Cut) -> Cut {
+pub(super) fn delta(cut: &Cut, earlier: &Cut) -> Cut {
     let moved = cut.iter().filter(|dot| earlier.get(dot.actor) < dot.counter);
     moved.map(|dot| crdts::Dot::new(*dot.actor, dot.counter)).collect()
 }

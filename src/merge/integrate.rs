@@ -9,7 +9,6 @@ use crdts::CmRDT;
 use super::Evaluator;
 use super::claims::remainder;
 use super::registers::Tally;
-use super::rules::Ruling;
 use super::store::{AuditKind, AuditRecord, CellState, CellVersion, Claim, LinkKind, Row, Store, TableId};
 use crate::model::{Cell, Change, Cut, Dot, Event, OriginId, RowId, Stamp};
 
@@ -196,8 +195,34 @@ impl<S: Store> Evaluator<'_, S> {
     }
 
     /// R5: an update beats what a row was born with; else the greatest (stamp, event) wins, unless the column has a rule.
-    fn put_cell(&mut self, id: &RowId, new: CellState, cut: &Cut) -> Result<(), S::Error> {
+    fn put_cell(&mut self, id: &RowId, mut new: CellState, cut: &Cut) -> Result<(), S::Error> {
         let Some(table) = self.row(id)?.map(|row| row.table) else { return Ok(()) };
+        if self.table_rules(table)?.adds_up(new.column) {
+            return self.put_ruled(id, table, new, cut);
+        }
+        if matches!(new.cell, Cell::Step { .. } | Cell::Edit(_)) {
+            new.cell = new.cell.without_difference();
+        }
+        let Some(row) = self.row_mut(id)? else { return Ok(()) };
+        let position = row.cells.binary_search_by_key(&new.column, |state| state.column);
+        let Ok(position) = position else {
+            row.cells.insert(position.unwrap_or_else(|free| free), new.clone());
+            return self.refer(id, None, Some(&new.cell));
+        };
+        let old = row.cells[position].clone();
+        if old.dot == new.dot && old.stamp == new.stamp {
+            return Ok(());
+        }
+        let wins = strength(&new) > strength(&old);
+        if wins {
+            row.cells[position] = new.clone();
+            self.refer(id, Some(&old.cell), Some(&new.cell))?;
+        }
+        self.note_loser(id, table, (old, new, wins), cut)
+    }
+
+    /// The same in a column that has, or had, a rule by which writes add up.
+    fn put_ruled(&mut self, id: &RowId, table: TableId, mut new: CellState, cut: &Cut) -> Result<(), S::Error> {
         let rules = self.table_rules(table)?;
         let (known, kinds) = rules.known(new.column, cut, &new.dot);
         let ruling = rules.ruling(new.column);
@@ -207,25 +232,21 @@ impl<S: Store> Evaluator<'_, S> {
         if old.as_ref().is_some_and(|old| old.dot == new.dot && old.stamp == new.stamp) {
             return Ok(());
         }
-        let plain = known.is_empty() && old.as_ref().is_none_or(|old| old.tally.is_none());
-        let shown = if plain {
-            let new = CellState { cell: new.cell.without_difference(), ..new.clone() };
-            old.clone().filter(|old| strength(old) > strength(&new)).unwrap_or(new)
-        } else {
-            let tally = Tally::add(old.as_ref(), &new, known, &kinds);
-            let Some(shown) = tally.show(new.column, &ruling) else { return Ok(()) };
-            shown
-        };
+        let tally = Tally::add(old.as_ref(), &new, known, &kinds);
+        let Some(shown) = tally.show(new.column, &ruling) else { return Ok(()) };
+        let (before, after) = (old.as_ref().map(|old| old.cell.clone()), shown.cell.clone());
+        let wins = shown.dot == new.dot;
         match position {
-            Ok(position) => row.cells[position] = shown.clone(),
-            Err(position) => row.cells.insert(position, shown.clone()),
+            Ok(position) => row.cells[position] = shown,
+            Err(position) => row.cells.insert(position, shown),
         }
-        if old.as_ref().map(|old| &old.cell) != Some(&shown.cell) {
-            self.refer(id, old.as_ref().map(|old| &old.cell), Some(&shown.cell))?;
+        if before.as_ref() != Some(&after) {
+            self.refer(id, before.as_ref(), Some(&after))?;
         }
+        new.cell = new.cell.without_difference();
         match old {
-            Some(old) => self.note_loser(id, table, (old, new, &shown), &ruling, cut),
-            None => Ok(()),
+            Some(old) if !ruling.adds_up(&old, &new) => self.note_loser(id, table, (old, new, wins), cut),
+            _ => Ok(()),
         }
     }
 
@@ -234,17 +255,14 @@ impl<S: Store> Evaluator<'_, S> {
         &mut self,
         id: &RowId,
         table: TableId,
-        (old, new, shown): (CellState, CellState, &CellState),
-        ruling: &Ruling,
+        (old, new, wins): (CellState, CellState, bool),
         cut: &Cut,
     ) -> Result<(), S::Error> {
         let concurrent = old.dot.origin != new.dot.origin && cut.get(&old.dot.origin) < old.dot.seq;
-        let new = CellState { cell: new.cell.without_difference(), ..new };
-        if !concurrent || old.dot.origin == GENESIS_ORIGIN || old.cell == new.cell || ruling.adds_up(&old, &new) {
+        if !concurrent || old.dot.origin == GENESIS_ORIGIN || old.cell == new.cell {
             return Ok(());
         }
         let column = self.info(table)?.columns[new.column as usize].clone();
-        let wins = shown.dot == new.dot;
         let (winner, loser) = if wins { (version(new), version(old)) } else { (version(old), version(new)) };
         let (winner, loser) = (Box::new(winner), Box::new(loser));
         self.audit(table, *id, AuditKind::Cell { column, winner, loser })

@@ -123,6 +123,11 @@ impl TableRules {
         of_column.filter(|record| matches!(record.rule, Rule::Max | Rule::Min | Rule::Counter | Rule::Set))
     }
 
+    /// Whether writes of a column add up, or did, by some rule.
+    pub(super) fn adds_up(&self, column: u16) -> bool {
+        self.beyond_lww(column).next().is_some()
+    }
+
     /// Those of them that the author of a change knew, and their kinds.
     pub(super) fn known(&self, column: u16, cut: &Cut, dot: &Dot) -> (Vec<Dot>, BTreeSet<Rule>) {
         let known: Vec<&RuleRecord> = self.beyond_lww(column).filter(|record| knew((cut, dot), &record.dot)).collect();
@@ -222,7 +227,7 @@ impl<S: Store> Evaluator<'_, S> {
         let new_ruling = |column: &u16| before.ruling(*column) != after.ruling(*column);
         // Only where somebody knew an earlier rule is there anything to put together anew.
         let columns: Vec<u16> =
-            column.into_iter().filter(new_ruling).filter(|column| before.beyond_lww(*column).count() > 0).collect();
+            column.into_iter().filter(new_ruling).filter(|column| before.adds_up(*column)).collect();
         let lives = before.deletes_win != after.deletes_win;
         let collisions = before.collisions != after.collisions;
         let trees: Vec<u16> = after.trees.difference(&before.trees).copied().collect();

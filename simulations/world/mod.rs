@@ -62,7 +62,7 @@ pub struct Server {
     settings: NodeSettings,
     skew_ms: i64,
     epoch: u64,
-    /// Its log holds the rules.
+    /// Its file is enrolled and its log holds the rules.
     counts: bool,
 }
 
@@ -289,7 +289,7 @@ impl World {
         let turn = self.now_ms;
         let server = &mut self.servers[position];
         let ruled = |node: &Node| node.rules().is_ok_and(|rules| rules.len() == 2);
-        server.counts |= server.node.as_ref().is_some_and(ruled);
+        server.counts |= server.app.enrolled("scouting") && server.node.as_ref().is_some_and(ruled);
         if server.counts {
             server.app.hit(turn);
         }

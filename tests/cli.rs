@@ -95,7 +95,7 @@ fn help_names_every_command_of_this_version_and_no_other() {
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    let want = "run init invite join preflight status sync log history conflicts shelf where peers rebuild doctor eject \
+    let want = "run init invite join preflight status sync log history conflicts shelf where rules peers rebuild doctor eject \
                 demo completions";
     assert_eq!(commands, want.split_whitespace().collect::<Vec<_>>());
     assert!(output.status.success() && output.stderr.is_empty());
@@ -110,6 +110,7 @@ fn help_names_every_command_of_this_version_and_no_other() {
         ("status", "--watch"),
         ("rebuild", "--out <DIR>"),
         ("where", "<DB.TABLE> <ID> --node"),
+        ("rules", "list set"),
         ("invite", "--expires"),
         ("init", "--name --cluster-name"),
     ] {

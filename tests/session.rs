@@ -82,7 +82,8 @@ fn an_id_leads_to_its_row_before_during_and_after_a_merge() {
     }
     cluster.settled(60);
     for server in &cluster.servers {
-        let astray = "SELECT count(*) FROM team WHERE marker LIKE 'session-%' AND location IS NOT 'typed into ' || marker";
+        let astray =
+            "SELECT count(*) FROM team WHERE marker LIKE 'session-%' AND location IS NOT 'typed into ' || marker";
         assert_eq!(number(server.database("scouting"), astray), 0, "on {}", server.name);
     }
 }

@@ -139,7 +139,8 @@ impl<'a> Act<'a> {
         let schema = self.schema(at);
         let mut others = self.state.shown(at).filter(|(row, _, _)| Some(**row) != except);
         let clash = |other: &[Value]| {
-            let same_key = matches!(&schema.identity, Identity::Keyed(key) if key.iter().all(|c| other[*c] == image[*c]));
+            let same_key =
+                matches!(&schema.identity, Identity::Keyed(key) if key.iter().all(|c| other[*c] == image[*c]));
             same_key
                 || schema.unique.iter().any(|unique| {
                     unique.columns.iter().all(|(column, collation)| {
@@ -452,6 +453,8 @@ pub fn cell_name(world: &World<'_>, cell: &Cell) -> String {
     match cell {
         Cell::Plain(value) => value.to_string(),
         Cell::Ref(reference) => format!("→{}", row_name(world, &reference.row)),
+        Cell::Step { value, by } => format!("{value} ({by:+})"),
+        Cell::Edit(edit) => edit.value.to_string(),
     }
 }
 

@@ -22,6 +22,7 @@ use crate::merge::Evaluator;
 use crate::merge::store::{AuditKind, AuditRecord, CellVersion, Store};
 use crate::model::{Cell, Dot, Identity, Key, RowId, Stamp};
 use crate::sqlite::{Drain, Image, Mark, MarkOp};
+use crate::wire::decode_event;
 
 /// How long a joined node waits for the cluster before it gives births to the rows of its files, ms.
 pub(super) const WAIT_MS: u64 = 15_000;
@@ -46,12 +47,25 @@ struct Sorted {
 
 impl Node {
     /// Whether somebody told all that the cluster holds, or the wait is over.
-    pub(super) fn may_adopt(&self, deadline_ms: u64, now: Now) -> bool {
+    pub(super) fn may_adopt(&self, position: usize, deadline_ms: u64, now: Now) -> Result<bool, NodeError> {
         let holds = |peer: &super::exchange::Peer| {
             peer.heads.iter().all(|(id, head)| self.heads.get(id).is_some_and(|mine| mine.seq >= head.seq))
         };
         let told = self.exchange.peers.values().any(|peer| peer.connected && peer.heard && holds(peer));
-        told || now.mono_ms >= deadline_ms
+        Ok(now.mono_ms >= deadline_ms || told && self.holds_causes(position)?)
+    }
+
+    /// Whether the log holds all that the authors of its events of a database knew. A fresh event can be pushed here before
+    /// what it builds on has come; to compare rows then would take them all for new.
+    fn holds_causes(&self, position: usize) -> Result<bool, NodeError> {
+        let read = self.log.read()?;
+        for (origin, head) in &self.heads {
+            let causes = read.cut_of(&self.schemas[position].database, *origin, head.seq)?;
+            if causes.iter().any(|dot| self.heads.get(dot.actor).is_none_or(|held| held.seq < dot.counter)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Compares a file with what the cluster holds and takes over what is equal.
@@ -245,8 +259,18 @@ impl Node {
         }
     }
 
-    /// Whether the log knows rows of a database.
+    /// Whether the log knows rows of a database; rules alone are none.
     pub(super) fn knows_rows(&self, position: usize) -> Result<bool, NodeError> {
-        Ok(self.log.read()?.events_of_database(&self.schemas[position].database)? > 0)
+        let read = self.log.read()?;
+        for origin in self.heads.keys() {
+            let mut from = 1;
+            while let Some((seq, stored)) = read.next_of_database(origin, from, &self.schemas[position].database)? {
+                if decode_event(&stored.bytes)?.changes.iter().any(|change| change.row().is_some()) {
+                    return Ok(true);
+                }
+                from = seq + 1;
+            }
+        }
+        Ok(false)
     }
 }

@@ -70,7 +70,7 @@ impl Node {
             // What its rows refer to across files comes first.
             let waits = self.parents_first().into_iter().take_while(|other| *other != position);
             let first = !waits.into_iter().any(|other| self.databases[other].adopt_by_ms.is_some());
-            if !first || !self.may_adopt(deadline_ms, now) {
+            if !first || !self.may_adopt(position, deadline_ms, now)? {
                 return Ok(());
             }
             self.enrol(position, now)?;
@@ -125,7 +125,7 @@ impl Node {
                 }
             }
         }
-        Ok(())
+        self.state_rules(position, now)
     }
 
     fn apply_batch(&mut self, position: usize, now: Now) -> Result<Outcome, NodeError> {

@@ -139,7 +139,8 @@ impl<'a> Act<'a> {
         let schema = self.schema(at);
         let mut others = self.state.shown(at).filter(|(row, _, _)| Some(**row) != except);
         let clash = |other: &[Value]| {
-            let same_key = matches!(&schema.identity, Identity::Keyed(key) if key.iter().all(|c| other[*c] == image[*c]));
+            let same_key =
+                matches!(&schema.identity, Identity::Keyed(key) if key.iter().all(|c| other[*c] == image[*c]));
             same_key
                 || schema.unique.iter().any(|unique| {
                     unique.columns.iter().all(|(column, collation)| {

@@ -47,7 +47,8 @@ pub const MARKS: [&str; 22] = [
 
 /// I2: the incremental evaluator's answers are those of F. Does not verify: the audit, and what SQLite refuses (R9).
 pub fn same(scene: &Scene, store: &mut MemoryStore, state: &State, now_ms: u64) -> Result<(), Violation> {
-    let known: Vec<RowId> = store.rows().iter().filter(|(_, row)| !row.births.is_empty()).map(|(row, _)| *row).collect();
+    let known: Vec<RowId> =
+        store.rows().iter().filter(|(_, row)| !row.births.is_empty()).map(|(row, _)| *row).collect();
     let expected: Vec<RowId> = state.rows.keys().copied().collect();
     if known != expected {
         return wrong("I2 rows", format!("the evaluator knows {known:?}, F {expected:?}"));
@@ -72,7 +73,9 @@ pub fn same(scene: &Scene, store: &mut MemoryStore, state: &State, now_ms: u64) 
         }
         let same = match (&record.shelved, &seen.shelved) {
             (None, None) => true,
-            (Some(Shelved::Unique { index, holder }), Some(Reason::Unique(name, other))) => index == name && holder == other,
+            (Some(Shelved::Unique { index, holder }), Some(Reason::Unique(name, other))) => {
+                index == name && holder == other
+            }
             (Some(Shelved::Parent { parent }), Some(Reason::Parent(any))) => any.contains(parent),
             _ => false,
         };
@@ -90,10 +93,8 @@ pub fn same(scene: &Scene, store: &mut MemoryStore, state: &State, now_ms: u64) 
     }
     let all: BTreeSet<RowId> = state.rows.keys().copied().collect();
     let Ok(found) = evaluator.mergeable(&all);
-    let found: BTreeSet<Pair> = found
-        .into_iter()
-        .map(|pair| (state.rows[&pair.row].at, pair.row, pair.other, pair.columns))
-        .collect();
+    let found: BTreeSet<Pair> =
+        found.into_iter().map(|pair| (state.rows[&pair.row].at, pair.row, pair.other, pair.columns)).collect();
     if found != state.pairs {
         return wrong("I2 pairs", format!("mergeable: {found:?}, F says {:?}", state.pairs));
     }
@@ -133,9 +134,10 @@ pub fn movement(world: &mut World<'_>, node: usize, before: &State) -> Result<()
         if let Some(last) = last {
             moved += 1;
             // Away from a derived id only when somebody else has it.
-            let taken = state.rows.iter().any(|(other, seen_other)| {
-                other != row && seen_other.at == seen.at && seen_other.id == Some(last)
-            });
+            let taken = state
+                .rows
+                .iter()
+                .any(|(other, seen_other)| other != row && seen_other.at == seen.at && seen_other.id == Some(last));
             if !taken {
                 return wrong("I10 ids move only for others", format!("{row}: {history:?}, now {id}, {last} is free"));
             }
@@ -379,7 +381,10 @@ fn fingerprints(world: &World<'_>, node: usize) -> Result<(), Violation> {
             counted.push((table.name.as_str(), sum));
         }
         if digest(kept.iter().copied()) != digest(counted.iter().copied()) {
-            return wrong("I21 fingerprints", format!("node {node}, {}: {kept:?}, counted {counted:?}", schema.database));
+            return wrong(
+                "I21 fingerprints",
+                format!("node {node}, {}: {kept:?}, counted {counted:?}", schema.database),
+            );
         }
     }
     Ok(())

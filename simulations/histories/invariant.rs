@@ -113,7 +113,8 @@ fn values(world: &World<'_>, end: &End<'_>, store: &MemoryStore) -> Result<(), V
             for write in writes {
                 // The same value, written by several, is lost only where nobody's writing of it is accounted for.
                 let equal = || writes.iter().filter(|other| other.cell == write.cell);
-                let over = |one: &Write| writes.iter().any(|later| later.dot != one.dot && end.knew(later.by, &one.dot));
+                let over =
+                    |one: &Write| writes.iter().any(|later| later.dot != one.dot && end.knew(later.by, &one.dot));
                 let overwritten = equal().any(over);
                 let same = kept.cell == write.cell;
                 let listed = equal().any(|one| audited.contains(&(one.dot, name.clone())));
@@ -241,29 +242,31 @@ fn soundness(world: &World<'_>, end: &End<'_>, reached: &mut Vec<&'static str>) 
     }
     for merge in end.told.merges.iter().filter(|merge| !merge.columns.is_empty()) {
         let births = |row: &RowId| end.told.rows.get(row).map(|told| &told.births);
-        if births(&merge.pair.0).is_none_or(BTreeSet::is_empty) || births(&merge.pair.1).is_none_or(BTreeSet::is_empty) {
+        if births(&merge.pair.0).is_none_or(BTreeSet::is_empty) || births(&merge.pair.1).is_none_or(BTreeSet::is_empty)
+        {
             continue;
         }
         let schema = world.scene.table(end.told.rows[&merge.pair.0].at);
         let refers = |column: &&usize| schema.foreign_keys.iter().any(|key| key.columns.contains(column));
         for column in merge.columns.iter().filter(|column| !refers(column)) {
             // The classes' values were equal: some member of each was born with it.
-            let born = |row: &RowId| -> BTreeSet<Value> {
-                let mut reachable = BTreeSet::from([*row]);
-                while let Some(other) =
-                    end.told.merges.iter().find(|m| reachable.contains(&m.pair.0) != reachable.contains(&m.pair.1) && m.pair != merge.pair)
-                {
-                    reachable.extend([other.pair.0, other.pair.1]);
-                }
-                let told = reachable.iter().filter_map(|row| end.told.rows.get(row));
-                told.flat_map(|told| told.writes.get(column).into_iter().flatten())
-                    .filter(|write| write.born)
-                    .map(|write| match &write.cell {
-                        Cell::Plain(value) => fold(value.clone(), Collation::NoCase),
-                        Cell::Ref(_) => Value::Null,
-                    })
-                    .collect()
-            };
+            let born =
+                |row: &RowId| -> BTreeSet<Value> {
+                    let mut reachable = BTreeSet::from([*row]);
+                    while let Some(other) = end.told.merges.iter().find(|m| {
+                        reachable.contains(&m.pair.0) != reachable.contains(&m.pair.1) && m.pair != merge.pair
+                    }) {
+                        reachable.extend([other.pair.0, other.pair.1]);
+                    }
+                    let told = reachable.iter().filter_map(|row| end.told.rows.get(row));
+                    told.flat_map(|told| told.writes.get(column).into_iter().flatten())
+                        .filter(|write| write.born)
+                        .map(|write| match &write.cell {
+                            Cell::Plain(value) => fold(value.clone(), Collation::NoCase),
+                            Cell::Ref(_) => Value::Null,
+                        })
+                        .collect()
+                };
             if born(&merge.pair.0).is_disjoint(&born(&merge.pair.1)) {
                 return wrong("I14 merge soundness", format!("{merge:?}: born with different keys"));
             }
@@ -318,7 +321,8 @@ fn splits(world: &World<'_>, end: &End<'_>) -> Result<(), Violation> {
 /// I11: ids of the founder's rows, never given to another row by who saw them free, never move. Does not verify: histories
 /// with changed ids, and ids that a row found at enrolment claims.
 fn founder(world: &World<'_>, end: &End<'_>) -> Result<(), Violation> {
-    let claims = || end.told.rows.iter().flat_map(|(row, told)| told.claims.iter().map(move |claim| (row, told, claim)));
+    let claims =
+        || end.told.rows.iter().flat_map(|(row, told)| told.claims.iter().map(move |claim| (row, told, claim)));
     if claims().any(|(_, _, claim)| claim.depth > 0) {
         return Ok(());
     }
@@ -328,10 +332,15 @@ fn founder(world: &World<'_>, end: &End<'_>) -> Result<(), Violation> {
             continue;
         }
         let rivals = || claims().filter(|(_, other, rival)| other.at == told.at && rival.id == claim.id);
-        let seniors = rivals().any(|(other, _, _)| other != row && (matches!(other, RowId::Genesis(_)) || other < row && founder_of(world, other)));
+        let seniors = rivals().any(|(other, _, _)| {
+            other != row && (matches!(other, RowId::Genesis(_)) || other < row && founder_of(world, other))
+        });
         let reused = rivals().any(|(_, _, rival)| rival.after == Some(*row));
         if !seniors && !reused && end.rows[row].id != Some(claim.id) {
-            return wrong("I11 the founder's ids stay", format!("{row} was {} and is {:?}", claim.id, end.rows[row].id));
+            return wrong(
+                "I11 the founder's ids stay",
+                format!("{row} was {} and is {:?}", claim.id, end.rows[row].id),
+            );
         }
     }
     Ok(())

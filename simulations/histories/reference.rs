@@ -266,9 +266,8 @@ impl Gathered {
                 told.claims.push(Claim { id: *id, after: *after, depth: *depth, dot });
             }
             Change::Merge { other, columns, .. } => {
-                let columns = columns.iter().filter_map(|at_event| {
-                    scene.table(at).column(&names.columns[*at_event as usize])
-                });
+                let columns =
+                    columns.iter().filter_map(|at_event| scene.table(at).column(&names.columns[*at_event as usize]));
                 let pair = (row.min(*other), row.max(*other));
                 self.merges.push(Bond { pair, by, dot, columns: columns.collect() });
             }
@@ -284,9 +283,11 @@ impl Gathered {
     pub fn void(&self, facts: &[&Fact], merge: &Bond) -> bool {
         let renamed = |row: &RowId| {
             let Some(told) = self.rows.get(row) else { return false };
-            merge.columns.iter().flat_map(|column| told.writes.get(column).into_iter().flatten()).any(|write| {
-                !write.born && !facts[merge.by].knew(&write.dot) && !facts[write.by].knew(&merge.dot)
-            })
+            merge
+                .columns
+                .iter()
+                .flat_map(|column| told.writes.get(column).into_iter().flatten())
+                .any(|write| !write.born && !facts[merge.by].knew(&write.dot) && !facts[write.by].knew(&merge.dot))
         };
         let split = |split: &Bond| split.pair == merge.pair && facts[split.by].knew(&merge.dot);
         renamed(&merge.pair.0) || renamed(&merge.pair.1) || self.splits.iter().any(split)
@@ -393,7 +394,8 @@ impl Work<'_> {
                     continue;
                 };
                 let barred = |pair: &(RowId, RowId)| {
-                    (one.contains(&pair.0) && other.contains(&pair.1)) || (one.contains(&pair.1) && other.contains(&pair.0))
+                    (one.contains(&pair.0) && other.contains(&pair.1))
+                        || (one.contains(&pair.1) && other.contains(&pair.0))
                 };
                 if one == other || !self.state.bars.iter().any(barred) {
                     join(&mut partition, merge.pair.0, merge.pair.1);

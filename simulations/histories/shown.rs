@@ -67,9 +67,10 @@ impl Work<'_> {
     /// Whether a split keeps some member of one class from some member of the other.
     fn apart(&self, one: &RowId, other: &RowId) -> bool {
         let (one, other) = (&self.state.rows[one].class, &self.state.rows[other].class);
-        self.state.bars.iter().any(|(a, b)| {
-            (one.contains(a) && other.contains(b)) || (one.contains(b) && other.contains(a))
-        })
+        self.state
+            .bars
+            .iter()
+            .any(|(a, b)| (one.contains(a) && other.contains(b)) || (one.contains(b) && other.contains(a)))
     }
 
     /// Again and again somebody who comes first in all the keys it still holds is shown, and takes these from the others:
@@ -127,12 +128,13 @@ impl Work<'_> {
         }
         let mut held = Vec::new();
         for (index, unique) in uniques.iter().enumerate() {
-            let writes: Vec<Option<&Write>> =
-                unique.columns.iter().map(|(column, _)| seen.cells.get(column)).collect();
+            let writes: Vec<Option<&Write>> = unique.columns.iter().map(|(column, _)| seen.cells.get(column)).collect();
             let values: Vec<Value> = writes
                 .iter()
                 .zip(&unique.columns)
-                .map(|(write, (_, collation))| fold(write.map_or(Value::Null, |write| self.value(&write.cell)), *collation))
+                .map(|(write, (_, collation))| {
+                    fold(write.map_or(Value::Null, |write| self.value(&write.cell)), *collation)
+                })
                 .collect();
             if values.contains(&Value::Null) {
                 continue;
@@ -142,10 +144,13 @@ impl Work<'_> {
             let birth = self.rows[row].births.first().map_or(Stamp(0), |birth| birth.1);
             let written = updates.clone().map(|write| write.stamp).max().map_or(birth, |stamp| stamp.max(birth));
             let own = index == schema.unique.len();
-            let tag = unique.columns.iter().zip(&writes).rev().find_map(|((column, _), write)| match &write.as_ref()?.cell {
-                Cell::Plain(Value::Text(text)) if !schema.key_columns().contains(column) => Some((*column, text.clone())),
-                Cell::Plain(_) | Cell::Ref(_) => None,
-            });
+            let tag =
+                unique.columns.iter().zip(&writes).rev().find_map(|((column, _), write)| match &write.as_ref()?.cell {
+                    Cell::Plain(Value::Text(text)) if !schema.key_columns().contains(column) => {
+                        Some((*column, text.clone()))
+                    }
+                    Cell::Plain(_) | Cell::Ref(_) => None,
+                });
             held.push(Held {
                 key: (seen.at, index, values),
                 order: (written, seen.k),
@@ -166,7 +171,9 @@ impl Work<'_> {
         let Some(parent) = self.state.rows.get(&canonical) else { return Value::Null };
         let schema = self.scene.table(parent.at);
         match schema.column(&reference.column) {
-            Some(column) if schema.identity == Identity::Surrogate(column) => parent.id.map_or(Value::Null, Value::Integer),
+            Some(column) if schema.identity == Identity::Surrogate(column) => {
+                parent.id.map_or(Value::Null, Value::Integer)
+            }
             Some(column) if parent.tags.contains_key(&column) => parent.tags[&column].clone(),
             Some(column) => parent.cells.get(&column).map_or(Value::Null, |write| self.value(&write.cell)),
             None => Value::Null,
@@ -223,9 +230,8 @@ impl Work<'_> {
         let Some(write) = seen.cells.get(&column) else { return schema.columns[column].default.clone() };
         if let Cell::Ref(reference) = &write.cell {
             // R7: SET NULL shows NULL while its parent is not shown.
-            let nulls = |key: &&litemesh::model::ForeignKey| {
-                key.declared && !key.keeps_parent && key.columns.contains(&column)
-            };
+            let nulls =
+                |key: &&litemesh::model::ForeignKey| key.declared && !key.keeps_parent && key.columns.contains(&column);
             let parent = self.state.rows.get(&self.state.canonical(&reference.row));
             let visible = parent.is_some_and(|parent| parent.alive && parent.shelved.is_none());
             if schema.foreign_keys.iter().any(|key| nulls(&key)) && !visible {

@@ -26,7 +26,8 @@ pub struct Failure {
 pub fn outcome(scene: &Scene, seed: u64, options: &Options, steps: &[Step], plant: Option<Plant>) -> Option<Violation> {
     let run = || World::new(scene, options, seed, plant, false).run(steps, seed).err();
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let what = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|what| what.to_string()));
+        let what =
+            panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|what| what.to_string()));
         Some(Violation { check: "panic", what: what.unwrap_or_default() })
     })
 }

@@ -20,7 +20,7 @@ use litemesh::model::{
 const ATTEMPTS: u32 = 4;
 
 /// The body of an event to be.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Draft {
     /// Database.
     pub database: usize,
@@ -40,14 +40,24 @@ pub fn table_entry(tables: &mut Vec<TableColumns>, schema: &TableSchema) -> u32 
     tables.len() as u32 - 1
 }
 
-/// One act of a node; `None` when nothing can be done.
+/// One act of a node, sometimes two in one transaction; `None` when nothing can be done.
 pub fn draft(world: &World<'_>, node: usize, deed: Deed, dice: &mut Dice) -> Option<Draft> {
-    (0..ATTEMPTS).find_map(|_| attempt(world, node, deed, dice))
+    let first = (0..ATTEMPTS).find_map(|_| attempt(world, node, deed, dice, Draft::default()))?;
+    if !matches!(deed, Deed::Insert | Deed::Update) || !dice.chance(20) {
+        return Some(first);
+    }
+    Some(attempt(world, node, Deed::Insert, dice, first.clone()).unwrap_or(first))
 }
 
-fn attempt(world: &World<'_>, node: usize, deed: Deed, dice: &mut Dice) -> Option<Draft> {
+/// One act, added to what the event holds already: in another table of the same database.
+fn attempt(world: &World<'_>, node: usize, deed: Deed, dice: &mut Dice, draft: Draft) -> Option<Draft> {
     let at = *dice.pick(&world.options.tables)?;
-    let mut act = Act { world, node, state: &world.nodes[node].state, dice, draft: Draft::default() };
+    let before = draft.changes.len();
+    let name = &world.scene.table(at).name;
+    if before > 0 && (at.0 != draft.database || draft.tables.iter().any(|entry| entry.table == *name)) {
+        return None;
+    }
+    let mut act = Act { world, node, state: &world.nodes[node].state, dice, draft };
     act.draft.database = at.0;
     let done = match deed {
         Deed::Insert => act.insert(at),
@@ -58,7 +68,7 @@ fn attempt(world: &World<'_>, node: usize, deed: Deed, dice: &mut Dice) -> Optio
         Deed::Split => act.split(at),
         Deed::Pull | Deed::Repeat => None,
     };
-    (done.is_some() && !act.draft.changes.is_empty()).then_some(act.draft)
+    (done.is_some() && act.draft.changes.len() > before).then_some(act.draft)
 }
 
 struct Act<'a> {
@@ -85,11 +95,11 @@ impl<'a> Act<'a> {
         self.dice.pick(&rows).copied()
     }
 
-    /// A value for a column: as it travels, and as the file shows it.
-    fn value(&mut self, at: At, column: usize) -> Option<(Cell, Value)> {
+    /// A value for a column, as it travels and as the file shows it; with it those of the other columns of its foreign key.
+    fn value(&mut self, at: At, column: usize) -> Option<Vec<(usize, Cell, Value)>> {
         let schema = self.schema(at);
-        if let Some(key) = schema.foreign_keys.iter().find(|key| key.columns == [column]) {
-            return self.reference(at, column, key);
+        if let Some(key) = schema.foreign_keys.iter().find(|key| key.columns.contains(&column)) {
+            return self.reference(at, key);
         }
         let in_key = schema.unique.iter().any(|unique| unique.columns.iter().any(|entry| entry.0 == column))
             || schema.key_columns().contains(&column);
@@ -106,32 +116,39 @@ impl<'a> Act<'a> {
         } else {
             Value::text(&format!("v{}", self.world.entries.len()))
         };
-        Some((Cell::Plain(value.clone()), value))
+        Some(vec![(column, Cell::Plain(value.clone()), value)])
     }
 
-    fn reference(&mut self, at: At, column: usize, key: &ForeignKey) -> Option<(Cell, Value)> {
-        let not_null = self.schema(at).columns[column].not_null;
+    fn reference(&mut self, at: At, key: &ForeignKey) -> Option<Vec<(usize, Cell, Value)>> {
+        let not_null = self.schema(at).columns[key.columns[0]].not_null;
         let parent_at = self.world.scene.parent(at, key)?;
         let wants_none = !not_null && self.dice.chance(25);
-        if self.world.options.dangling && self.dice.chance(15) {
+        if self.world.options.dangling && key.columns.len() == 1 && self.dice.chance(15) {
             let value = Value::Integer(1 + self.dice.below(5) as i64);
             if self.state.under(parent_at, std::slice::from_ref(&value)).is_none() {
-                return Some((Cell::Plain(value.clone()), value));
+                return Some(vec![(key.columns[0], Cell::Plain(value.clone()), value)]);
             }
         }
-        match self.pick_shown(parent_at).filter(|_| !wants_none) {
-            Some((row, seen)) => {
-                let cell = Cell::Ref(Reference {
-                    database: self.world.scene.schemas[parent_at.0].database.clone(),
-                    table: self.schema(parent_at).name.clone(),
-                    row,
-                    column: key.parent_columns[0].clone(),
-                });
-                Some((cell, seen.shown.as_ref()?.0[0].clone()))
-            }
-            None if not_null => None,
-            None => Some((Cell::Plain(Value::Null), Value::Null)),
+        let parent = self.pick_shown(parent_at).filter(|_| !wants_none);
+        if parent.is_none() && not_null {
+            return None;
         }
+        let mut values = Vec::new();
+        for (column, name) in key.columns.iter().zip(&key.parent_columns) {
+            let Some((row, seen)) = parent else {
+                values.push((*column, Cell::Plain(Value::Null), Value::Null));
+                continue;
+            };
+            let shown = &seen.shown.as_ref()?.1[self.schema(parent_at).column(name)?];
+            let cell = Cell::Ref(Reference {
+                database: self.world.scene.schemas[parent_at.0].database.clone(),
+                table: self.schema(parent_at).name.clone(),
+                row,
+                column: name.clone(),
+            });
+            values.push((*column, cell, shown.clone()));
+        }
+        Some(values)
     }
 
     /// Whether the file would take this image beside the rows it shows.
@@ -170,15 +187,20 @@ impl<'a> Act<'a> {
 
     fn insert(&mut self, at: At) -> Option<()> {
         let schema = self.schema(at);
-        let (mut cells, mut image) = (Vec::new(), Vec::new());
         let keyed = matches!(schema.identity, Identity::Keyed(_));
         let id = if keyed { None } else { Some(self.free_id(at)?) };
+        let mut values: BTreeMap<usize, (Cell, Value)> = BTreeMap::new();
         for column in 0..schema.columns.len() {
-            if schema.identity == Identity::Surrogate(column) {
+            if schema.identity != Identity::Surrogate(column) && !values.contains_key(&column) {
+                values.extend(self.value(at, column)?.into_iter().map(|(column, cell, value)| (column, (cell, value))));
+            }
+        }
+        let (mut cells, mut image) = (Vec::new(), Vec::new());
+        for column in 0..schema.columns.len() {
+            let Some((cell, value)) = values.remove(&column) else {
                 image.push(Value::Integer(id?));
                 continue;
-            }
-            let (cell, value) = self.value(at, column)?;
+            };
             image.push(value);
             cells.push((column as u32, cell));
         }
@@ -236,10 +258,13 @@ impl<'a> Act<'a> {
             if schema.identity == Identity::Surrogate(column) {
                 continue;
             }
-            let (cell, value) = self.value(at, column)?;
-            if value != image[column] {
-                image[column] = value;
-                changed.insert(column as u32, cell);
+            // Cells of one foreign key are written together.
+            let values = self.value(at, column)?;
+            if values.iter().any(|(column, _, value)| *value != image[*column]) {
+                for (column, cell, value) in values {
+                    image[column] = value;
+                    changed.insert(column as u32, cell);
+                }
             }
         }
         if changed.is_empty() || !self.fits(at, &image, Some(row)) {
@@ -260,10 +285,11 @@ impl<'a> Act<'a> {
 
     /// Where the key is the identity, another key is another row.
     fn rename(&mut self, at: At, seen: &'a Seen, changed: BTreeMap<u32, Cell>) -> Option<()> {
-        let referred = self.world.scene.schemas.iter().flat_map(|schema| &schema.tables);
-        let name = &self.schema(at).name;
-        if referred.flat_map(|table| &table.foreign_keys).any(|key| key.parent == *name) {
-            return None;
+        let key = &seen.shown.as_ref()?.0;
+        for (child_at, foreign) in self.children_of(at) {
+            if self.state.shown(child_at).any(|shown| leads_to(foreign, &shown.2.1, key)) {
+                return None;
+            }
         }
         self.remove(at, seen);
         let mut cells: Vec<(u32, Cell)> = Vec::new();
@@ -283,7 +309,7 @@ impl<'a> Act<'a> {
     fn delete(&mut self, at: At) -> Option<()> {
         let (row, _) = self.pick_shown(at)?;
         let (mut gone, mut open) = (BTreeSet::new(), vec![(at, row)]);
-        let mut left: Vec<(At, RowId, usize, Cell)> = Vec::new();
+        let mut left: Vec<(At, RowId, Vec<(usize, Cell)>)> = Vec::new();
         // With foreign keys off the app leaves children behind, with the bare value.
         let orphans = self.world.options.dangling && self.dice.chance(40);
         while let Some((at, row)) = open.pop() {
@@ -292,14 +318,17 @@ impl<'a> Act<'a> {
             }
             let key = &self.state.rows[&row].shown.as_ref()?.0;
             for (child_at, foreign) in self.children_of(at) {
-                let column = foreign.columns[0];
-                for (child, ..) in self.state.shown(child_at).filter(|shown| shown.2.1[column] == key[0]) {
+                for (child, ..) in self.state.shown(child_at).filter(|shown| leads_to(foreign, &shown.2.1, key)) {
+                    let with = |value: &dyn Fn(usize) -> Value| {
+                        let places = foreign.columns.iter().enumerate();
+                        places.map(|(place, column)| (*column, Cell::Plain(value(place)))).collect::<Vec<_>>()
+                    };
                     if orphans {
-                        left.push((child_at, *child, column, Cell::Plain(key[0].clone())));
+                        left.push((child_at, *child, with(&|place| key[place].clone())));
                     } else if foreign.keeps_parent {
                         open.push((child_at, *child));
                     } else {
-                        left.push((child_at, *child, column, Cell::Plain(Value::Null)));
+                        left.push((child_at, *child, with(&|_| Value::Null)));
                     }
                 }
             }
@@ -307,10 +336,12 @@ impl<'a> Act<'a> {
         for (at, row) in &gone {
             self.remove(*at, &self.state.rows[row]);
         }
-        for (at, row, column, cell) in left.into_iter().filter(|left| !gone.contains(&(left.0, left.1))) {
+        for (at, row, cells) in left.into_iter().filter(|left| !gone.contains(&(left.0, left.1))) {
             let table = self.entry(at);
-            let stamp = self.stamp(&self.state.rows[&row], column);
-            self.draft.changes.push(Change::Update { table, row, cells: vec![(column as u32, cell, stamp)] });
+            let seen = &self.state.rows[&row];
+            let cells = cells.into_iter().map(|(column, cell)| (column as u32, cell, self.stamp(seen, column)));
+            let cells = cells.collect();
+            self.draft.changes.push(Change::Update { table, row, cells });
         }
         Some(())
     }
@@ -354,6 +385,11 @@ impl<'a> Act<'a> {
         let table = self.entry(at);
         (row != other).then(|| self.draft.changes.push(Change::Split { table, row, other }))
     }
+}
+
+/// Whether a child's image names this key of its parent.
+fn leads_to(key: &ForeignKey, image: &[Value], parent: &[Value]) -> bool {
+    key.columns.len() == parent.len() && key.columns.iter().zip(parent).all(|(column, value)| image[*column] == *value)
 }
 
 /// Rows that files hold at enrolment: one file, copies of it, and a file that differs. Returns (node, event).

@@ -182,19 +182,21 @@ fn references(world: &World<'_>, end: &End<'_>, reached: &mut Vec<&'static str>)
             let Some(parent_at) = world.scene.find(&reference.database, &reference.table) else { continue };
             let parent = end.canonical(&reference.row);
             let value = &image[*column];
-            let under = end.shown.iter().find(|(other, (key, _))| {
-                world.nodes[0].state.rows[*other].at == parent_at && key[..] == [value.clone()]
-            });
-            let right = match (under, end.shown.contains_key(&parent)) {
-                (Some((found, _)), true) => *found == parent,
-                (None, true) => false,
-                (Some(_), false) => false,
-                (None, false) => true,
+            let at_parent = world.scene.table(parent_at).column(&reference.column).unwrap_or_default();
+            let shows = |shown: &Shown| shown.1[at_parent] == *value;
+            let right = match end.shown.get(&parent) {
+                Some(shown) => shows(shown),
+                // Nobody shows a value that leads elsewhere; a composite one may share a part.
+                None => {
+                    let whole = schema.foreign_keys.iter().any(|key| key.columns == [*column]);
+                    let others =
+                        || end.shown.iter().filter(|(other, _)| world.nodes[0].state.rows[*other].at == parent_at);
+                    !whole || !others().any(|(_, shown)| shows(shown))
+                }
             };
             if !right {
                 let name = &schema.columns[*column].name;
-                let what = format!("{row} {name} shows {value}, which is {under:?}, and means {parent}");
-                return wrong("I12 references follow", what);
+                return wrong("I12 references follow", format!("{row} {name} shows {value} and means {parent}"));
             }
             let moved = end.rows[&parent].id != end.rows[&parent].claim.map(|claim| claim.id);
             if parent_at.0 != seen.at.0 && moved {

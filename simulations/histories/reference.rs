@@ -54,6 +54,9 @@ pub struct Write {
     pub by: usize,
 }
 
+/// Claimants of one id: seniority, row, who held the id before.
+type Claimants = Vec<(K, RowId, Option<RowId>)>;
+
 /// A wish for an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -339,7 +342,7 @@ impl Work<'_> {
 
     /// R3.
     fn ids(&mut self) {
-        let mut wanted: BTreeMap<(At, i64), Vec<(K, RowId, Option<RowId>)>> = BTreeMap::new();
+        let mut wanted: BTreeMap<(At, i64), Claimants> = BTreeMap::new();
         for (row, seen) in &mut self.state.rows {
             // Of a row's claims the one that knew most of the earlier ones; then the most senior author's. Decided: then
             // the least id (copies of a file may hold a row without a key under different rowids).

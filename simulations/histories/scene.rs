@@ -216,6 +216,26 @@ impl Draft {
         self
     }
 
+    /// Two columns that name one parent (SET NULL).
+    fn refers_both(mut self, columns: [&str; 2], parent: &str, to: [&str; 2]) -> Draft {
+        let positions = columns.map(|name| self.0.column(name).expect("a foreign key names columns of its table"));
+        self.0.foreign_keys.push(ForeignKey {
+            columns: positions.to_vec(),
+            database: None,
+            parent: parent.to_string(),
+            parent_columns: to.map(str::to_string).to_vec(),
+            keeps_parent: false,
+            declared: true,
+        });
+        self
+    }
+
+    /// The later row of a collision goes to the shelf, whatever it could show.
+    fn shelves(mut self) -> Draft {
+        self.0.collisions = Rule::UniqueShelve;
+        self
+    }
+
     fn unique(mut self, columns: &[&str], collation: Collation) -> Draft {
         let position = |name: &&str| self.0.column(name).expect("a UNIQUE key names columns of its table");
         let columns: Vec<_> = columns.iter().map(|name| (position(name), collation)).collect();
@@ -272,6 +292,14 @@ fn games() -> DatabaseSchema {
             draft("roster", &["team", "game", "role"], Identity::Keyed(vec![0, 1]))
                 .refers("team", None, "team", "id", Then::Need)
                 .refers("game", None, "game", "id", Then::Need),
+            draft("shift", &["id", "team", "game", "who"], Identity::Surrogate(0)).refers_both(
+                ["team", "game"],
+                "roster",
+                ["team", "game"],
+            ),
+            draft("badge", &["id", "code", "text"], Identity::Surrogate(0))
+                .unique(&["code"], Collation::Binary)
+                .shelves(),
             draft("setting", &["name", "value"], Identity::Keyed(vec![0])),
             draft("choice", &["id", "setting", "pick"], Identity::Surrogate(0))
                 .refers("setting", None, "setting", "name", Then::Need)

@@ -12,10 +12,13 @@ use litemesh::model::{Cell, Collation, Identity, OriginId, RowId, Rule, Stamp, U
 /// A UNIQUE key: table, position of the index (the own key of a keyed table: after the last), folded values.
 type Key = (At, usize, Vec<Value>);
 
+/// Who comes first under a key: when it was written, then seniority.
+type Order = (Stamp, K);
+
 /// A UNIQUE key as a class holds it.
 struct Held {
     key: Key,
-    order: (Stamp, K),
+    order: Order,
     born: bool,
     tag: Option<(usize, Vec<u8>)>,
 }
@@ -32,10 +35,10 @@ impl Work<'_> {
     }
 
     fn pairs(&mut self, contenders: &BTreeMap<RowId, Vec<Held>>) {
-        let mut groups: BTreeMap<&Key, BTreeSet<(&(Stamp, K), RowId)>> = BTreeMap::new();
+        let mut groups: BTreeMap<&Key, BTreeSet<(Order, RowId)>> = BTreeMap::new();
         for (row, keys) in contenders {
             for held in keys.iter().filter(|held| held.born) {
-                groups.entry(&held.key).or_default().insert((&held.order, *row));
+                groups.entry(&held.key).or_default().insert((held.order, *row));
             }
         }
         for ((at, index, _), group) in groups {
@@ -78,7 +81,7 @@ impl Work<'_> {
     /// most senior one is shown.
     fn contest(&mut self, mut open: BTreeMap<RowId, Vec<Held>>) {
         while !open.is_empty() {
-            let mut first: BTreeMap<&Key, (&(Stamp, K), RowId)> = BTreeMap::new();
+            let mut first: BTreeMap<&Key, (&Order, RowId)> = BTreeMap::new();
             for (row, keys) in &open {
                 for held in keys {
                     let best = first.entry(&held.key).or_insert((&held.order, *row));

@@ -70,6 +70,8 @@ pub struct CaptureConfig {
     pub exclude: Vec<String>,
     /// References known of databases by their name: (database, table, column, "database.table.column").
     pub references: Vec<(String, String, String, String)>,
+    /// `node.steering_runs`: number of runs of ids; 0: SQLite chooses all ids.
+    pub steering_runs: u32,
 }
 
 /// What the command line says, above environment and file.
@@ -232,6 +234,8 @@ impl CaptureConfig {
             exclude: self.exclude.clone(),
             references: Vec::new(),
             natural_keys: Vec::new(),
+            steering_runs: self.steering_runs,
+            unsteered: Vec::new(),
         }
     }
 

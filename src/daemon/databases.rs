@@ -97,6 +97,8 @@ pub fn file_settings(settings: &DatabaseSettings) -> FileSettings {
         exclude: settings.exclude.clone(),
         references: settings.references.clone(),
         natural_keys: settings.natural_keys.clone(),
+        steering_runs: settings.steering_runs,
+        unsteered: settings.unsteered.clone(),
     }
 }
 

@@ -47,6 +47,9 @@ impl AppFile {
             outbox_width: 0,
             installed: false,
             drained: None,
+            slot: None,
+            decisions: Default::default(),
+            steered: None,
         })
     }
 
@@ -92,7 +95,7 @@ impl AppFile {
             report.tables.push(name);
         }
         transaction.commit()?;
-        (self.installed, self.outbox_width) = (false, 0);
+        (self.installed, self.outbox_width, self.steered) = (false, 0, None);
         self.registry.clear();
         report.journal_mode = journal_mode(&self.connection)?;
         if !wanted.is_empty() && wanted != report.journal_mode {

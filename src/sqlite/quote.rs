@@ -61,6 +61,29 @@ pub(super) fn partial_condition(sql: &str) -> Option<String> {
     None
 }
 
+/// The tokens of an SQL text, without blanks and comments. A name or text with its quote doubled inside is one token.
+pub(super) fn tokens(sql: &str) -> impl Iterator<Item = &str> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while at < sql.len() {
+            let rest = &sql[at..];
+            let mut length = token_length(rest);
+            let first = &rest[..rest.chars().next().map_or(0, char::len_utf8)];
+            if matches!(first, "'" | "\"" | "`") {
+                while rest[length..].starts_with(first) {
+                    length += token_length(&rest[length..]);
+                }
+            }
+            at += length;
+            let token = &rest[..length];
+            if !token.trim().is_empty() && !token.starts_with("--") && !token.starts_with("/*") {
+                return Some(token);
+            }
+        }
+        None
+    })
+}
+
 /// Length of the token, comment or single character that SQL text begins with.
 fn token_length(text: &str) -> usize {
     let until = |end: &str, from: usize| text[from..].find(end).map_or(text.len(), |at| from + at + end.len());

@@ -5,6 +5,8 @@ mod applying;
 mod lifecycle;
 mod schema_changes;
 mod statements;
+mod steering;
+mod transparency;
 mod values;
 
 use std::path::{Path, PathBuf};

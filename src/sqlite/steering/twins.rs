@@ -14,6 +14,9 @@ use crate::model::Value;
 /// The number that tables have in trials.
 pub(super) const NUMBER: i64 = 1;
 
+/// Rows compared after each statement, and all are counted: what a statement does, it does at the end of the table.
+const ROWS: usize = 30;
+
 /// The copies.
 pub(super) struct Twins {
     plain: Connection,
@@ -34,6 +37,7 @@ struct Outcome {
     changes: i64,
     last: Option<usize>,
     autocommit: bool,
+    count: usize,
     rows: Vec<Vec<Value>>,
 }
 
@@ -51,7 +55,7 @@ impl Outcome {
             () if self.changes != steered.changes => "changes()".to_owned(),
             () if self.last != steered.last => "last_insert_rowid()".to_owned(),
             () if self.autocommit != steered.autocommit => "the end of the transaction".to_owned(),
-            () => format!("the table's rows ({} instead of {})", steered.rows.len(), self.rows.len()),
+            () => format!("the table's rows ({} instead of {})", steered.count, self.count),
         }
     }
 }
@@ -151,7 +155,7 @@ impl Twins {
             connection.query_row("SELECT changes(), last_insert_rowid()", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let ids = ids(connection, &self.table, &self.id)?;
         let place = |id: i64| ids.binary_search(&id).ok();
-        let sql = format!("SELECT {} FROM {} ORDER BY {}", self.compared, self.table, self.id);
+        let sql = format!("SELECT {} FROM {} ORDER BY {} DESC LIMIT {ROWS}", self.compared, self.table, self.id);
         let mut statement = connection.prepare_cached(&sql)?;
         let width = statement.column_count();
         let rows =
@@ -161,6 +165,7 @@ impl Twins {
             changes,
             last: place(last),
             autocommit: connection.is_autocommit(),
+            count: ids.len(),
             rows,
         })
     }

@@ -50,6 +50,10 @@ pub(super) use decide::{Decisions, Subject};
 /// Ids in one run.
 const RUN: i64 = 16;
 
+/// Ids that a placeholder makes SQLite choose are multiples of this (a divisor of [`RUN`]), so that few inserts have to
+/// look whether a placeholder stands.
+const STEP: i64 = 4;
+
 /// From here on ids stay plain: nearer to the end of the numbers SQLite chooses otherwise.
 const ID_MAX: i64 = 1 << 62;
 
@@ -144,12 +148,24 @@ impl Sql {
         Sql { number, table, id, runs, last, floor, autoincrement: holder.autoincrement }
     }
 
-    /// SQL: whether SQLite's own choice is one of ours and above all that was used.
-    fn plain_is_right(&self) -> String {
+    /// SQL: whether SQLite's own choice is not one of ours, or was used before. Every insert asks this: the table's end is
+    /// looked up once.
+    fn plain_is_wrong(&self) -> String {
+        let Sql { table, id, floor, .. } = self;
         if self.autoincrement {
-            return self.runs.is_own(&format!("max({}, {}) + 1", self.last, self.floor));
+            return format!("NOT {}", self.runs.is_own(&format!("max({}, {floor}) + 1", self.last)));
         }
-        format!("({} AND {} >= {})", self.runs.is_own(&format!("{} + 1", self.last)), self.last, self.floor)
+        let own = self.runs.is_own(&format!("{id} + 1"));
+        format!(
+            "coalesce((SELECT CASE WHEN {own} THEN {id} END FROM {table} ORDER BY {id} DESC LIMIT 1), -1) < {floor}"
+        )
+    }
+
+    /// SQL: the id that SQLite shall choose: the first of ours above all that was used that is a multiple of [`STEP`].
+    fn wanted(&self) -> String {
+        let next = format!("max({}, {}, 0) + {STEP}", self.last, self.floor);
+        let wanted = self.runs.next_own("x");
+        format!("SELECT {wanted} AS wanted FROM (SELECT ({next}) / {STEP} * {STEP} AS x)")
     }
 
     /// SQL: the id of the placeholder that stands.
@@ -174,7 +190,7 @@ impl Sql {
         );
         let mut when = vec![
             format!("NEW.{id} = -1"),
-            format!("NOT {}", self.plain_is_right()),
+            self.plain_is_wrong(),
             armed,
             format!("{last} < {ID_MAX} AND {floor} < {ID_MAX}"),
             format!("NOT EXISTS (SELECT 1 FROM {table} WHERE {id} = -1)"),
@@ -182,19 +198,20 @@ impl Sql {
         for conflict in &plan.conflicts {
             when.push(format!("NOT EXISTS (SELECT 1 FROM {table} WHERE {})", triggers::equality(conflict)));
         }
-        let wanted = self.runs.next_own("x");
         let columns: Vec<&str> = holder.values.iter().map(|(column, _)| column.as_str()).collect();
         let values: Vec<&str> = holder.values.iter().map(|(_, value)| value.as_str()).collect();
         let lead = |list: Vec<&str>| list.iter().map(|item| format!(", {item}")).collect::<String>();
         let name = quote(&triggers::name(*number, "steer"));
         format!(
             "CREATE TRIGGER {name} BEFORE INSERT ON {table} WHEN {} BEGIN \
-             INSERT INTO {table} ({id}{}) VALUES ((SELECT {wanted} - 1 FROM (SELECT max({last}, {floor}, 0) + 1 AS x)){}); \
-             INSERT INTO {PLACEHOLDERS}(number, id) SELECT {number}, {last} WHERE {}; {} END",
+             INSERT INTO {table} ({id}{}) VALUES ((SELECT wanted - 1 FROM ({})){}); \
+             DELETE FROM {PLACEHOLDERS} WHERE number = {number}; \
+             INSERT INTO {PLACEHOLDERS}(number, id) SELECT {number}, {last} WHERE NOT ({}); {} END",
             when.join(" AND "),
             lead(columns),
+            self.wanted(),
             lead(values),
-            self.plain_is_right(),
+            self.plain_is_wrong(),
             self.unmark(INSERT, &self.standing()),
         )
     }
@@ -205,8 +222,8 @@ impl Sql {
         // Also fired by a placeholder's own insert, which then clears what an earlier one might have left.
         let other = format!("{} AND id <> NEW.{id}", self.standing());
         format!(
-            "CREATE TRIGGER {name} AFTER INSERT ON {table} WHEN EXISTS (SELECT 1 FROM {PLACEHOLDERS} WHERE number = {number}) \
-             BEGIN DELETE FROM {table} WHERE {id} = ({other}); {} DELETE FROM {PLACEHOLDERS} WHERE number = {number}; END",
+            "CREATE TRIGGER {name} AFTER INSERT ON {table} WHEN NEW.{id} % {STEP} IN (0, {STEP} - 1) \
+             AND EXISTS (SELECT 1 FROM {PLACEHOLDERS} WHERE number = {number}) BEGIN DELETE FROM {table} WHERE {id} = ({other}); {} DELETE FROM {PLACEHOLDERS} WHERE number = {number}; END",
             self.unmark(DELETE, &other),
         )
     }

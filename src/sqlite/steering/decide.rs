@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::super::plan::TablePlan;
 use super::super::quote::{matches_pattern, quote};
 use super::super::schema::{Layout, text};
-use super::super::{FileSettings, SqliteError, value};
+use super::super::{FileSettings, SqliteError, triggers, value};
 use super::{Placeholder, Runs, statements, trial, twins};
 use crate::model::identity::first_16;
 use crate::model::{Identity, TableSchema, Value};
@@ -17,7 +18,7 @@ use crate::model::{Identity, TableSchema, Value};
 /// Everything that is needed to try a table out apart from its file.
 pub(in super::super) struct Subject<'s> {
     pub(super) schema: &'s TableSchema,
-    pub(super) plan: &'s super::super::plan::TablePlan,
+    pub(super) plan: &'s TablePlan,
     pub(super) holder: &'s Placeholder,
     pub(super) runs: Runs,
     /// CREATE TABLE, then every CREATE INDEX.
@@ -67,7 +68,7 @@ impl Decisions {
         &mut self,
         connection: &Connection,
         schema: &TableSchema,
-        plan: &super::super::plan::TablePlan,
+        plan: &TablePlan,
         runs: Runs,
     ) -> Result<Result<Placeholder, String>, SqliteError> {
         let sql = definition(connection, &schema.name)?;
@@ -77,6 +78,9 @@ impl Decisions {
             Err(reason) => return Ok(Err(reason)),
         };
         let mut hasher = blake3::Hasher::new();
+        if is_installed(connection, schema, plan, &holder, runs)? {
+            return Ok(Ok(holder));
+        }
         let texts = statements(plan, &holder, twins::NUMBER, runs);
         for text in sql.iter().chain(texts.iter().map(|(_, text)| text)) {
             hasher.update(text.as_bytes()).update(&[0]);
@@ -93,6 +97,26 @@ impl Decisions {
         };
         Ok(result.map(|()| holder))
     }
+}
+
+/// Whether the very triggers that would be tried stand in the file: they passed when they were made, for another definition
+/// of the table or another slot has other triggers.
+fn is_installed(
+    connection: &Connection,
+    schema: &TableSchema,
+    plan: &TablePlan,
+    holder: &Placeholder,
+    runs: Runs,
+) -> Result<bool, SqliteError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE \
+         AND name GLOB '_litemesh_*'",
+    )?;
+    let rows = statement.query_map([&schema.name], |row| Ok((text(row, 0)?, text(row, 1)?)))?;
+    let present: BTreeMap<String, String> = rows.collect::<rusqlite::Result<_>>()?;
+    let Some(number) = present.keys().find_map(|name| triggers::number_of(name)) else { return Ok(false) };
+    let wanted = statements(plan, holder, number, runs);
+    Ok(wanted.iter().all(|(name, sql)| present.get(name) == Some(sql)))
 }
 
 /// CREATE TABLE and every CREATE INDEX of a table.

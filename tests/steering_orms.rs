@@ -12,8 +12,9 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use support::dump::number;
 use support::server::Server;
-use support::shipped;
+use support::{shipped, until};
 
 const PACKAGES: [&str; 2] = ["sqlalchemy>=2,<3", "django>=4.2,<7"];
 
@@ -64,6 +65,11 @@ fn orms_see_no_difference_but_the_ids() {
         assert_eq!(table["ids"], "steered", "{table}");
     }
     server.start();
+    let steers = "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND name GLOB '_litemesh_*_steer'";
+    until("the tables are steered", 30, || match number(&steered, steers) {
+        5 => Ok(()),
+        tables => Err(format!("{tables} tables are")),
+    });
     server.stop();
 
     let [plain, steered] = [&plain, &steered].map(|database| orms(&python, "play", database));

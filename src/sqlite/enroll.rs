@@ -73,7 +73,8 @@ impl AppFile {
             self.connection.query_row("PRAGMA main.journal_mode = WAL", [], |_| Ok(()))?;
         }
         self.installed = false;
-        self.refresh_schema()
+        // Steering follows with the next look at the schema: trying all tables out takes its time, and nothing waits for it.
+        self.refresh(None)
     }
 
     /// Removes every trigger and table of litemesh and restores the journal mode.

@@ -37,8 +37,12 @@ pub struct SchemaChange {
 impl AppFile {
     /// Brings schema and triggers up to date. Costs next to nothing while `PRAGMA schema_version` stands still.
     pub fn refresh_schema(&mut self) -> Result<SchemaChange, SqliteError> {
+        self.refresh(Runs::new(self.slot, self.settings.steering_runs))
+    }
+
+    /// The same with these runs.
+    pub(super) fn refresh(&mut self, runs: Option<Runs>) -> Result<SchemaChange, SqliteError> {
         let same = self.installed && schema::schema_version(&self.connection)? == self.layout.version;
-        let runs = Runs::new(self.slot, self.settings.steering_runs);
         if same && runs == self.steered {
             return Ok(SchemaChange::default());
         }

@@ -37,7 +37,7 @@ struct Outcome {
     changes: i64,
     last: Option<usize>,
     autocommit: bool,
-    count: usize,
+    count: i64,
     rows: Vec<Vec<Value>>,
 }
 
@@ -104,7 +104,7 @@ impl Twins {
         if !left(&self.steered).map_err(|error| error.to_string())?.is_empty() {
             return Err(format!("{what} leaves a placeholder"));
         }
-        Ok(after.into_iter().filter(|id| before.binary_search(id).is_err()).collect())
+        Ok(after.into_iter().filter(|id| !before.contains(id)).collect())
     }
 
     /// The same for a statement whose new ids must be our own.
@@ -146,7 +146,7 @@ impl Twins {
 
     fn last_plain(&self) -> Result<i64, String> {
         let all = ids(&self.plain, &self.table, &self.id).map_err(|error| error.to_string())?;
-        Ok(all.last().copied().unwrap_or_default())
+        Ok(all.first().copied().unwrap_or_default())
     }
 
     fn outcome(&self, connection: &Connection, sql: &str, values: &[Value]) -> rusqlite::Result<Outcome> {
@@ -154,7 +154,7 @@ impl Twins {
         let (changes, last): (i64, i64) =
             connection.query_row("SELECT changes(), last_insert_rowid()", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let ids = ids(connection, &self.table, &self.id)?;
-        let place = |id: i64| ids.binary_search(&id).ok();
+        let place = |id: i64| ids.iter().position(|other| *other == id);
         let sql = format!("SELECT {} FROM {} ORDER BY {} DESC LIMIT {ROWS}", self.compared, self.table, self.id);
         let mut statement = connection.prepare_cached(&sql)?;
         let width = statement.column_count();
@@ -165,7 +165,9 @@ impl Twins {
             changes,
             last: place(last),
             autocommit: connection.is_autocommit(),
-            count: ids.len(),
+            count: connection
+                .prepare_cached(&format!("SELECT count(*) FROM {}", self.table))?
+                .query_row([], |row| row.get(0))?,
             rows,
         })
     }
@@ -178,9 +180,10 @@ fn returned(connection: &Connection, sql: &str, values: &[Value]) -> rusqlite::R
     rows.collect()
 }
 
-/// All ids, in ascending order.
+/// The greatest ids, greatest first.
 fn ids(connection: &Connection, table: &str, id: &str) -> rusqlite::Result<Vec<i64>> {
-    let mut statement = connection.prepare_cached(&format!("SELECT {id} FROM {table} ORDER BY {id}"))?;
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {id} FROM {table} ORDER BY {id} DESC LIMIT {ROWS}"))?;
     let ids = statement.query_map([], |row| row.get(0))?;
     ids.collect()
 }

@@ -18,6 +18,7 @@ fn steered(place: &Place, slot: u32) -> AppFile {
     let mut file = AppFile::open(steered_settings(place)).unwrap();
     file.set_slot(Some(slot));
     file.enroll().unwrap();
+    assert_eq!(file.refresh_schema().unwrap(), SchemaChange::default());
     file.schema_seen().unwrap();
     for table in file.tables_to_scan() {
         file.table_scanned(&table).unwrap();
@@ -103,6 +104,7 @@ fn settings_switch_steering_off() {
         let mut file = AppFile::open(settings).unwrap();
         file.set_slot(slot);
         file.enroll().unwrap();
+        file.refresh_schema().unwrap();
         let triggers: i64 = place
             .app()
             .query_row("SELECT count(*) FROM sqlite_master WHERE name GLOB '_litemesh_*_steer*'", [], |row| row.get(0))

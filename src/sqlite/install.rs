@@ -46,8 +46,12 @@ impl AppFile {
         if same && runs == self.steered {
             return Ok(SchemaChange::default());
         }
-        // Trials take their time: before the write lock, not under it.
-        self.decide_steering(runs)?;
+        // Trials take their time: before the write lock, not under it, and one table in a call.
+        let decided = self.decide_steering(runs)?;
+        if same && !decided {
+            return Ok(SchemaChange::default());
+        }
+        let runs = runs.filter(|_| decided);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if !is_enrolled(&transaction)? {
             return Err(SqliteError::NotEnrolled);
@@ -68,18 +72,26 @@ impl AppFile {
         Ok(if same { SchemaChange::default() } else { change })
     }
 
-    /// Decides in a read snapshot which tables are steered.
-    fn decide_steering(&mut self, runs: Option<Runs>) -> Result<(), SqliteError> {
-        let Some(runs) = runs else { return Ok(()) };
+    /// Whether [`AppFile::refresh_schema`] must be called again, though the schema stands still, until all tables that
+    /// can be are steered.
+    pub fn steering_pending(&self) -> bool {
+        Runs::new(self.slot, self.settings.steering_runs) != self.steered
+    }
+
+    /// Decides in a read snapshot which tables are steered. `false`: not for all tables yet.
+    fn decide_steering(&mut self, runs: Option<Runs>) -> Result<bool, SqliteError> {
+        let Some(runs) = runs else { return Ok(true) };
         let snapshot = self.connection.unchecked_transaction()?;
         let layout = schema::read_layout(&snapshot, &self.settings)?;
-        self.decisions.make(&snapshot, &layout, &self.settings, Ok(runs))?;
+        if !self.decisions.make(&snapshot, &layout, &self.settings, Ok(runs), 1)? {
+            return Ok(false);
+        }
         for (table, decision) in &self.decisions.tables {
             if let Err(reason) = decision {
                 tracing::debug!(table, reason, "the ids of this table are chosen by SQLite alone");
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Acknowledges what [`AppFile::refresh_schema`] told; until then it is told again after every start.

@@ -62,7 +62,7 @@ impl AppFile {
         // Which slot the node will get does not matter here.
         let runs =
             Runs::new(self.slot.or(Some(1)), self.settings.steering_runs).ok_or("steering is off (steering_runs)");
-        decisions.make(&transaction, &self.layout, &self.settings, runs)?;
+        decisions.make(&transaction, &self.layout, &self.settings, runs, usize::MAX)?;
         let mut tables = Vec::new();
         for (table, plan) in schema.tables.iter().zip(&self.layout.plans) {
             let mut described = self.describe(table, plan)?;

@@ -39,14 +39,16 @@ pub(in super::super) struct Decisions {
 }
 
 impl Decisions {
-    /// Decides for every table of a layout. `runs` is none where the whole file stays plain, for this reason.
+    /// Decides for every table of a layout, trying out at most so many. `runs` is an error where the whole file stays
+    /// plain, for this reason. `false`: some tables are still to be tried; call again.
     pub(in super::super) fn make(
         &mut self,
         connection: &Connection,
         layout: &Layout,
         settings: &FileSettings,
         runs: Result<Runs, &str>,
-    ) -> Result<(), SqliteError> {
+        mut trials: usize,
+    ) -> Result<bool, SqliteError> {
         self.version = layout.version;
         self.tables.clear();
         for (schema, plan) in layout.schema.tables.iter().zip(&layout.plans) {
@@ -57,11 +59,14 @@ impl Decisions {
             let decision = match runs {
                 Err(reason) => Err(reason.to_owned()),
                 Ok(_) if off => Err("the configuration says so (steering = false)".to_owned()),
-                Ok(runs) => self.decide(connection, schema, plan, runs)?,
+                Ok(runs) => match self.decide(connection, schema, plan, runs, &mut trials)? {
+                    Some(decision) => decision,
+                    None => return Ok(false),
+                },
             };
             self.tables.insert(schema.name.clone(), decision);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn decide(
@@ -70,16 +75,17 @@ impl Decisions {
         schema: &TableSchema,
         plan: &TablePlan,
         runs: Runs,
-    ) -> Result<Result<Placeholder, String>, SqliteError> {
+        trials: &mut usize,
+    ) -> Result<Option<Result<Placeholder, String>>, SqliteError> {
         let sql = definition(connection, &schema.name)?;
         let create = sql.first().map(String::as_str).unwrap_or_default();
         let holder = match Placeholder::read(connection, schema, plan, create)? {
             Ok(holder) => holder,
-            Err(reason) => return Ok(Err(reason)),
+            Err(reason) => return Ok(Some(Err(reason))),
         };
         let mut hasher = blake3::Hasher::new();
         if is_installed(connection, schema, plan, &holder, runs)? {
-            return Ok(Ok(holder));
+            return Ok(Some(Ok(holder)));
         }
         let texts = statements(plan, &holder, twins::NUMBER, runs);
         for text in sql.iter().chain(texts.iter().map(|(_, text)| text)) {
@@ -88,14 +94,16 @@ impl Decisions {
         let key = first_16(&hasher);
         let result = match self.tried.get(&key) {
             Some(result) => result.clone(),
+            None if *trials == 0 => return Ok(None),
             None => {
+                *trials -= 1;
                 let sample = if holder.checked.is_empty() { None } else { read_sample(connection, schema)? };
                 let result = trial::run(&Subject { schema, plan, holder: &holder, runs, sql, sample });
                 self.tried.insert(key, result.clone());
                 result
             }
         };
-        Ok(result.map(|()| holder))
+        Ok(Some(result.map(|()| holder)))
     }
 }
 

@@ -38,7 +38,9 @@ fn template() -> Place {
     let mut file = AppFile::open(FileSettings { steering_runs: 16, ..place.settings() }).unwrap();
     file.set_slot(Some(2));
     file.enroll().unwrap();
-    file.refresh_schema().unwrap();
+    while file.steering_pending() {
+        file.refresh_schema().unwrap();
+    }
     let report = file.preflight().unwrap();
     assert!(report.tables.iter().all(|table| table.ids == "steered"), "{report:?}");
     place

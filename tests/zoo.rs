@@ -131,7 +131,7 @@ fn equal_as_promised(cluster: &Cluster, promise: &Promise) {
 
 #[test]
 fn every_kind_of_table_is_replicated_or_refused_with_a_reason() {
-    let mut cluster = Cluster::unjoined(2, &[("zoo", "zoo.sql")], None);
+    let mut cluster = Cluster::unjoined(2, &[("zoo", "zoo.sql")], Some("plain_ids.toml"));
     let promise = preflight(&cluster.servers[0]);
     let Promise { replicated, left_out, keyless_rows_stay } = &promise;
     assert_eq!(keyless_rows_stay, &["nullable_text_key"], "keys that may be NULL are told beforehand, and no others");

@@ -10,7 +10,7 @@ use super::error::CommandError;
 use super::output::{count, table};
 use super::{Context, database};
 use crate::daemon::{self, DataDir};
-use crate::sqlite::Preflight;
+use crate::sqlite::{Preflight, TablePreflight};
 
 /// Show what will be replicated, how, and what will not; changes nothing
 #[derive(Debug, Args)]
@@ -29,6 +29,15 @@ pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), Comman
     Ok(())
 }
 
+/// Who makes the ids of new rows.
+fn ids(table: &TablePreflight) -> String {
+    match (table.ids.as_str(), table.ids_because.as_str()) {
+        ("", _) => "-".to_owned(),
+        (ids, "") => ids.to_owned(),
+        (ids, because) => format!("{ids}, because {because}"),
+    }
+}
+
 fn describe(report: &Preflight) -> String {
     let rows: u64 = report.tables.iter().map(|table| table.rows).sum();
     let state = if report.enrolled { "enrolled" } else { "not enrolled yet" };
@@ -38,9 +47,12 @@ fn describe(report: &Preflight) -> String {
     let lines: Vec<_> = report
         .tables
         .iter()
-        .map(|table| vec![table.table.clone(), table.rows.to_string(), table.key.join(", "), table.how.clone()])
+        .map(|table| {
+            let key = table.key.join(", ");
+            vec![table.table.clone(), table.rows.to_string(), key, ids(table), table.how.clone()]
+        })
         .collect();
-    text += &table(&["table", "rows", "key", "how"], &lines);
+    text += &table(&["table", "rows", "key", "ids", "how"], &lines);
     if !report.left_out.is_empty() {
         let lines: Vec<_> = report.left_out.iter().map(|(name, why)| vec![name.clone(), why.clone()]).collect();
         text += &format!("\nnot replicated: {}\n{}", report.left_out.len(), table(&["table", "why"], &lines));

@@ -11,6 +11,8 @@ pub(super) fn layer(read: &dyn Fn(&str) -> Option<String>) -> Result<RawConfig, 
     let mut layer = RawConfig::default();
     layer.node.name = read("LITEMESH_NODE_NAME");
     layer.node.data_dir = read("LITEMESH_DATA").or_else(|| read("LITEMESH_NODE_DATA_DIR"));
+    layer.node.steering_runs =
+        read("LITEMESH_NODE_STEERING_RUNS").map(|text| number("LITEMESH_NODE_STEERING_RUNS", &text)).transpose()?;
     layer.http.listen = read("LITEMESH_HTTP_LISTEN");
     layer.http.token_file = read("LITEMESH_HTTP_TOKEN_FILE");
     let list = |name: &str| read(name).map(|text| split(&text).collect());
@@ -26,6 +28,10 @@ pub(super) fn layer(read: &dyn Fn(&str) -> Option<String>) -> Result<RawConfig, 
 /// The items of a list.
 pub(super) fn split(list: &str) -> impl Iterator<Item = String> {
     list.split(',').map(|item| item.trim().to_string()).filter(|item| !item.is_empty())
+}
+
+fn number(name: &str, text: &str) -> Result<i64, ConfigError> {
+    text.parse().map_err(|_| ConfigError::Value { key: name.into(), value: text.into(), allowed: "a number".into() })
 }
 
 fn boolean(name: &str, text: &str) -> Result<bool, ConfigError> {
@@ -44,6 +50,7 @@ const KNOWN: &[&str] = &[
     "LITEMESH_DATA",
     "LITEMESH_NODE_NAME",
     "LITEMESH_NODE_DATA_DIR",
+    "LITEMESH_NODE_STEERING_RUNS",
     "LITEMESH_HTTP_LISTEN",
     "LITEMESH_HTTP_TOKEN_FILE",
     "LITEMESH_NETWORK_LISTEN",

@@ -73,6 +73,8 @@ pub struct CaptureConfig {
     pub references: Vec<(String, String, String, String)>,
     /// Rules known of databases by their name.
     pub rules: Vec<(String, StatedRule)>,
+    /// `node.steering_runs`: number of runs of ids; 0: SQLite chooses all ids.
+    pub steering_runs: u32,
 }
 
 /// What the command line says, above environment and file.
@@ -236,6 +238,8 @@ impl CaptureConfig {
             references: Vec::new(),
             natural_keys: Vec::new(),
             rules: self.rules.iter().filter(|(of, _)| of == name).map(|(_, rule)| rule.clone()).collect(),
+            steering_runs: self.steering_runs,
+            unsteered: Vec::new(),
         }
     }
 

@@ -25,6 +25,7 @@ pub(super) struct RawConfig {
 pub(super) struct RawNode {
     pub(super) name: Option<String>,
     pub(super) data_dir: Option<String>,
+    pub(super) steering_runs: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -106,6 +107,7 @@ pub(super) struct RawDatabase {
 pub(super) struct RawTable {
     pub(super) name: String,
     pub(super) pk: Option<String>,
+    pub(super) steering: Option<bool>,
     pub(super) merge: Option<String>,
     pub(super) unique: Option<String>,
     #[serde(default)]
@@ -141,6 +143,7 @@ impl RawConfig {
             node: RawNode {
                 name: self.node.name.or(below.node.name),
                 data_dir: self.node.data_dir.or(below.node.data_dir),
+                steering_runs: self.node.steering_runs.or(below.node.steering_runs),
             },
             http: RawHttp {
                 listen: self.http.listen.or(below.http.listen),

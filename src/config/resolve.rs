@@ -25,7 +25,7 @@ pub(super) fn resolve(
     let warnings = without_effect(&user);
     let raw = user.over(defaults);
     check_later_sections(&raw)?;
-    let capture = resolve_capture(&raw.capture)?;
+    let capture = resolve_capture(&raw.capture, resolve_steering_runs(raw.node.steering_runs)?)?;
     let mut resolved = Vec::new();
     for database in &raw.database {
         resolved.push(resolve_database(database, &capture, directory)?);
@@ -93,7 +93,19 @@ fn multiaddrs(key: &str, list: Option<Vec<String>>) -> Result<Vec<String>, Confi
     Ok(list)
 }
 
-fn resolve_capture(raw: &RawCapture) -> Result<CaptureConfig, ConfigError> {
+/// More runs than 64 would make ids sparse for nothing: members that share a run still never lose a row.
+fn resolve_steering_runs(runs: Option<i64>) -> Result<u32, ConfigError> {
+    match runs.map(u32::try_from) {
+        None => Ok(0),
+        Some(Ok(runs)) if runs <= 64 => Ok(runs),
+        Some(_) => {
+            let value = runs.unwrap_or_default().to_string();
+            Err(refuse("node.steering_runs", value, "1 to 64, or 0 for off"))
+        }
+    }
+}
+
+fn resolve_capture(raw: &RawCapture, steering_runs: u32) -> Result<CaptureConfig, ConfigError> {
     let known = raw.references.clone().unwrap_or_default();
     for reference in &known {
         if reference.to.split('.').count() != 3 {
@@ -114,6 +126,7 @@ fn resolve_capture(raw: &RawCapture) -> Result<CaptureConfig, ConfigError> {
         include: patterns("capture.include", raw.include.as_ref())?,
         exclude: patterns("capture.exclude", raw.exclude.as_ref())?,
         references: known.into_iter().map(|r| (r.database, r.table, r.column, r.to)).collect(),
+        steering_runs,
     })
 }
 
@@ -165,6 +178,9 @@ fn resolve_table(table: &RawTable, settings: &mut DatabaseSettings) -> Result<()
     }
     if table.pk.as_deref() == Some("natural") {
         settings.natural_keys.push(table.name.clone());
+    }
+    if table.steering == Some(false) {
+        settings.unsteered.push(table.name.clone());
     }
     for reference in &table.references {
         if !(2..=3).contains(&reference.to.split('.').filter(|part| !part.is_empty()).count()) {

@@ -105,6 +105,23 @@ fn settings_without_effect_are_said() {
 }
 
 #[test]
+fn steering_has_a_number_of_runs_and_exceptions() {
+    let config = load_text(
+        "[node]\nsteering_runs = 64\n[[database]]\nname = \"a\"\npath = \"a.db\"\n\
+         [[database.table]]\nname = \"team\"\nsteering = false\n[[database.table]]\nname = \"event\"\nsteering = true\n",
+    )
+    .unwrap();
+    assert_eq!((config.databases[0].steering_runs, config.capture.steering_runs), (64, 64));
+    assert_eq!(config.databases[0].unsteered, ["team"]);
+    assert_eq!(load_text("").unwrap().capture.steering_runs, 16);
+    assert_eq!(load_text("[node]\nsteering_runs = 0").unwrap().capture.steering_runs, 0);
+    for runs in ["65", "-1"] {
+        let refusal = refusal(&format!("[node]\nsteering_runs = {runs}"));
+        assert!(refusal.contains("node.steering_runs") && refusal.contains("1 to 64"), "{refusal}");
+    }
+}
+
+#[test]
 fn a_missing_file_is_an_error_only_when_it_was_named() {
     let directory = tempfile::tempdir().unwrap();
     let flags = Flags { config: Some("nowhere.toml".into()), ..Flags::default() };

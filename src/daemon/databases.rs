@@ -98,6 +98,8 @@ pub fn file_settings(settings: &DatabaseSettings) -> FileSettings {
         references: settings.references.clone(),
         natural_keys: settings.natural_keys.clone(),
         rules: settings.rules.clone(),
+        steering_runs: settings.steering_runs,
+        unsteered: settings.unsteered.clone(),
     }
 }
 

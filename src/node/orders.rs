@@ -76,9 +76,25 @@ impl Node {
             write.commit_durable()?;
             self.membership = membership;
             self.rank_origins();
+            self.steer_files();
             self.effects.push_back(Effect::MembersChanged);
         }
         Ok(())
+    }
+
+    /// This node's slot, once it is a member.
+    pub(super) fn slot(&self) -> Option<u32> {
+        self.membership.member(&self.chain.origin().node).map(|member| member.slot)
+    }
+
+    /// Tells the files this node's slot; the next look at each puts its triggers right.
+    fn steer_files(&mut self) {
+        let slot = self.slot();
+        for database in &mut self.databases {
+            if database.file.set_slot(slot) {
+                database.data_version = None;
+            }
+        }
     }
 
     /// Gives every origin of the log its node's rank and slot.

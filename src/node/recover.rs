@@ -99,7 +99,7 @@ impl Node {
         };
         node.rank_origins();
         for settings in node.settings.databases.clone() {
-            let (database, schema) = open_file(settings, now)?;
+            let (database, schema) = open_file(settings, node.slot(), now)?;
             node.databases.push(database);
             node.schemas.push(schema);
         }
@@ -133,7 +133,7 @@ impl Node {
         self.alert(format!(
             "the file of database {name} was replaced by another one: its rows are compared with the log"
         ));
-        let (database, schema) = open_file(self.databases[position].settings.clone(), now)?;
+        let (database, schema) = open_file(self.databases[position].settings.clone(), self.slot(), now)?;
         self.databases[position] = database;
         self.schemas[position] = schema;
         self.recover(position, now)
@@ -386,8 +386,13 @@ fn see(
     Ok(seen)
 }
 
-fn open_file(settings: DatabaseSettings, now: Now) -> Result<(Database, crate::model::DatabaseSchema), NodeError> {
-    let file = AppFile::open(settings.clone())?;
+fn open_file(
+    settings: DatabaseSettings,
+    slot: Option<u32>,
+    now: Now,
+) -> Result<(Database, crate::model::DatabaseSchema), NodeError> {
+    let mut file = AppFile::open(settings.clone())?;
+    file.set_slot(slot);
     let schema = file.schema().clone();
     Ok((Database::new(settings, file, now), schema))
 }

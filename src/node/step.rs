@@ -146,7 +146,7 @@ impl Node {
         }
         let database = &mut self.databases[position];
         let version = database.file.data_version()?;
-        if database.data_version == Some(version) {
+        if database.data_version == Some(version) && !database.file.steering_pending() {
             return Ok(());
         }
         self.refresh_schema(position, now)?;

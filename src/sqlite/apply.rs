@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use rusqlite::{CachedStatement, Connection, ErrorCode};
 
 use super::plan::{TablePlan, Watched};
-use super::{AppFile, Drain, Image, SqliteError, drain, meta, value};
+use super::{AppFile, Drain, Image, SqliteError, drain, meta, steering, value};
 use crate::model::{Cut, Key};
 
 /// What one row shall show.
@@ -44,6 +44,7 @@ impl AppFile {
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         let apply = Apply { file: self, open: true };
         apply.file.check_layout()?;
+        steering::sweep(&apply.file.connection, &apply.file.layout, &apply.file.registry)?;
         Ok(apply)
     }
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::outbox::{DELETE, INSERT, REPLACED, TABLE_STRIDE, UPDATE};
-use super::{AppFile, FileMeta, SqliteError, meta, schema, value};
+use super::{AppFile, FileMeta, SqliteError, meta, schema, steering, value};
 use crate::model::identity::first_16;
 use crate::model::{Key, Value};
 
@@ -129,6 +129,9 @@ impl AppFile {
         }
         let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         clear(&transaction, through_seq, self.drained)?;
+        if self.installed {
+            steering::sweep(&transaction, &self.layout, &self.registry)?;
+        }
         transaction.commit()?;
         self.drained = None;
         Ok(())
@@ -141,6 +144,7 @@ impl AppFile {
         let sql = format!("SELECT seq, rid, mark, at, {} FROM main._litemesh_outbox ORDER BY seq", columns.join(", "));
         let mut statement = meta::prepare(&self.connection, &sql)?;
         let mut rows = statement.query([])?;
+        let placeholders = steering::leftovers(&self.connection, &self.registry)?;
         let (mut marks, mut last_rid) = (Vec::new(), None);
         while let Some(row) = rows.next()? {
             drain.through_seq = row.get(0)?;
@@ -158,6 +162,9 @@ impl AppFile {
             let old = if op == UPDATE { width } else { 0 };
             let key = value::read_columns(row, 4, width)?;
             let old_key = value::read_columns(row, 4 + self.outbox_width, old)?;
+            if placeholders.get(&table.name).is_some_and(|id| key[..] == [Value::Integer(*id)]) {
+                continue;
+            }
             let at: f64 = row.get(3)?;
             let mark = Mark {
                 seq: drain.through_seq,

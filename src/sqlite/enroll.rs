@@ -47,6 +47,9 @@ impl AppFile {
             outbox_width: 0,
             installed: false,
             drained: None,
+            slot: None,
+            decisions: Default::default(),
+            steered: None,
         })
     }
 
@@ -70,7 +73,8 @@ impl AppFile {
             self.connection.query_row("PRAGMA main.journal_mode = WAL", [], |_| Ok(()))?;
         }
         self.installed = false;
-        self.refresh_schema()
+        // Steering follows with the next look at the schema: trying all tables out takes its time, and nothing waits for it.
+        self.refresh(None)
     }
 
     /// Removes every trigger and table of litemesh and restores the journal mode.
@@ -92,7 +96,7 @@ impl AppFile {
             report.tables.push(name);
         }
         transaction.commit()?;
-        (self.installed, self.outbox_width) = (false, 0);
+        (self.installed, self.outbox_width, self.steered) = (false, 0, None);
         self.registry.clear();
         report.journal_mode = journal_mode(&self.connection)?;
         if !wanted.is_empty() && wanted != report.journal_mode {

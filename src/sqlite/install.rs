@@ -11,6 +11,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::outbox::{self, Registered};
 use super::quote::quote;
 use super::schema::{self, Layout};
+use super::steering::{self, Decisions, Runs};
 use super::{AppFile, SqliteError, triggers};
 use crate::model::{Identity, TableSchema, Value};
 
@@ -36,16 +37,30 @@ pub struct SchemaChange {
 impl AppFile {
     /// Brings schema and triggers up to date. Costs next to nothing while `PRAGMA schema_version` stands still.
     pub fn refresh_schema(&mut self) -> Result<SchemaChange, SqliteError> {
-        if self.installed && schema::schema_version(&self.connection)? == self.layout.version {
+        self.refresh(Runs::new(self.slot, self.settings.steering_runs))
+    }
+
+    /// The same with these runs.
+    pub(super) fn refresh(&mut self, runs: Option<Runs>) -> Result<SchemaChange, SqliteError> {
+        let same = self.installed && schema::schema_version(&self.connection)? == self.layout.version;
+        if same && runs == self.steered {
             return Ok(SchemaChange::default());
         }
+        // Trials take their time: before the write lock, not under it, and one table in a call.
+        let decided = self.decide_steering(runs)?;
+        if same && !decided {
+            return Ok(SchemaChange::default());
+        }
+        let runs = runs.filter(|_| decided);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if !is_enrolled(&transaction)? {
             return Err(SqliteError::NotEnrolled);
         }
         let mut layout = schema::read_layout(&transaction, &self.settings)?;
         let mut registry = outbox::read_registry(&transaction)?;
-        let change = install(&transaction, &layout, &mut registry)?;
+        // The app may have changed its schema once more: then its ids stay plain until the next look.
+        let runs = runs.filter(|_| layout.version == self.decisions.version);
+        let change = install(&transaction, &layout, &mut registry, runs.map(|runs| (runs, &self.decisions)))?;
         let outbox_width = outbox::width(&transaction)?;
         layout.version = schema::schema_version(&transaction)?;
         transaction.commit()?;
@@ -53,7 +68,30 @@ impl AppFile {
         self.registry = registry;
         self.outbox_width = outbox_width;
         self.installed = true;
-        Ok(change)
+        self.steered = runs;
+        Ok(if same { SchemaChange::default() } else { change })
+    }
+
+    /// Whether [`AppFile::refresh_schema`] must be called again, though the schema stands still, until all tables that
+    /// can be are steered.
+    pub fn steering_pending(&self) -> bool {
+        Runs::new(self.slot, self.settings.steering_runs) != self.steered
+    }
+
+    /// Decides in a read snapshot which tables are steered. `false`: not for all tables yet.
+    fn decide_steering(&mut self, runs: Option<Runs>) -> Result<bool, SqliteError> {
+        let Some(runs) = runs else { return Ok(true) };
+        let snapshot = self.connection.unchecked_transaction()?;
+        let layout = schema::read_layout(&snapshot, &self.settings)?;
+        if !self.decisions.make(&snapshot, &layout, &self.settings, Ok(runs), 1)? {
+            return Ok(false);
+        }
+        for (table, decision) in &self.decisions.tables {
+            if let Err(reason) = decision {
+                tracing::debug!(table, reason, "the ids of this table are chosen by SQLite alone");
+            }
+        }
+        Ok(true)
     }
 
     /// Acknowledges what [`AppFile::refresh_schema`] told; until then it is told again after every start.
@@ -129,7 +167,9 @@ fn install(
     connection: &Connection,
     layout: &Layout,
     registry: &mut BTreeMap<i64, Registered>,
+    steering: Option<(Runs, &Decisions)>,
 ) -> Result<SchemaChange, SqliteError> {
+    steering::create(connection)?;
     let present = present_triggers(connection)?;
     let before = registry.clone();
     let mut wanted: BTreeMap<String, String> = BTreeMap::new();
@@ -150,6 +190,11 @@ fn install(
         }
         alive.insert(number);
         wanted.extend(statements);
+        if let Some((runs, decisions)) = steering
+            && let Some(Ok(holder)) = decisions.tables.get(&table.name)
+        {
+            wanted.extend(steering::statements(plan, holder, number, runs));
+        }
     }
     for (number, entry) in registry.iter_mut() {
         entry.gone |= !alive.contains(number);
@@ -158,7 +203,7 @@ fn install(
     change.renumbered = schema::keyless_tables(&layout.schema).into_iter().map(str::to_owned).collect();
     outbox::widen(connection, layout.plans.iter().map(|plan| plan.key.len()).max().unwrap_or(1))?;
     for (name, trigger) in &present {
-        if wanted.get(name) != Some(&trigger.sql) {
+        if wanted.get(name) != Some(&trigger.sql) && !steering::is_end(name) {
             connection.execute_batch(&format!("DROP TRIGGER main.{}", quote(name)))?;
         }
     }
@@ -171,6 +216,10 @@ fn install(
         if before.get(number) != Some(entry) {
             outbox::write_registered(connection, *number, entry)?;
         }
+    }
+    match steering {
+        Some(_) => steering::arm(connection)?,
+        None => steering::disarm(connection)?,
     }
     Ok(change)
 }

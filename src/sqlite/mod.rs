@@ -24,6 +24,7 @@ mod reference;
 mod scan;
 mod schema;
 mod search;
+mod steering;
 mod triggers;
 mod value;
 
@@ -64,6 +65,10 @@ pub struct FileSettings {
     pub natural_keys: Vec<String>,
     /// Rules of tables and columns that the cluster shall have.
     pub rules: Vec<crate::model::rule::StatedRule>,
+    /// Number of runs that ids are divided into, 1 to 64; 0: SQLite chooses all ids (see `steering`).
+    pub steering_runs: u32,
+    /// Patterns of tables whose ids SQLite chooses all the same.
+    pub unsteered: Vec<String>,
 }
 
 /// One of the app's databases.
@@ -82,6 +87,12 @@ pub struct AppFile {
     installed: bool,
     /// End of the last drain.
     drained: Option<drain::Drained>,
+    /// The node's slot, which says which ids are its own; `None` while it has none.
+    slot: Option<u32>,
+    /// Which tables are steered.
+    decisions: steering::Decisions,
+    /// The runs that the triggers in the file steer to.
+    steered: Option<steering::Runs>,
 }
 
 impl AppFile {
@@ -93,6 +104,14 @@ impl AppFile {
     /// What the file was opened with.
     pub fn settings(&self) -> &FileSettings {
         &self.settings
+    }
+
+    /// Tells the node's slot, from which on the ids of new rows are steered into the runs that belong to it. The next
+    /// [`AppFile::refresh_schema`] puts the triggers right. `true`: the slot is another one than before.
+    pub fn set_slot(&mut self, slot: Option<u32>) -> bool {
+        let changed = self.slot != slot;
+        self.slot = slot;
+        changed
     }
 
     /// A number that changes when another connection has committed (or checkpointed). Costs microseconds.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::TablePlan;
 use super::quote::quote;
+use super::steering::{Decisions, Runs};
 use super::{AppFile, SqliteError, enroll, schema};
 use crate::model::{Identity, TableSchema};
 
@@ -43,6 +44,11 @@ pub struct TablePreflight {
     pub key: Vec<String>,
     /// How its rows are told apart, in a sentence.
     pub how: String,
+    /// Where SQLite makes the ids: `steered` (into the node's own runs, so that servers never make the same one) or
+    /// `plain`; empty elsewhere.
+    pub ids: String,
+    /// Why they are plain.
+    pub ids_because: String,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -52,9 +58,20 @@ impl AppFile {
     pub fn preflight(&self) -> Result<Preflight, SqliteError> {
         let transaction = self.connection.unchecked_transaction()?;
         let schema = self.schema();
+        let mut decisions = Decisions::default();
+        // Which slot the node will get does not matter here.
+        let runs =
+            Runs::new(self.slot.or(Some(1)), self.settings.steering_runs).ok_or("steering is off (steering_runs)");
+        decisions.make(&transaction, &self.layout, &self.settings, runs, usize::MAX)?;
         let mut tables = Vec::new();
         for (table, plan) in schema.tables.iter().zip(&self.layout.plans) {
-            tables.push(self.describe(table, plan)?);
+            let mut described = self.describe(table, plan)?;
+            (described.ids, described.ids_because) = match decisions.tables.get(&table.name) {
+                Some(Ok(_)) => ("steered".to_owned(), String::new()),
+                Some(Err(reason)) => ("plain".to_owned(), reason.clone()),
+                None => Default::default(),
+            };
+            tables.push(described);
         }
         let report = Preflight {
             database: schema.database.clone(),
@@ -92,6 +109,8 @@ impl AppFile {
             identity: identity.to_owned(),
             key,
             how,
+            ids: String::new(),
+            ids_because: String::new(),
             warnings: self.table_warnings(table, plan)?,
         })
     }
@@ -221,6 +240,11 @@ mod tests {
         assert_eq!(warnings("user"), "");
         assert!(warnings("post").contains("editor_id") && !warnings("post").contains("user_id"));
         assert!(warnings("code").contains("1 now"), "{}", warnings("code"));
+        let ids = |name: &str| {
+            let table = report.tables.iter().find(|table| table.table == name).unwrap();
+            (table.ids.as_str(), table.ids_because.as_str())
+        };
+        assert_eq!((ids("user"), ids("code")), (("plain", "steering is off (steering_runs)"), ("", "")));
         assert!(warnings("bare").contains("stamp") && warnings("bare").contains("VACUUM"));
         assert!(warnings("part").contains("low") && !warnings("part").contains("one_b"));
         assert!(report.warnings.iter().any(|warning| warning.contains("words")));

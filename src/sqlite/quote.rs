@@ -98,18 +98,38 @@ pub(super) fn index_terms(sql: &str) -> Option<Vec<String>> {
 
 /// The words of SQL text that can be names, without their quotes.
 pub(super) fn words(sql: &str) -> Vec<String> {
-    let (mut at, mut found) = (0, Vec::new());
-    while at < sql.len() {
-        let token = &sql[at..at + token_length(&sql[at..])];
-        at += token.len();
-        let first = token.chars().next().unwrap_or(' ');
-        match first {
-            '"' | '`' | '[' if token.len() > 1 => found.push(token[1..token.len() - 1].to_owned()),
-            c if c.is_alphabetic() || c == '_' || !c.is_ascii() => found.push(token.to_owned()),
-            _ => {}
+    let name = |token: &str| match token.chars().next()? {
+        quote @ ('"' | '`') if token.len() > 1 => {
+            Some(token[1..token.len() - 1].replace(&format!("{quote}{quote}"), &quote.to_string()))
         }
-    }
-    found
+        '[' if token.len() > 1 => Some(token[1..token.len() - 1].to_owned()),
+        c if c.is_alphabetic() || c == '_' || !c.is_ascii() => Some(token.to_owned()),
+        _ => None,
+    };
+    tokens(sql).filter_map(name).collect()
+}
+
+/// The tokens of an SQL text, without blanks and comments. A name or text with its quote doubled inside is one token.
+pub(super) fn tokens(sql: &str) -> impl Iterator<Item = &str> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while at < sql.len() {
+            let rest = &sql[at..];
+            let mut length = token_length(rest);
+            let first = &rest[..rest.chars().next().map_or(0, char::len_utf8)];
+            if matches!(first, "'" | "\"" | "`") {
+                while rest[length..].starts_with(first) {
+                    length += token_length(&rest[length..]);
+                }
+            }
+            at += length;
+            let token = &rest[..length];
+            if !token.trim().is_empty() && !token.starts_with("--") && !token.starts_with("/*") {
+                return Some(token);
+            }
+        }
+        None
+    })
 }
 
 /// Length of the token, comment or single character that SQL text begins with.

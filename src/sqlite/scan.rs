@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use rusqlite::CachedStatement;
 
 use super::plan::TablePlan;
-use super::{AppFile, Image, SqliteError, value};
+use super::{AppFile, Image, SqliteError, steering, value};
 use crate::model::{Key, TableSchema, Value};
 
 /// Rows per read transaction in [`AppFile::scan`]: well under 200 ms even for rows of some kilobytes.
@@ -56,12 +56,33 @@ impl AppFile {
     pub fn scan_page(&self, table: &str, after: Option<&Key>, limit: usize) -> Result<Vec<(Key, Image)>, SqliteError> {
         let (schema, plan) = self.layout.find(table)?;
         let mut statement = self.connection.prepare_cached(&plan.page(after.is_none()))?;
-        let limit = Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX));
-        value::bind(&mut statement, 1, after.into_iter().flatten().chain([&limit]))?;
+        let rows_max = Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX));
+        value::bind(&mut statement, 1, after.into_iter().flatten().chain([&rows_max]))?;
         let mut rows = statement.raw_query();
         let mut page = Vec::new();
         while let Some(row) = rows.next()? {
             page.push(read_keyed(schema, plan, row)?);
+        }
+        drop(rows);
+        drop(statement);
+        self.leave_out_placeholder(&schema.name, page, limit)
+    }
+
+    /// A page without a row that steering left, should one stand; as long as it was, so that nobody takes it for the last.
+    fn leave_out_placeholder(
+        &self,
+        table: &str,
+        mut page: Vec<(Key, Image)>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Image)>, SqliteError> {
+        if !self.installed {
+            return Ok(page);
+        }
+        let Some(id) = steering::leftovers(&self.connection, &self.registry)?.remove(table) else { return Ok(page) };
+        let (read, last) = (page.len(), page.last().map(|(key, _)| key.clone()));
+        page.retain(|(key, _)| key[..] != [Value::Integer(id)]);
+        if page.len() < read && read == limit {
+            page.extend(self.scan_page(table, last.as_ref(), 1)?);
         }
         Ok(page)
     }

@@ -6,6 +6,8 @@ mod keys;
 mod lifecycle;
 mod schema_changes;
 mod statements;
+mod steering;
+mod transparency;
 mod values;
 
 use std::path::{Path, PathBuf};

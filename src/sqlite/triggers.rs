@@ -166,7 +166,7 @@ fn hint_trigger(plan: &TablePlan, name: &str, event: &str, hints: &[Hint]) -> St
     )
 }
 
-fn equality(conflict: &ConflictKey) -> String {
+pub(super) fn equality(conflict: &ConflictKey) -> String {
     // The index's own WHERE stands there as the app wrote it, so that SQLite sees that it can use the index.
     let partial = conflict.partial.iter().map(|condition| format!("({condition})"));
     let columns =

@@ -168,7 +168,7 @@ fn ejecting_leaves_no_trace() {
         run(Writer::Python, &place.path(), &["INSERT INTO t(a) VALUES (2)", "ANALYZE"]);
         let report = file.eject().unwrap();
         assert_eq!(report.marks_dropped, 1);
-        assert_eq!(report.tables.len(), 3);
+        assert_eq!(report.tables.len(), 5);
         assert_eq!(report.triggers, 5);
         assert!(report.journal_restored, "{report:?}");
         assert_eq!(report.journal_mode, mode);

@@ -50,6 +50,7 @@ pub mod classes;
 pub mod image;
 pub mod integrate;
 mod link;
+mod lookup;
 pub mod memory;
 pub mod rank;
 pub mod settle;

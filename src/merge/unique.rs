@@ -260,9 +260,7 @@ impl<S: Store> Evaluator<'_, S> {
                 born = false;
             }
         }
-        let mut hasher = blake3::Hasher::new_derive_key("litemesh 1 unique key");
-        hasher.update(&bytes);
-        let hash = crate::model::identity::first_16(&hasher);
+        let hash = hash_key(&bytes);
         let taggable = taggable.filter(|_| unique.name != OWN_KEY && schema.collisions != Rule::UniqueShelve);
         Ok(Some(HeldKey { index: unique.name.clone(), hash, written, born, columns, taggable }))
     }
@@ -289,8 +287,15 @@ fn own_key(schema: &TableSchema) -> Option<UniqueKey> {
     needed.then(|| UniqueKey { name: OWN_KEY.to_string(), columns, exact: true })
 }
 
+/// Under this hash the store keeps who holds a key: of the names and folded values of its columns.
+pub(super) fn hash_key(bytes: &[u8]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new_derive_key("litemesh 1 unique key");
+    hasher.update(bytes);
+    crate::model::identity::first_16(&hasher)
+}
+
 /// Brings values that SQLite holds equal under a collation to one form.
-fn fold(value: Value, collation: Collation) -> Value {
+pub(super) fn fold(value: Value, collation: Collation) -> Value {
     match value {
         Value::Text(mut bytes) => {
             match collation {

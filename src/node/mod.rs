@@ -15,23 +15,29 @@
 
 mod adopt;
 mod apply;
+mod base;
 pub mod capture;
 mod chain;
 mod database;
 mod decide;
 pub mod effect;
 mod exchange;
+mod found;
 pub mod genesis;
 pub mod invite;
 mod marks;
+pub mod meeting;
 pub mod membership;
 mod orders;
+#[cfg(test)]
+mod pair_tests;
 pub mod port;
 mod query;
 mod query_rows;
 mod rebuild;
 mod recover;
 mod rescan;
+mod sameness;
 mod settings;
 mod step;
 pub mod view;

@@ -27,7 +27,9 @@ use super::apply::{clean, ready_events};
 use super::chain::Chain;
 use super::database::{Database, SCHEMA_SEPARATOR, schema_key};
 use super::exchange::Exchange;
-use super::genesis::{Found, genesis};
+use super::found::Found;
+use super::genesis::genesis;
+use super::meeting::Meeting;
 use super::membership::{Membership, found_cluster};
 use super::orders::{load_invites, load_membership, ranks, store_members};
 use super::step::{clean_equal, heads_of, others, take_over};
@@ -36,7 +38,7 @@ use crate::clock::HybridClock;
 use crate::log::Log;
 use crate::merge::Evaluator;
 use crate::merge::store::Store;
-use crate::model::{Cut, Head, Heads, Key, MemberRecord, RowId};
+use crate::model::{Cut, ForeignKey, Head, Heads, Key, MemberRecord, RowId, Value};
 use crate::sqlite::{AppFile, Drain};
 
 /// Under this name the log keeps the incarnation and what it is bound to.
@@ -197,7 +199,8 @@ impl Node {
         let database = &mut self.databases[position];
         database.file.enroll()?;
         self.schemas[position] = database.file.schema().clone();
-        if self.knows_rows(position)? {
+        let independent = self.meeting(&self.schemas[position].database)? == Meeting::Independent;
+        if independent || self.knows_rows(position)? {
             self.adopt(position, now)?;
         } else {
             let database = &mut self.databases[position];
@@ -232,7 +235,10 @@ impl Node {
             let rows = self.read_table(position, name)?;
             found.extend(rows.into_iter().map(|(key, image)| Found { table: *table, key, image }));
         }
-        let Some(genesis) = genesis(schema, self.membership.cluster().0, found) else { return Ok(()) };
+        let read = self.log.read()?;
+        let elsewhere = |key: &ForeignKey, values: &[Value]| self.shown_elsewhere(&read, key, values);
+        let genesis = genesis(schema, self.membership.cluster().0, found, &elsewhere)?;
+        let Some(genesis) = genesis else { return Ok(()) };
         let name = schema.database.clone();
         let mut write = self.log.write()?;
         let mut heads: Heads = self.heads.clone();

@@ -76,6 +76,11 @@ impl Node {
             self.enrol(position, now)?;
             self.databases[position].adopt_by_ms = None;
         }
+        // Ids must not move here before those who refer to them were read by the ids of now.
+        if self.is_referred_to_by_waiting(position) {
+            self.databases[position].was_busy(now);
+            return Ok(());
+        }
         if self.databases[position].poll_due(now) {
             self.look(position, now)?;
         }

@@ -25,8 +25,10 @@ mod exchange;
 mod found;
 pub mod genesis;
 pub mod invite;
+mod likeness;
 mod marks;
 pub mod meeting;
+pub mod meeting_view;
 pub mod membership;
 mod orders;
 #[cfg(test)]
@@ -36,6 +38,7 @@ mod query;
 mod query_rows;
 mod rebuild;
 mod recover;
+mod rehearsal;
 mod rescan;
 mod sameness;
 mod settings;

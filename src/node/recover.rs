@@ -29,7 +29,7 @@ use super::database::{Database, SCHEMA_SEPARATOR, schema_key};
 use super::exchange::Exchange;
 use super::found::Found;
 use super::genesis::genesis;
-use super::meeting::Meeting;
+use super::meeting::{Meeting, MetTable};
 use super::membership::{Membership, found_cluster};
 use super::orders::{load_invites, load_membership, ranks, store_members};
 use super::step::{clean_equal, heads_of, others, take_over};
@@ -162,7 +162,7 @@ impl Node {
                 self.databases[position].adopt_by_ms = Some(now.mono_ms + super::adopt::WAIT_MS);
                 return Ok(());
             }
-            return self.enrol(position, now);
+            return self.enrol(position, now).map(drop);
         };
         let meta = match database.file.meta() {
             Ok(meta) => Some(meta),
@@ -195,13 +195,15 @@ impl Node {
     }
 
     /// Takes a file under replication for the first time: triggers, then births for the rows that are there.
-    pub(super) fn enrol(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+    /// What became of every row, where there was a cluster to meet.
+    pub(super) fn enrol(&mut self, position: usize, now: Now) -> Result<Vec<MetTable>, NodeError> {
         let database = &mut self.databases[position];
         database.file.enroll()?;
         self.schemas[position] = database.file.schema().clone();
         let independent = self.meeting(&self.schemas[position].database)? == Meeting::Independent;
+        let mut met = Vec::new();
         if independent || self.knows_rows(position)? {
-            self.adopt(position, now)?;
+            met = self.adopt(position, now)?;
         } else {
             let database = &mut self.databases[position];
             let before = database.file.drain()?;
@@ -214,7 +216,8 @@ impl Node {
         self.databases[position].file.schema_seen()?;
         let epoch = self.databases[position].file.fence()?;
         self.databases[position].ready = true;
-        self.note_file(position, epoch)
+        self.note_file(position, epoch)?;
+        Ok(met)
     }
 
     /// Notes in the file that no table needs a scan any more.

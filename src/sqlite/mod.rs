@@ -8,6 +8,7 @@
 //! app's is changed but the rows that [`Apply::write`] is told. Callers: node; cli for preflight and eject.
 
 mod apply;
+mod copy;
 mod drain;
 mod enroll;
 mod error;
@@ -35,6 +36,7 @@ use std::path::PathBuf;
 use rusqlite::Connection;
 
 pub use apply::{Apply, Refused, RowWrite};
+pub use copy::copy_file;
 pub use drain::{Drain, Image, Mark, MarkOp};
 pub use enroll::EjectReport;
 pub use error::SqliteError;

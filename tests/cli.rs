@@ -254,12 +254,15 @@ fn a_join_shows_its_plan_and_waits_for_yes() {
         std::fs::copy(pit.path().join("litemesh-sample").join(name), stand.path().join("instance").join(name)).unwrap();
     }
     let code = text(&call(pit.path(), &["-q", "invite", "--expires", "1h"]).stdout).trim().to_string();
-    let plan = json(stand.path(), &["join", &code, "--plan"]);
+    let plan = json(stand.path(), &["join", &code, "--plan", "--name", "stand"]);
     assert!(plan["rows"].as_u64().unwrap() > 0);
+    let table = &plan["databases"][0]["tables"][0];
+    assert_eq!((&table["here"], &table["only_here"]), (&table["equal"], &Value::from(0)), "{plan}");
     let output = call(stand.path(), &["join", &code]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("--yes") && text(&output.stdout).contains("scouting_entry"));
-    assert!(!stand.path().join("litemesh-data").join("identity.key").exists());
+    // It is a member now (nobody else may read), but no row was touched, and none is before somebody says yes.
+    refused(stand.path(), &["run", "--http", "off", "--no-mdns"], 1, &["not accepted yet", "--yes"]);
 
     let joined = json(stand.path(), &["join", &code, "--yes", "--name", "stand"]);
     assert_eq!((joined["members"].as_u64(), joined["origin_rank"].as_u64()), (Some(2), Some(1)));

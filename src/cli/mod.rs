@@ -17,6 +17,7 @@ mod init;
 mod invite;
 mod join;
 mod log;
+mod meeting_text;
 mod output;
 mod peers;
 mod preflight;

@@ -52,6 +52,11 @@ impl Node {
         self.exchange.peers.values().any(|peer| peer.connected && peer.heard && holds(peer))
     }
 
+    /// Number of events in the log.
+    pub fn events_held(&self) -> u64 {
+        self.heads.values().map(|head| head.seq).sum()
+    }
+
     /// Whether a file that refers to this one still waits to be adopted.
     pub(super) fn is_referred_to_by_waiting(&self, position: usize) -> bool {
         let name = self.schemas[position].database.as_str();

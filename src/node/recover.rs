@@ -73,6 +73,11 @@ impl Node {
         Ok(load_membership(log)?.is_some())
     }
 
+    /// The cluster that a data directory's log belongs to.
+    pub fn cluster_of(log: &Log) -> Result<Option<crate::model::ClusterId>, NodeError> {
+        Ok(load_membership(log)?.map(|membership| membership.cluster()))
+    }
+
     /// Opens a node on a log that belongs to a cluster: recovers, enrols files that are new, drains.
     pub fn open(settings: NodeSettings, log: Arc<Log>, now: Now) -> Result<Node, NodeError> {
         let membership = load_membership(&log)?.ok_or(NodeError::NoCluster)?;

@@ -95,7 +95,7 @@ fn help_names_every_command_of_this_version_and_no_other() {
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    let want = "run init invite join preflight status sync log history conflicts shelf where peers rebuild doctor eject \
+    let want = "run init invite join preflight status sync log history conflicts duplicates shelf where peers rebuild doctor eject \
                 demo completions";
     assert_eq!(commands, want.split_whitespace().collect::<Vec<_>>());
     assert!(output.status.success() && output.stderr.is_empty());
@@ -104,7 +104,7 @@ fn help_names_every_command_of_this_version_and_no_other() {
     }
     for (command, flags) in [
         ("run", "--db <NAME=PATH> --listen <MULTIADDR> --peer <MULTIADDR> --no-mdns --http <ADDR|off> --name --sample"),
-        ("join", "--db <NAME=PATH> --name --plan --yes"),
+        ("join", "--db <NAME=PATH> --name --independent --base <OLD.db> --plan --yes"),
         ("log", "--db --table --origin --since --until --limit --follow verify"),
         ("sync", "--wait <SECONDS> [PEER]"),
         ("status", "--watch"),
@@ -133,7 +133,7 @@ fn usage_errors_are_exit_2() {
         &["log", "--limit", "0"],
         &["invite", "--expires", "soon"],
         &["invite", "--qr"],
-        &["join", "x", "--independent"],
+        &["join", "x", "--independent", "--base", "y"],
         &["-v", "-q", "status"],
         &["sync", "--wait", "-1"],
         &["completions", "tcsh"],

@@ -39,8 +39,8 @@ pub(super) struct Arguments {
     /// Only show what would happen to the rows that are here
     #[arg(long)]
     plan: bool,
-    /// Accept the plan
-    #[arg(long, conflicts_with = "plan")]
+    /// Accept the plan, the one shown before or unseen
+    #[arg(long)]
     yes: bool,
 }
 
@@ -53,13 +53,13 @@ pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), Comman
     })?;
     let choice = choose(context, &config)?;
     let mut meetings = meetings(context, &choice, arguments.independent, &arguments.bases)?;
-    if meetings.is_empty() && !arguments.yes {
+    if meetings.is_empty() && (arguments.plan || !arguments.yes) {
         // A plan without flags is one of copies; a yes without flags is to the plan that was shown.
         meetings = choice.databases.iter().map(|database| (database.name.clone(), Meeting::Copy)).collect();
     }
-    let asks = daemon::rows_here(&choice)? > 0 && !arguments.yes;
+    let asks = arguments.plan || daemon::rows_here(&choice)? > 0 && !arguments.yes;
     let joined = daemon::admit(&config, &code, &choice, meetings, asks)?;
-    if asks || arguments.plan {
+    if asks {
         let notice = |held: u64| context.output.notice(&format!("{} of the cluster", count(held, "event")));
         let plan = daemon::plan_join(&config, &choice, &mut { notice })?;
         context.output.result(&plan, meeting_text::plan);

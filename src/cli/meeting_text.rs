@@ -1,6 +1,6 @@
 //! The plan of a join in words.
 //!
-//! Invariant: what needs a person comes last, where it is read. Called by `join` and `same`.
+//! Invariant: what needs a person comes last, where it is read. Called by `join` and `duplicates`.
 
 use super::output::{count, one_line, table};
 use crate::node::meeting_view::{DatabaseMeeting, MeetingPlan, NearView, TableMeeting};

@@ -10,6 +10,7 @@ mod conflicts;
 mod demo;
 mod demo_cluster;
 mod doctor;
+mod duplicates;
 mod eject;
 mod error;
 mod history;
@@ -77,6 +78,7 @@ enum Command {
     Log(log::Arguments),
     History(history::Arguments),
     Conflicts(conflicts::Arguments),
+    Duplicates(duplicates::Arguments),
     Shelf(shelf::Arguments),
     Where(whereabouts::Arguments),
     Peers(peers::Arguments),
@@ -142,6 +144,7 @@ fn call(command: Command, context: &Context) -> Result<(), CommandError> {
         Command::Log(arguments) => log::call(context, arguments),
         Command::History(arguments) => history::call(context, &arguments),
         Command::Conflicts(arguments) => conflicts::call(context, &arguments),
+        Command::Duplicates(arguments) => duplicates::call(context, &arguments),
         Command::Shelf(arguments) => shelf::call(context, &arguments),
         Command::Where(arguments) => whereabouts::call(context, &arguments),
         Command::Peers(arguments) => peers::call(context, &arguments),

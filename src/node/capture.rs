@@ -96,6 +96,8 @@ struct Capture<'c, 'a, S: Store> {
     reading: Reading,
     author: Author,
     births: BTreeMap<usize, RowId>,
+    /// Touched rows by what other columns than the key hold, for (table, columns) that references name.
+    named: BTreeMap<(usize, Vec<usize>), BTreeMap<Vec<Value>, Occupant>>,
 }
 
 /// Turns a drain's marks (those not logged yet) into changes.
@@ -111,7 +113,8 @@ pub fn capture<'a, S: Store>(
     let mut reading = Reading::read(evaluator, schema, marks)?;
     reading.confirm(schema, drain);
     let last_wall_ms = marks.iter().map(|mark| mark.wall_ms).max().unwrap_or_default();
-    let mut capture = Capture { evaluator, schemas, schema, drain, reading, author, births: BTreeMap::new() };
+    let (births, named) = (BTreeMap::new(), BTreeMap::new());
+    let mut capture = Capture { evaluator, schemas, schema, drain, reading, author, births, named };
     let mut planned = capture.plan_inserts();
     // The births of these rows depend on their places alone, and keys that refer to them need their births.
     capture.cut(&planned);
@@ -487,29 +490,57 @@ impl<S: Store> Capture<'_, '_, S> {
             return Ok(None);
         };
         let parent = &schema.tables[position];
-        let mut parent_key = Vec::new();
-        for column in parent.key_columns() {
-            let name = &parent.columns[column].name;
-            let at = key.parent_columns.iter().position(|referred| referred.eq_ignore_ascii_case(name));
-            let Some(at) = at else { return Ok(None) };
-            parent_key.push(values[at].clone());
-        }
-        if parent_key.is_empty() || parent_key.len() != values.len() {
-            return Ok(None);
-        }
+        let columns: Option<Vec<usize>> = key.parent_columns.iter().map(|name| parent.column(name)).collect();
+        let Some(columns) = columns.filter(|columns| !columns.is_empty()) else { return Ok(None) };
+        let at = |column: &usize| columns.iter().position(|referred| referred == column);
+        let order: Option<Vec<usize>> = parent.key_columns().iter().map(at).collect();
+        let Some(order) = order.filter(|order| !order.is_empty() && order.len() == columns.len()) else {
+            return self.named_by(schema, other.is_none().then_some(position), parent, &columns, values, depth);
+        };
+        let parent_key: Vec<Value> = order.into_iter().map(|at| values[at].clone()).collect();
         if other.is_none()
             && let Some(occupant) = self.reading.finally(position, &parent_key)
         {
-            return match occupant {
-                Some(Occupant::Existing(row)) => Ok(Some(row)),
-                Some(Occupant::Fresh(fresh)) if depth < 16 => match self.births.get(&fresh) {
-                    Some(row) => Ok(Some(*row)),
-                    None => self.keyed_identity(fresh, depth),
-                },
-                Some(Occupant::Fresh(_)) | None => Ok(None),
-            };
+            return occupant.map_or(Ok(None), |occupant| self.identity_of(occupant, depth));
         }
         shown(self.evaluator, schema, parent, &parent_key)
+    }
+
+    fn identity_of(&mut self, occupant: Occupant, depth: u32) -> Result<Option<RowId>, S::Error> {
+        match occupant {
+            Occupant::Existing(row) => Ok(Some(row)),
+            Occupant::Fresh(fresh) if depth < 16 => match self.births.get(&fresh) {
+                Some(row) => Ok(Some(*row)),
+                None => self.keyed_identity(fresh, depth),
+            },
+            Occupant::Fresh(_) => Ok(None),
+        }
+    }
+
+    /// The row that holds these values in columns other than its key: a foreign key to a UNIQUE key. `here`: the parent's
+    /// table, when it is of this file.
+    fn named_by(
+        &mut self,
+        schema: &DatabaseSchema,
+        here: Option<usize>,
+        parent: &TableSchema,
+        columns: &[usize],
+        values: &[Value],
+        depth: u32,
+    ) -> Result<Option<RowId>, S::Error> {
+        if let Some(table) = here {
+            let at = (table, columns.to_vec());
+            if !self.named.contains_key(&at) {
+                let held = self.reading.by_columns(self.schema, self.drain, table, columns);
+                self.named.insert(at.clone(), held);
+            }
+            if let Some(occupant) = self.named[&at].get(values).copied() {
+                return self.identity_of(occupant, depth);
+            }
+        }
+        let row = self.evaluator.shown_by(&schema.database, parent, columns, values)?;
+        // A row that was touched holds other values now, or it would have been found above.
+        Ok(row.filter(|row| here.is_none() || !self.reading.existing.contains_key(row)))
     }
 
     /// What the snapshot shows of every row that was touched.

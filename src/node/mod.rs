@@ -20,6 +20,7 @@ pub mod capture;
 mod chain;
 mod database;
 mod decide;
+mod duplicates;
 pub mod effect;
 mod exchange;
 mod found;
@@ -38,6 +39,8 @@ mod query;
 mod query_rows;
 mod rebuild;
 mod recover;
+#[cfg(test)]
+mod reference_tests;
 mod rehearsal;
 mod rescan;
 mod sameness;

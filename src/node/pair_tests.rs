@@ -119,6 +119,14 @@ impl Pair {
         self.work();
     }
 
+    /// Cuts the two off from each other.
+    pub(super) fn part(&mut self) {
+        let ids = [self.nodes[0].id(), self.nodes[1].id()];
+        for at in [0, 1] {
+            self.nodes[at].handle(Input::PeerDisconnected { peer: ids[1 - at] }, self.now).unwrap();
+        }
+    }
+
     /// The joiner gets the events, and leaves its files alone.
     pub(super) fn meet_without_files(&mut self) {
         let events = {

@@ -52,7 +52,7 @@ fn the_plan_names_what_is_equal_what_moves_what_merges_and_what_looks_alike() {
         ),
         &[],
     );
-    let (plan, _pair) = plan([&first, &second], &[]);
+    let (plan, pair) = plan([&first, &second], &[]);
     let table = |name: &str| plan.databases[0].tables.iter().find(|table| table.table == name).unwrap().clone();
     let team = table("team");
     assert_eq!((team.here, team.there, team.equal, team.only_here, team.same_id_different), (3, 3, 1, 2, 2));
@@ -77,6 +77,11 @@ fn the_plan_names_what_is_equal_what_moves_what_merges_and_what_looks_alike() {
     assert_eq!(second.ask("app", "SELECT count(*) FROM badge"), ["1"]);
     let shown = second.ask("app", "SELECT username FROM user WHERE id = 2000001");
     assert_eq!(shown[0], user.unique[0].with);
+    // Both nodes go on proposing what a person did not join yet.
+    for node in &pair.nodes {
+        let commands: Vec<String> = node.duplicates(10).unwrap().into_iter().map(|pair| pair.command).collect();
+        assert_eq!(commands, ["litemesh merge app.team 3 2000003"]);
+    }
 }
 
 #[test]

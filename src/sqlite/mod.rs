@@ -24,6 +24,7 @@ mod reference;
 mod scan;
 mod schema;
 mod search;
+mod suspects;
 mod triggers;
 mod value;
 
@@ -42,9 +43,10 @@ pub use enroll::EjectReport;
 pub use error::SqliteError;
 pub use install::SchemaChange;
 pub use meta::FileMeta;
-pub use preflight::{Preflight, TablePreflight};
+pub use preflight::{Preflight, TablePreflight, preflight_all};
 pub use rebuild::NewFile;
 pub use reference::Dangling;
+pub use suspects::ReferenceProposal;
 
 use crate::model::DatabaseSchema;
 

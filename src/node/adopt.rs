@@ -455,7 +455,8 @@ impl Node {
     pub(super) fn knows_rows(&self, position: usize) -> Result<bool, NodeError> {
         Ok(self.log.read()?.events_of_database(&self.schemas[position].database)? > 0)
     }
-    fn is_own(&self, origin: &crate::model::OriginId) -> bool {
+    /// Whether an origin is one of this node's.
+    pub(super) fn is_own(&self, origin: &crate::model::OriginId) -> bool {
         let node = self.chain.origin().node;
         *origin == self.chain.origin().id() || self.heads.get(origin).is_some_and(|head| head.origin.node == node)
     }

@@ -13,6 +13,7 @@
 //! remote ones are applied; the same inputs give the same effects and the same files, always.
 //! Callers: daemon, simulations.
 
+mod accounts;
 mod adopt;
 mod apply;
 mod base;
@@ -90,6 +91,8 @@ pub struct Node {
     due: bool,
     /// When rows that SQLite refused are tried again, monotonic ms.
     retry_refused_ms: u64,
+    /// Number of the last audit record that was looked at for moved accounts.
+    accounts_told: u64,
 }
 
 /// Why something could not be done.

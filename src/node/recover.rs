@@ -103,7 +103,9 @@ impl Node {
             relaxed: false,
             due: true,
             retry_refused_ms: now.mono_ms,
+            accounts_told: 0,
         };
+        node.accounts_told = node.log.read()?.last_audit()?;
         node.rank_origins();
         for settings in node.settings.databases.clone() {
             let (database, schema) = open_file(settings, now)?;

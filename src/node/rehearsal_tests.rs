@@ -77,6 +77,10 @@ fn the_plan_names_what_is_equal_what_moves_what_merges_and_what_looks_alike() {
     assert_eq!(second.ask("app", "SELECT count(*) FROM badge"), ["1"]);
     let shown = second.ask("app", "SELECT username FROM user WHERE id = 2000001");
     assert_eq!(shown[0], user.unique[0].with);
+    // Whoever made the account is told when it moved.
+    let alerts = |at: usize| pair.nodes[at].status(pair.now).unwrap().alerts.join(" ");
+    assert!(alerts(1).contains("app.user") && alerts(1).contains("1 -> 2000001"), "{}", alerts(1));
+    assert!(!alerts(0).contains("SECRET_KEY"), "{}", alerts(0));
     // Both nodes go on proposing what a person did not join yet.
     for node in &pair.nodes {
         let commands: Vec<String> = node.duplicates(10).unwrap().into_iter().map(|pair| pair.command).collect();

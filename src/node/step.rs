@@ -111,6 +111,7 @@ impl Node {
                     self.relaxed = true;
                     database.plan_chores(now);
                     self.wake_dirty(position)?;
+                    self.tell_moved_accounts()?;
                     self.effects.push_back(Effect::Applied(position));
                 }
                 Outcome::DrainFirst if drains < DRAINS_PER_STEP => {

@@ -186,9 +186,10 @@ fn the_losing_value_is_kept_and_listed() {
     }
 }
 
-/// A UNIQUE value taken by another server's row: the row waits on the shelf, listed, and comes when the value is free.
+/// One username given to two people apart: accounts never merge. Both are there, the later one under a tagged name, and
+/// its true name comes back when it is free.
 #[test]
-fn a_row_whose_unique_value_is_taken_waits_and_comes_back() {
+fn of_two_accounts_with_one_name_the_later_one_is_tagged_until_the_name_is_free() {
     let mut cluster = Cluster::scouting(2);
     cluster.part();
     for server in &cluster.servers {
@@ -199,23 +200,99 @@ fn a_row_whose_unique_value_is_taken_waits_and_comes_back() {
     }
     cluster.heal();
     cluster.settled(30);
-    let shown = "SELECT marker FROM user WHERE marker LIKE 'of s%' ORDER BY 1";
+    let names = "SELECT username FROM user WHERE marker LIKE 'of s%' ORDER BY length(username)";
+    let seen = texts(cluster.servers[0].database("users"), names);
+    let [kept, tagged] = &seen[..] else { panic!("both accounts are shown: {seen:?}") };
+    assert!(kept == "chris" && tagged.starts_with("chris~") && tagged.len() == 10, "{seen:?}");
     for server in &cluster.servers {
-        assert_eq!(texts(server.database("users"), shown), ["of s0"], "the senior server's row is shown");
-        let shelf = server.cli(&["--json", "shelf", "list"]).done().json_rows();
-        assert_eq!(shelf.len(), 1, "{shelf:?}");
-        assert!(shelf[0]["cells"].to_string().contains("s1@x.org"), "{shelf:?}");
+        assert_eq!(texts(server.database("users"), names), seen, "the same on {}", server.name);
+        assert_eq!(server.cli(&["--json", "shelf", "list"]).done().json_rows().len(), 0);
     }
-    app(cluster.servers[1].database("users"), "UPDATE user SET username = 'chris of s0' WHERE marker = 'of s0'");
-    until("the other account is shown everywhere", 60, || {
-        let seen: Vec<_> = cluster.servers.iter().map(|server| texts(server.database("users"), shown)).collect();
-        if seen.iter().all(|markers| markers[..] == ["of s0", "of s1"]) { Ok(()) } else { Err(format!("{seen:?}")) }
+    // A person who gives the first one another name frees it.
+    app(cluster.servers[1].database("users"), "UPDATE user SET username = 'chris the elder' WHERE username = 'chris'");
+    until("the true name is back everywhere", 60, || {
+        let seen: Vec<_> = cluster.servers.iter().map(|server| texts(server.database("users"), names)).collect();
+        if seen.iter().all(|names| names[..] == ["chris", "chris the elder"]) {
+            Ok(())
+        } else {
+            Err(format!("{seen:?}"))
+        }
     });
     cluster.settled(30);
     for server in &cluster.servers {
-        assert_eq!(server.cli(&["--json", "shelf", "list"]).done().json_rows().len(), 0);
         assert_sound(server.database("users"));
     }
+}
+
+/// A collision that nothing can tag (a number): the row waits on the shelf, listed, and comes when the number is free.
+#[test]
+fn a_row_whose_number_is_taken_by_an_update_waits_and_comes_back() {
+    let mut cluster = Cluster::scouting(2);
+    app(
+        cluster.servers[0].database("scouting"),
+        "INSERT INTO team_settings (team_number, locked) VALUES (7001, 21), (7002, 22)",
+    );
+    cluster.settled(30);
+    cluster.part();
+    for (server, marker) in cluster.servers.iter().zip([21, 22]) {
+        app(
+            server.database("scouting"),
+            &format!("UPDATE team_settings SET team_number = 7100 WHERE locked = {marker}"),
+        );
+    }
+    cluster.heal();
+    cluster.settled(30);
+    let numbers = "SELECT team_number FROM team_settings WHERE locked > 20 ORDER BY 1";
+    for server in &cluster.servers {
+        assert_eq!(texts(server.database("scouting"), numbers), ["7100"]);
+        let shelf = server.cli(&["--json", "shelf", "list"]).done().json_rows();
+        assert!(shelf.len() == 1 && shelf[0]["cells"].to_string().contains("7100"), "{shelf:?}");
+    }
+    let free = "UPDATE team_settings SET team_number = 7101 WHERE team_number = 7100";
+    app(cluster.servers[1].database("scouting"), free);
+    until("the other row is shown everywhere", 60, || {
+        let seen: Vec<_> = cluster.servers.iter().map(|server| texts(server.database("scouting"), numbers)).collect();
+        if seen.iter().all(|seen| seen[..] == ["7100", "7101"]) { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+}
+
+/// Two changes that SQLite refuses together: the newest whole row is shown, the same one everywhere, and told.
+#[test]
+fn of_a_mix_that_a_check_refuses_the_newest_whole_row_is_shown() {
+    let mut cluster = Cluster::scouting(2);
+    let slots = "CREATE TABLE slot (id INTEGER PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL,
+                 CHECK (first <= last));";
+    for server in &cluster.servers {
+        app(server.database("scouting"), slots);
+    }
+    app(cluster.servers[0].database("scouting"), "INSERT INTO slot VALUES (1, 10, 20)");
+    let file = cluster.servers[1].database("scouting").to_owned();
+    let seen = |query: &str| texts(&file, query);
+    until("the slot arrives", 30, || {
+        if seen("SELECT id FROM slot") == ["1"] { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+    cluster.settled(30);
+    cluster.part();
+    app(cluster.servers[0].database("scouting"), "UPDATE slot SET first = 18 WHERE id = 1");
+    app(cluster.servers[1].database("scouting"), "UPDATE slot SET last = 12 WHERE id = 1");
+    cluster.heal();
+    cluster.settled(30);
+    let slot = "SELECT first || '-' || last FROM slot WHERE id = 1";
+    let shown = seen(slot);
+    assert!(shown == ["18-20"] || shown == ["10-12"], "{shown:?}");
+    for server in &cluster.servers {
+        assert_eq!(texts(server.database("scouting"), slot), shown);
+        assert_eq!(server.cli(&["--json", "shelf", "list"]).done().json_rows().len(), 0);
+        let history = server.cli(&["history", "scouting.slot", "1"]).done().stdout;
+        assert!(history.contains("CHECK constraint"), "{history}");
+    }
+    // A change that fits both ends it.
+    app(cluster.servers[0].database("scouting"), "UPDATE slot SET first = 1, last = 30 WHERE id = 1");
+    until("the new row is everywhere", 30, || {
+        let seen = seen(slot);
+        if seen == ["1-30"] { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+    cluster.settled(30);
 }
 
 /// Different cells of one row changed apart: both changes are in the row.

@@ -29,6 +29,11 @@ enum What {
         /// Its number in the list
         number: u64,
     },
+    /// Put back what lost in one of them, as a new event; a suspect write moves to the row it was meant for
+    Restore {
+        /// Its number in the list
+        number: u64,
+    },
 }
 
 #[derive(Deserialize)]
@@ -37,6 +42,9 @@ struct Page {
 }
 
 pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), CommandError> {
+    if let Some(What::Restore { number }) = arguments.what {
+        return super::decide::say(context, &format!("/api/v1/conflicts/{number}/restore"), &serde_json::json!({}));
+    }
     let client = context.client()?;
     if let Some(What::Show { number }) = arguments.what {
         let conflict: ConflictView = client.get(&format!("/api/v1/conflicts/{number}"), &[])?;

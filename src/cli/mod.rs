@@ -7,6 +7,7 @@
 mod client;
 mod completions;
 mod conflicts;
+mod decide;
 mod demo;
 mod demo_cluster;
 mod doctor;
@@ -80,6 +81,8 @@ enum Command {
     Conflicts(conflicts::Arguments),
     Duplicates(duplicates::Arguments),
     Shelf(shelf::Arguments),
+    Merge(decide::MergeArguments),
+    Split(decide::SplitArguments),
     Where(whereabouts::Arguments),
     Peers(peers::Arguments),
     Rebuild(rebuild::Arguments),
@@ -146,6 +149,8 @@ fn call(command: Command, context: &Context) -> Result<(), CommandError> {
         Command::Conflicts(arguments) => conflicts::call(context, &arguments),
         Command::Duplicates(arguments) => duplicates::call(context, &arguments),
         Command::Shelf(arguments) => shelf::call(context, &arguments),
+        Command::Merge(arguments) => decide::merge(context, &arguments),
+        Command::Split(arguments) => decide::split(context, &arguments),
         Command::Where(arguments) => whereabouts::call(context, &arguments),
         Command::Peers(arguments) => peers::call(context, &arguments),
         Command::Rebuild(arguments) => rebuild::call(context, &arguments),

@@ -1,6 +1,6 @@
 //! `litemesh shelf`.
 //!
-//! Invariant: shows, changes nothing. Called by [`super`].
+//! Invariant: shows; only `retry` starts something, and nothing is ever taken off for good. Called by [`super`].
 
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ enum What {
         /// Its number in the list
         number: u64,
     },
+    /// Try rows again that SQLite refused (they are also tried again by themselves, every 30 seconds)
+    Retry,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -34,6 +36,11 @@ struct Shelf {
 }
 
 pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), CommandError> {
+    if let Some(What::Retry) = arguments.what {
+        let said: serde_json::Value = context.client()?.post("/api/v1/shelf/retry", &serde_json::json!({}), None)?;
+        context.output.result(&said, |said| said["said"].as_str().unwrap_or_default().to_string());
+        return Ok(());
+    }
     let shelf: Shelf = context.client()?.get("/api/v1/shelf", &[])?;
     if let Some(What::Show { number }) = arguments.what {
         let missing = || {

@@ -45,7 +45,7 @@ type Shared = State<Arc<Services>>;
 type Reply<T> = Result<Json<T>, Problem>;
 
 /// The body's members; an empty body has none.
-fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
+pub(super) fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
     let body = if body.is_empty() { b"{}" } else { body.as_ref() };
     serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("the body is not what is expected: {error}")))
 }

@@ -12,6 +12,7 @@
 
 mod act;
 mod answer;
+mod decide;
 mod guard;
 mod listener;
 mod problem;

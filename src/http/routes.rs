@@ -11,7 +11,7 @@ use axum::{Json, Router, middleware};
 
 use super::guard::{Expected, guard};
 use super::problem::Problem;
-use super::{Services, act, read};
+use super::{Services, act, decide, read};
 
 /// One endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,10 @@ pub const ROUTES: &[Route] = &[
     route("get", "/api/v1/conflicts", "What lost, newest last", &["after", "limit"]),
     route("get", "/api/v1/conflicts/{n}", "One conflict", &[]),
     route("get", "/api/v1/duplicates", "Different rows that look like one, and what joins them", &["limit"]),
+    route("post", "/api/v1/conflicts/{n}/restore", "Puts back what lost, as a new event", &[]),
+    route("post", "/api/v1/merge", "Says that two rows are one", &["db", "table", "id", "other"]),
+    route("post", "/api/v1/split", "Takes a row apart into the rows it was merged from", &["db", "table", "id"]),
+    route("post", "/api/v1/shelf/retry", "Tries rows again that SQLite refused", &[]),
     route("get", "/api/v1/shelf", "Rows that cannot be shown now, and why", &[]),
     route("get", "/api/v1/where", "Where an id went", &["db", "table", "id", "node"]),
     route("get", "/api/v1/history", "Every version of one row", &["db", "table", "id"]),
@@ -73,6 +77,10 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("get", "/api/v1/conflicts") => get(read::conflicts),
         ("get", "/api/v1/conflicts/{n}") => get(read::conflict),
         ("get", "/api/v1/duplicates") => get(read::duplicates),
+        ("post", "/api/v1/conflicts/{n}/restore") => post(decide::restore),
+        ("post", "/api/v1/merge") => post(decide::merge),
+        ("post", "/api/v1/split") => post(decide::split),
+        ("post", "/api/v1/shelf/retry") => post(decide::retry_shelf),
         ("get", "/api/v1/shelf") => get(read::shelf),
         ("get", "/api/v1/where") => get(read::where_is),
         ("get", "/api/v1/history") => get(read::history),

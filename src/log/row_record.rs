@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::LogError;
 use super::record;
 use super::tables::ROWS;
-use crate::merge::store::{Bonds, CellState, Claim, Row, Shelved, TableId};
+use crate::merge::store::{Bonds, CellState, Claim, Row, Shelved, TableId, Took, Whole};
 use crate::model::{Cell, Cut, Dot, Key, Reference, RowId, Stamp, Value};
 use redb::TableHandle;
 
@@ -60,6 +60,8 @@ struct PackedRow<'a> {
     bonds: Option<Cow<'a, Bonds>>,
     overlay: Cow<'a, [(u16, Value)]>,
     updates: Cow<'a, [(u16, Cut)]>,
+    took: Option<Took>,
+    whole: Option<Cow<'a, Whole>>,
 }
 
 /// The stored bytes of a row.
@@ -100,6 +102,8 @@ pub(super) fn pack(id: &RowId, row: &Row) -> Vec<u8> {
         bonds: row.bonds.as_deref().map(Cow::Borrowed),
         overlay: Cow::Borrowed(&row.overlay),
         updates: Cow::Borrowed(&row.updates),
+        took: row.took,
+        whole: row.whole.as_deref().map(Cow::Borrowed),
     };
     record::seal(&id.to_bytes(), &packed)
 }
@@ -132,6 +136,8 @@ pub(super) fn unpack(id: &RowId, bytes: &[u8]) -> Result<Row, LogError> {
             bonds: packed.bonds.map(|bonds| Box::new(bonds.into_owned())),
             overlay: packed.overlay.into_owned(),
             updates: packed.updates.into_owned(),
+            took: packed.took,
+            whole: packed.whole.map(|whole| Box::new(whole.into_owned())),
         })
     })
 }

@@ -3,7 +3,7 @@
 //! Invariant: a function of the settled rows and this node's schema alone. Callers: node (apply, capture, history).
 
 use super::Evaluator;
-use super::store::{Fingerprint, Row, Store};
+use super::store::{Fingerprint, Row, Store, Took};
 use crate::model::{Cell, Identity, Key, RowId, TableSchema, Value};
 
 /// How many references may follow one another until a plain value (keys that are references to keys …).
@@ -80,7 +80,11 @@ impl<S: Store> Evaluator<'_, S> {
                 image.push(shown.clone());
                 continue;
             }
-            let cell = number.and_then(|number| row.cell(number)).map(|state| state.cell.clone());
+            let held = number.and_then(|number| match &row.whole {
+                Some(whole) => whole.cells.iter().find(|state| state.column == number),
+                None => row.cell(number),
+            });
+            let cell = held.map(|state| state.cell.clone());
             let value = match cell {
                 None => column.default.clone(),
                 Some(Cell::Plain(value)) => value,
@@ -114,7 +118,11 @@ impl<S: Store> Evaluator<'_, S> {
         if let Some((_, shown)) = parent.overlay.iter().find(|(overlaid, _)| Some(*overlaid) == number) {
             return Ok(shown.clone());
         }
-        match number.and_then(|number| parent.cell(number)) {
+        let held = number.and_then(|number| match &parent.whole {
+            Some(whole) => whole.cells.iter().find(|state| state.column == number),
+            None => parent.cell(number),
+        });
+        match held {
             Some(state) if depth < DEPTH_MAX => self.cell_value(&state.cell, depth + 1),
             Some(_) | None => Ok(Value::Null),
         }
@@ -126,6 +134,14 @@ impl<S: Store> Evaluator<'_, S> {
             schema.foreign_keys.iter().any(|key| key.declared && !key.keeps_parent && key.columns.contains(&column));
         let parent = self.canonical(parent)?;
         Ok(sets_null && !self.row(&parent)?.is_some_and(Row::visible))
+    }
+
+    /// Notes that a row is shown under an id that was another row's until now.
+    pub fn note_took(&mut self, id: &RowId, took: Took) -> Result<(), S::Error> {
+        if let Some(row) = self.row_mut(id)? {
+            row.took = Some(took);
+        }
+        Ok(())
     }
 
     /// Takes over what the file shows of a row now: key index, image hash and the table's fingerprint follow.

@@ -15,7 +15,7 @@ use crate::model::{Cell, Change, Cut, Dot, Event, OriginId, RowId, Stamp};
 pub const GENESIS_ORIGIN: OriginId = OriginId([0; 16]);
 
 /// The dot of the birth of every row found at enrolment.
-const GENESIS_DOT: Dot = Dot { origin: GENESIS_ORIGIN, seq: 1, index: 0 };
+pub const GENESIS_DOT: Dot = Dot { origin: GENESIS_ORIGIN, seq: 1, index: 0 };
 
 /// An event's table, resolved to numbers.
 struct Resolved {
@@ -57,6 +57,7 @@ impl<S: Store> Evaluator<'_, S> {
             self.insert_row(id, Row::new(to.table));
         }
         self.touched.insert(id);
+        self.forget_whole(&id)?;
         match change {
             Change::Insert { claim, after, cells, .. } => {
                 let dot = if matches!(id, RowId::Genesis(_)) { GENESIS_DOT } else { at.dot };
@@ -229,7 +230,8 @@ impl<S: Store> Evaluator<'_, S> {
         Ok(())
     }
 
-    pub(super) fn audit(&mut self, table: TableId, row: RowId, kind: AuditKind) -> Result<(), S::Error> {
+    /// Adds to the audit.
+    pub fn audit(&mut self, table: TableId, row: RowId, kind: AuditKind) -> Result<(), S::Error> {
         let seen_ms = self.seen_ms;
         let info = self.info(table)?;
         let (database, table) = (info.database.clone(), info.name.clone());
@@ -244,7 +246,7 @@ pub(super) fn knows(at: &Position<'_>, other: &Dot) -> bool {
 
 /// The order in which cell values beat each other. Among values that rows were born with, one that says something beats
 /// NULL, so that a re-import erases nothing.
-fn strength(state: &CellState) -> (bool, bool, Stamp, Dot) {
+pub fn strength(state: &CellState) -> (bool, bool, Stamp, Dot) {
     let says_something = !matches!(state.cell, Cell::Plain(crate::model::Value::Null));
     (!state.born, !state.born || says_something, state.stamp, state.dot)
 }

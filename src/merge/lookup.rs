@@ -4,7 +4,7 @@
 
 use super::Evaluator;
 use super::store::Store;
-use super::unique::{fold, hash_key};
+use super::unique::hash_key;
 use crate::model::{Key, RowId, TableSchema, Value};
 
 impl<S: Store> Evaluator<'_, S> {
@@ -28,7 +28,7 @@ impl<S: Store> Evaluator<'_, S> {
             let named = unique.columns.iter().all(|(column, collation)| {
                 value_of(column).is_some_and(|value| {
                     Value::text(&schema.columns[*column].name).write_canonical(&mut bytes);
-                    fold(value.clone(), *collation).write_canonical(&mut bytes);
+                    collation.fold(value.clone()).write_canonical(&mut bytes);
                     true
                 })
             });

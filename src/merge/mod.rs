@@ -20,7 +20,7 @@
 //! - **R7 liveness** ([`settle`]). A delete covers the touches (inserts, updates, claims) of its row that it knew. A class lives
 //!   if some member has an uncovered touch, or a live class needs it by a foreign key that keeps its parent.
 //! - **R8 unique** ([`unique`]). Live classes with the same key are ordered by (when the key was written, K). Rows born with
-//!   it, neither side updated since, merge where the table's policy says so (R11); of others the first shows the key, the
+//!   it at different origins, neither side updated since, merge where the table's policy says so (R11); of others the first shows the key, the
 //!   rest show a text column of it with `~` and a tag of their birth; where nothing can carry the tag they go to the shelf.
 //!   The cells keep the true value.
 //! - **R9 validity** A mix of cells that SQLite refuses gives way to the newest whole row an author saw; if that is refused
@@ -59,7 +59,7 @@ pub mod unique;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{DatabaseSchema, Identity, RowId, TableSchema};
+use crate::model::{DatabaseSchema, RowId, TableSchema};
 use rank::Ranks;
 use store::{Row, Store, TableId};
 
@@ -94,7 +94,7 @@ struct TableInfo {
     columns: Vec<String>,
     /// Positions in [`Evaluator::schemas`].
     schema: Option<(usize, usize)>,
-    /// Some foreign key shows another column of it than its id: rows that refer to it follow its cells.
+    /// Some foreign key shows another column of it than its key: rows that refer to it follow its cells.
     lends_cells: bool,
 }
 
@@ -179,10 +179,10 @@ impl<'a, S: Store> Evaluator<'a, S> {
             let mut keys = schema.tables.iter().flat_map(|table| &table.foreign_keys);
             keys.any(|key| {
                 let here = key.database.as_ref().unwrap_or(&schema.database) == &home.database;
-                let id = |column: &String| {
-                    matches!(lender.identity, Identity::Surrogate(id) if lender.column(column) == Some(id))
-                };
-                here && key.parent.eq_ignore_ascii_case(&lender.name) && !key.parent_columns.iter().all(id)
+                // Ids and keys never change by a cell.
+                let lasting =
+                    |column: &String| lender.column(column).is_some_and(|at| lender.key_columns().contains(&at));
+                here && key.parent.eq_ignore_ascii_case(&lender.name) && !key.parent_columns.iter().all(lasting)
             })
         })
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Evaluator;
 use super::claims::{Claimant, assign};
-use super::store::{AuditKind, Row, Shelved, Store, TableId};
+use super::store::{AuditKind, CellState, Row, Shelved, Store, TableId, Whole};
 use crate::model::{Identity, RowId, TableSchema};
 
 impl<S: Store> Evaluator<'_, S> {
@@ -42,6 +42,30 @@ impl<S: Store> Evaluator<'_, S> {
     pub fn touch_again(&mut self, rows: impl IntoIterator<Item = RowId>) -> Result<(), S::Error> {
         for id in rows {
             if self.row(&id)?.is_some() {
+                self.touched.insert(id);
+                self.forget_whole(&id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// R9: shows the newest whole row instead of the mix of cells, until the next event that concerns the row.
+    pub fn fall_back(&mut self, id: &RowId, cells: Vec<CellState>, message: &str) -> Result<(), S::Error> {
+        if let Some(row) = self.row_mut(id)? {
+            row.whole = Some(Box::new(Whole { cells, message: message.to_string() }));
+            self.touched.insert(*id);
+        }
+        Ok(())
+    }
+
+    /// What is new about a row may make its mix of cells valid.
+    pub(super) fn forget_whole(&mut self, id: &RowId) -> Result<(), S::Error> {
+        let canonical = self.canonical(id)?;
+        for id in [*id, canonical] {
+            if self.row(&id)?.is_some_and(|row| row.whole.is_some())
+                && let Some(row) = self.row_mut(&id)?
+            {
+                row.whole = None;
                 self.touched.insert(id);
             }
         }

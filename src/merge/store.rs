@@ -45,8 +45,32 @@ pub struct Row {
     pub bonds: Option<Box<Bonds>>,
     /// Columns that show another value than they hold, because a senior row shows theirs (R8): (column, shown value).
     pub overlay: Vec<(u16, crate::model::Value)>,
+    /// What is shown instead of the cells, because SQLite refused their mix (R9).
+    pub whole: Option<Box<Whole>>,
+    /// The id it shows was another row's not long ago, on this node: what people write to it may be meant for that one.
+    pub took: Option<Took>,
     /// Per column that several origins updated: the last such update of each. (The winner's own entry stands in its cell.)
     pub updates: Vec<(u16, Cut)>,
+}
+
+/// The newest whole row that some author saw (R9).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whole {
+    /// Its cells, by column number in ascending order.
+    pub cells: Vec<CellState>,
+    /// What SQLite said of the mix.
+    pub message: String,
+}
+
+/// An id that changed its meaning on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Took {
+    /// The id.
+    pub id: i64,
+    /// The row that was shown under it before.
+    pub from: RowId,
+    /// When, ms since 1970 by this node's wall clock.
+    pub at_ms: u64,
 }
 
 /// What merges and splits say of a row (R2), and the class it belongs to.
@@ -104,6 +128,8 @@ impl Row {
             unique: Vec::new(),
             bonds: None,
             overlay: Vec::new(),
+            whole: None,
+            took: None,
             updates: Vec::new(),
         }
     }
@@ -234,6 +260,17 @@ pub enum AuditKind {
         into: RowId,
         /// (column, value).
         lost: Vec<(String, CellVersion)>,
+    },
+    /// This node's app wrote to an id that had changed its meaning within the last day: perhaps it meant the other row.
+    Suspect {
+        /// The id.
+        id: i64,
+        /// The row that was shown under it before.
+        meant: RowId,
+        /// The columns that were written, with what the hit row held before; empty for a delete.
+        before: Vec<(String, Cell)>,
+        /// What was written.
+        after: Vec<(String, Cell)>,
     },
     /// The row is no more one with another: the merge was void, or a person split them.
     Parted {

@@ -7,13 +7,15 @@
 //! Invariants: a function of the settled cells; a row on the shelf blocks nobody; rows with a NULL in the
 //! key never collide. Keys count as shown: two rows of a keyed table can have one key, where one refers to a row and the
 //! other holds the bare number that this row shows now (it led nowhere when it was written). Keys over expressions and
-//! partial indexes are known to SQLite only: there its refusal shelves the row. Caller: settling; node (merging).
+//! of partial indexes are asked of SQLite ([`crate::model::schema::KeyFunction`]). Caller: settling; node (merging).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Evaluator;
+use super::integrate::GENESIS_ORIGIN;
 use super::rank::Seniority;
 use super::store::{LinkKind, Row, Shelved, Store, TableId};
+use crate::model::schema::ComputedKey;
 use crate::model::{Cell, Collation, Identity, RowId, Rule, Stamp, TableSchema, UniqueKey, Value};
 
 /// Two classes that R8 finds to be the same: a merge joins them (R11).
@@ -183,7 +185,7 @@ impl<S: Store> Evaluator<'_, S> {
                 born.sort();
                 let Some((_, first)) = born.first().copied() else { continue };
                 for (_, other) in born.into_iter().skip(1) {
-                    if !self.barred(&first, &other)? {
+                    if self.born_apart(&first, &other)? && !self.barred(&first, &other)? {
                         let (table, columns) = (schema.name.clone(), key.columns.clone());
                         pairs.insert(MergePair { table, row: first, other, columns });
                     }
@@ -191,6 +193,19 @@ impl<S: Store> Evaluator<'_, S> {
             }
         }
         Ok(pairs.into_iter().collect())
+    }
+
+    /// Whether the rows of two classes came from more than one origin. One file that held both had no such constraint: its
+    /// rows are different rows, whatever this file says.
+    fn born_apart(&mut self, one: &RowId, other: &RowId) -> Result<bool, S::Error> {
+        let mut origins = BTreeSet::new();
+        for id in [one, other] {
+            for member in self.members(id)? {
+                let Some(row) = self.row(&member)? else { continue };
+                origins.extend(row.births.iter().map(|(dot, _)| dot.origin));
+            }
+        }
+        Ok(origins.len() > 1 || origins.contains(&GENESIS_ORIGIN))
     }
 
     /// Whether a split keeps two classes apart.
@@ -212,8 +227,13 @@ impl<S: Store> Evaluator<'_, S> {
         let Some(schema) = self.schema(view.table)? else { return Ok(Vec::new()) };
         let mut keys: Vec<HeldKey> = Vec::new();
         let own = own_key(schema);
-        for unique in schema.unique.iter().filter(|unique| unique.exact).chain(&own) {
-            if let Some(key) = self.unique_key(view, view.table, schema, unique)?
+        for unique in schema.unique.iter().chain(&own) {
+            let key = match &unique.computed {
+                Some(computed) => self.computed_key(view, schema, &unique.name, computed)?,
+                None if unique.exact => self.unique_key(view, view.table, schema, unique)?,
+                None => None,
+            };
+            if let Some(key) = key
                 && keys.iter().all(|held| held.hash != key.hash)
             {
                 keys.push(key);
@@ -254,7 +274,7 @@ impl<S: Store> Evaluator<'_, S> {
             {
                 taggable = Some((number, text.clone()));
             }
-            fold(value, *collation).write_canonical(&mut bytes);
+            collation.fold(value).write_canonical(&mut bytes);
             if let Some(state) = state.filter(|state| !state.born) {
                 written = written.max(state.stamp);
                 born = false;
@@ -263,6 +283,53 @@ impl<S: Store> Evaluator<'_, S> {
         let hash = hash_key(&bytes);
         let taggable = taggable.filter(|_| unique.name != OWN_KEY && schema.collisions != Rule::UniqueShelve);
         Ok(Some(HeldKey { index: unique.name.clone(), hash, written, born, columns, taggable }))
+    }
+}
+
+impl<S: Store> Evaluator<'_, S> {
+    /// A key over expressions, or of a partial index: SQLite says what it is.
+    fn computed_key(
+        &mut self,
+        view: &Row,
+        schema: &TableSchema,
+        index: &str,
+        computed: &ComputedKey,
+    ) -> Result<Option<HeldKey>, S::Error> {
+        if let Identity::Surrogate(id) = schema.identity
+            && computed.terms.contains(&id)
+        {
+            return Ok(None);
+        }
+        // The true values: neither tags nor a whole row shown for another reason.
+        let register = Row { overlay: Vec::new(), whole: None, ..view.clone() };
+        let image = self.image(&register, schema)?;
+        let Some(key) = computed.function.key(&image) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        Value::text(index).write_canonical(&mut bytes);
+        key.iter().for_each(|value| value.write_canonical(&mut bytes));
+        let mut written = view.births.first().map_or(Stamp(0), |(_, stamp)| *stamp);
+        let (mut born, mut taggable, mut columns) = (true, None, Vec::new());
+        for position in &computed.depends_on {
+            let name = &schema.columns[*position].name;
+            columns.push(name.clone());
+            let Some(number) = self.find_column(view.table, name)? else { continue };
+            let Some(state) = view.cell(number) else { continue };
+            if !state.born {
+                written = written.max(state.stamp);
+                born = false;
+            }
+            if let Cell::Plain(Value::Text(text)) = &state.cell
+                && computed.terms.contains(position)
+                && !schema.key_columns().contains(position)
+                && schema.collisions != Rule::UniqueShelve
+            {
+                taggable = Some((number, text.clone()));
+            }
+        }
+        let mut hasher = blake3::Hasher::new_derive_key("litemesh 1 computed unique key");
+        hasher.update(&bytes);
+        let hash = crate::model::identity::first_16(&hasher);
+        Ok(Some(HeldKey { index: index.to_string(), hash, written, born, columns, taggable }))
     }
 }
 
@@ -284,7 +351,7 @@ fn own_key(schema: &TableSchema) -> Option<UniqueKey> {
     let refers = |column: &usize| schema.foreign_keys.iter().any(|key| key.columns.contains(column));
     let columns: Vec<_> = columns.iter().map(|column| (*column, Collation::Binary)).collect();
     let needed = columns.iter().any(|(column, _)| refers(column));
-    needed.then(|| UniqueKey { name: OWN_KEY.to_string(), columns, exact: true })
+    needed.then(|| UniqueKey { name: OWN_KEY.to_string(), columns, exact: true, computed: None })
 }
 
 /// Under this hash the store keeps who holds a key: of the names and folded values of its columns.
@@ -292,31 +359,6 @@ pub(super) fn hash_key(bytes: &[u8]) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new_derive_key("litemesh 1 unique key");
     hasher.update(bytes);
     crate::model::identity::first_16(&hasher)
-}
-
-/// Brings values that SQLite holds equal under a collation to one form.
-pub(super) fn fold(value: Value, collation: Collation) -> Value {
-    match value {
-        Value::Text(mut bytes) => {
-            match collation {
-                Collation::Binary => {}
-                Collation::NoCase => bytes.make_ascii_lowercase(),
-                Collation::RTrim => {
-                    while bytes.last() == Some(&b' ') {
-                        bytes.pop();
-                    }
-                }
-            }
-            Value::Text(bytes)
-        }
-        Value::Real(bits) => {
-            let value = f64::from_bits(bits);
-            let whole = value as i64;
-            // Only values that convert back exactly; 2^63 does not.
-            if whole as f64 == value && whole != i64::MAX { Value::Integer(whole) } else { Value::Real(bits) }
-        }
-        other => other,
-    }
 }
 
 /// Shows, tags and shelves the classes of one component.

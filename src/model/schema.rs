@@ -87,6 +87,36 @@ pub struct UniqueKey {
     pub columns: Vec<(usize, Collation)>,
     /// False for partial indexes and indexes over expressions: such a key is known to SQLite only.
     pub exact: bool,
+    /// How SQLite is asked for an inexact key; `None` where it cannot be asked (functions that only the app has).
+    pub computed: Option<ComputedKey>,
+}
+
+/// A key that SQLite computes from a row.
+#[derive(Clone, Debug)]
+pub struct ComputedKey {
+    /// What it is computed by: keys with the same text are the same.
+    pub text: String,
+    /// Columns that its terms name, ascending.
+    pub terms: Vec<usize>,
+    /// Columns that it depends on, its condition included, ascending.
+    pub depends_on: Vec<usize>,
+    /// The function.
+    pub function: std::sync::Arc<dyn KeyFunction>,
+}
+
+impl PartialEq for ComputedKey {
+    fn eq(&self, other: &ComputedKey) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for ComputedKey {}
+
+/// Computes a key from a row's stored columns.
+pub trait KeyFunction: std::fmt::Debug + Send + Sync {
+    /// The key, in a form in which equal keys are equal values; `None` for a row that is not in the index or has a NULL in
+    /// its key, and for a row that SQLite does not take.
+    fn key(&self, image: &[super::Value]) -> Option<Vec<super::Value>>;
 }
 
 /// SQLite's built-in collations.
@@ -98,6 +128,34 @@ pub enum Collation {
     NoCase,
     /// Without trailing spaces.
     RTrim,
+}
+
+impl Collation {
+    /// Brings values that SQLite holds equal under the collation to one form.
+    pub fn fold(self, value: super::Value) -> super::Value {
+        use super::Value;
+        match value {
+            Value::Text(mut bytes) => {
+                match self {
+                    Collation::Binary => {}
+                    Collation::NoCase => bytes.make_ascii_lowercase(),
+                    Collation::RTrim => {
+                        while bytes.last() == Some(&b' ') {
+                            bytes.pop();
+                        }
+                    }
+                }
+                Value::Text(bytes)
+            }
+            Value::Real(bits) => {
+                let value = f64::from_bits(bits);
+                let whole = value as i64;
+                // Only values that convert back exactly; 2^63 does not.
+                if whole as f64 == value && whole != i64::MAX { Value::Integer(whole) } else { Value::Real(bits) }
+            }
+            other => other,
+        }
+    }
 }
 
 impl DatabaseSchema {

@@ -40,7 +40,7 @@ type Seen = (RowId, Option<(Key, Image)>);
 
 impl Node {
     /// Whether somebody told all that the cluster holds, or the wait is over.
-    pub(super) fn may_adopt(&self, deadline_ms: u64, now: Now) -> bool {
+    fn may_adopt(&self, deadline_ms: u64, now: Now) -> bool {
         self.has_caught_up() || now.mono_ms >= deadline_ms
     }
 
@@ -57,8 +57,28 @@ impl Node {
         self.heads.values().map(|head| head.seq).sum()
     }
 
+    /// Adopts a file whose time has come. False while it, or one that refers to it, waits.
+    pub(super) fn is_adopted(&mut self, position: usize, now: Now) -> Result<bool, NodeError> {
+        if let Some(deadline_ms) = self.databases[position].adopt_by_ms {
+            // What its rows refer to across files comes first.
+            let waits = self.parents_first().into_iter().take_while(|other| *other != position);
+            let first = !waits.into_iter().any(|other| self.databases[other].adopt_by_ms.is_some());
+            if !first || !self.may_adopt(deadline_ms, now) {
+                return Ok(false);
+            }
+            self.enrol(position, now)?;
+            self.databases[position].adopt_by_ms = None;
+        }
+        // Ids must not move here before those who refer to them were read by the ids of now.
+        if self.is_referred_to_by_waiting(position) {
+            self.databases[position].was_busy(now);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
     /// Whether a file that refers to this one still waits to be adopted.
-    pub(super) fn is_referred_to_by_waiting(&self, position: usize) -> bool {
+    fn is_referred_to_by_waiting(&self, position: usize) -> bool {
         let name = self.schemas[position].database.as_str();
         let refers = |schema: &DatabaseSchema| {
             let mut keys = schema.tables.iter().flat_map(|table| &table.foreign_keys);

@@ -8,19 +8,20 @@
 //! does not have yet; ids that people see move only in a quiet moment (R12); a row that SQLite refuses goes to the shelf
 //! and holds up nothing. Caller: `node`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crdts::CmRDT;
 
 use super::database::Database;
+use super::whole::newest_whole;
 use super::{NodeError, Now};
 use crate::log::{Log, LogWrite};
 use crate::merge::Evaluator;
 use crate::merge::image::Presentation;
 use crate::merge::rank::Ranks;
-use crate::merge::store::Store;
+use crate::merge::store::{Store, Took};
 use crate::merge::unique::MergePair;
-use crate::model::{Cut, DatabaseSchema, Event, OriginId, RowId};
+use crate::model::{Cut, DatabaseSchema, Event, Key, OriginId, RowId, Value};
 use crate::sqlite::{Apply, RowWrite, SqliteError};
 use crate::wire::event::decode_event;
 
@@ -150,7 +151,7 @@ fn apply_in(
             settled = position + 1;
         }
     }
-    write_rows(&mut evaluator, &mut transaction, &schema.database)?;
+    write_rows(&mut evaluator, &mut transaction, (context.log, &schema.database, context.now.wall_ms))?;
     evaluator.finish()?;
     for event in ready {
         cursor.apply(crdts::Dot::new(event.header.origin.id(), event.header.seq));
@@ -185,7 +186,7 @@ fn moves_ids(
 fn write_rows(
     evaluator: &mut Evaluator<'_, LogWrite>,
     transaction: &mut Apply<'_>,
-    database: &str,
+    (log, database, seen_ms): (&Log, &str, u64),
 ) -> Result<(), NodeError> {
     let mut refused: BTreeSet<RowId> = BTreeSet::new();
     loop {
@@ -195,6 +196,7 @@ fn write_rows(
         }
         // A row that was refused is already out of the file.
         changes.retain(|change| !refused.contains(&change.row) || change.new.is_some());
+        note_taken(evaluator, &changes, seen_ms)?;
         let writes: Vec<RowWrite> = changes
             .iter()
             .map(|change| RowWrite {
@@ -221,11 +223,39 @@ fn write_rows(
         }
         for refusal in &refusals {
             let row = changes[refusal.index].row;
+            let mixed = ["CHECK constraint", "NOT NULL constraint"].iter().any(|what| refusal.message.contains(what));
+            let tried = evaluator.row(&row)?.is_none_or(|record| record.whole.is_some());
+            if mixed
+                && !tried
+                && let Some(cells) = newest_whole(&log.read()?, evaluator, &row)?
+            {
+                evaluator.fall_back(&row, cells, &refusal.message)?;
+                continue;
+            }
             refused.insert(row);
             evaluator.refuse(&row, &refusal.message)?;
         }
         evaluator.settle()?;
     }
+}
+
+/// Ids that mean another row from here on are remembered: a form that was open may still write to them.
+fn note_taken(evaluator: &mut Evaluator<'_, LogWrite>, changes: &[Presentation], at_ms: u64) -> Result<(), NodeError> {
+    let new_key = |change: &Presentation| change.new.as_ref().map(|(key, _)| key.clone());
+    let left = |change: &&Presentation| change.old_key.is_some() && change.old_key != new_key(change);
+    let before: BTreeMap<(&str, &Key), RowId> = changes
+        .iter()
+        .filter(left)
+        .filter_map(|change| Some(((change.table.as_str(), change.old_key.as_ref()?), change.row)))
+        .collect();
+    for change in changes {
+        let Some((key, _)) = &change.new else { continue };
+        let taken = before.get(&(change.table.as_str(), key)).copied().filter(|row| *row != change.row);
+        if let (Some(from), [Value::Integer(id)]) = (taken, key.as_slice()) {
+            evaluator.note_took(&change.row, Took { id: *id, from, at_ms })?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes a row off the list of those whose image must be written.

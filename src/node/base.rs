@@ -273,7 +273,7 @@ impl Identified<'_> {
 pub(super) fn likeness(schema: &TableSchema, one: &Image, other: &Image) -> (usize, usize) {
     let keys = schema.key_columns();
     let says = (0..schema.columns.len())
-        .filter(|column| !keys.contains(column) && !(one[*column].is_null() && other[*column].is_null()));
+        .filter(|column| !(keys.contains(column) || one[*column].is_null() && other[*column].is_null()));
     let (mut equal, mut compared) = (0, 0);
     for column in says {
         compared += 1;

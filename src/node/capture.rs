@@ -15,7 +15,7 @@ use super::marks::{Occupant, Reading, Trace, image_of, shown};
 use crate::merge::Evaluator;
 use crate::merge::claims::{Claimant, occupant, remainder};
 use crate::merge::image::{Shown, image_hash};
-use crate::merge::store::{Row, Store};
+use crate::merge::store::{AuditKind, Row, Store};
 use crate::model::{
     Birth, Cell, Change, DatabaseSchema, ForeignKey, Identity, OriginId, Reference, RowId, Stamp, TableColumns,
     TableSchema, Value,
@@ -27,6 +27,9 @@ pub const CHANGES_MAX: usize = 4_096;
 
 /// An event is cut when its values weigh more than this, in bytes.
 pub const WEIGHT_MAX: usize = 768 * 1024;
+
+/// For this long after an id changed its meaning, writes to it are flagged, ms.
+const SUSPECT_MS: u64 = 24 * 3_600_000;
 
 /// What it means that a new row has an id which a row of the log claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +73,8 @@ pub struct Captured {
     pub observed: Vec<(RowId, Option<Shown>)>,
     /// When the last mark was written, ms since 1970 by the machine's clock.
     pub last_wall_ms: u64,
+    /// Writes that perhaps meant another row: for the audit.
+    pub suspects: Vec<(RowId, AuditKind)>,
 }
 
 /// One change to be.
@@ -88,16 +93,17 @@ enum What {
     Claim(i64),
 }
 
-struct Capture<'c, 'a, S: Store> {
-    evaluator: &'c mut Evaluator<'a, S>,
+pub(super) struct Capture<'c, 'a, S: Store> {
+    pub(super) evaluator: &'c mut Evaluator<'a, S>,
     schemas: &'a [DatabaseSchema],
-    schema: &'a DatabaseSchema,
-    drain: &'c Drain,
-    reading: Reading,
+    pub(super) schema: &'a DatabaseSchema,
+    pub(super) drain: &'c Drain,
+    pub(super) reading: Reading,
     author: Author,
-    births: BTreeMap<usize, RowId>,
+    pub(super) births: BTreeMap<usize, RowId>,
     /// Touched rows by what other columns than the key hold, for (table, columns) that references name.
-    named: BTreeMap<(usize, Vec<usize>), BTreeMap<Vec<Value>, Occupant>>,
+    pub(super) named: BTreeMap<(usize, Vec<usize>), BTreeMap<Vec<Value>, Occupant>>,
+    suspects: Vec<(RowId, AuditKind)>,
 }
 
 /// Turns a drain's marks (those not logged yet) into changes.
@@ -114,7 +120,8 @@ pub fn capture<'a, S: Store>(
     reading.confirm(schema, drain);
     let last_wall_ms = marks.iter().map(|mark| mark.wall_ms).max().unwrap_or_default();
     let (births, named) = (BTreeMap::new(), BTreeMap::new());
-    let mut capture = Capture { evaluator, schemas, schema, drain, reading, author, births, named };
+    let mut capture =
+        Capture { evaluator, schemas, schema, drain, reading, author, births, named, suspects: Vec::new() };
     let mut planned = capture.plan_inserts();
     // The births of these rows depend on their places alone, and keys that refer to them need their births.
     capture.cut(&planned);
@@ -123,7 +130,7 @@ pub fn capture<'a, S: Store>(
     let cuts = capture.cut(&planned);
     let parts = capture.translate(&planned, &cuts)?;
     let observed = capture.observe();
-    Ok(Captured { parts, observed, last_wall_ms })
+    Ok(Captured { parts, observed, last_wall_ms, suspects: capture.suspects })
 }
 
 impl<S: Store> Capture<'_, '_, S> {
@@ -135,7 +142,7 @@ impl<S: Store> Capture<'_, '_, S> {
         Ok(())
     }
 
-    fn keyed_identity(&mut self, fresh: usize, depth: u32) -> Result<Option<RowId>, S::Error> {
+    pub(super) fn keyed_identity(&mut self, fresh: usize, depth: u32) -> Result<Option<RowId>, S::Error> {
         if let Some(row) = self.births.get(&fresh) {
             return Ok(Some(*row));
         }
@@ -391,7 +398,10 @@ impl<S: Store> Capture<'_, '_, S> {
         let key = self.trace_key(planned.row).cloned();
         let image = key.as_ref().and_then(|key| image_of(self.drain, &schema.name, key));
         Ok(match &planned.what {
-            What::Delete => Change::Delete { table: entry, row },
+            What::Delete => {
+                self.suspect(&row, schema, &[])?;
+                Change::Delete { table: entry, row }
+            }
             What::Claim(id) => {
                 let after = self.holder(schema, *id, &row)?;
                 let depth = self.evaluator.row(&row)?.and_then(|row| row.claim).map_or(0, |claim| claim.depth) + 1;
@@ -424,9 +434,31 @@ impl<S: Store> Capture<'_, '_, S> {
                     let cell = self.cell(schema, *column, &image, 0)?;
                     cells.push((*column as u32, cell, self.stamp(&row, schema, *column, written)?));
                 }
+                self.suspect(&row, schema, &cells)?;
                 Change::Update { table: entry, row, cells }
             }
         })
+    }
+
+    /// Flags a write to an id that changed its meaning within the last day.
+    fn suspect(&mut self, row: &RowId, schema: &TableSchema, cells: &[(u32, Cell, Stamp)]) -> Result<(), S::Error> {
+        let Some(took) = self.evaluator.row(row)?.and_then(|record| record.took) else { return Ok(()) };
+        let Some(view) = self.evaluator.view(row)? else { return Ok(()) };
+        let recent = self.author.wall_ms.saturating_sub(took.at_ms) < SUSPECT_MS;
+        if !recent || view.shown.as_deref() != Some(&[Value::Integer(took.id)][..]) {
+            return Ok(());
+        }
+        let names = self.evaluator.store().columns(view.table)?;
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        for (column, cell, _) in cells {
+            let name = &schema.columns[*column as usize].name;
+            let number = names.iter().position(|known| known.eq_ignore_ascii_case(name));
+            let held = number.and_then(|number| view.cell(number as u16)).map(|state| state.cell.clone());
+            before.push((name.clone(), held.unwrap_or(Cell::Plain(Value::Null))));
+            after.push((name.clone(), cell.clone()));
+        }
+        self.suspects.push((*row, AuditKind::Suspect { id: took.id, meant: took.from, before, after }));
+        Ok(())
     }
 
     /// A stamp greater than the one it replaces: a causally later write wins under any clock.
@@ -495,7 +527,7 @@ impl<S: Store> Capture<'_, '_, S> {
         let at = |column: &usize| columns.iter().position(|referred| referred == column);
         let order: Option<Vec<usize>> = parent.key_columns().iter().map(at).collect();
         let Some(order) = order.filter(|order| !order.is_empty() && order.len() == columns.len()) else {
-            return self.named_by(schema, other.is_none().then_some(position), parent, &columns, values, depth);
+            return self.named_by(schema, other.is_none().then_some(position), parent, (&columns, values), depth);
         };
         let parent_key: Vec<Value> = order.into_iter().map(|at| values[at].clone()).collect();
         if other.is_none()
@@ -504,43 +536,6 @@ impl<S: Store> Capture<'_, '_, S> {
             return occupant.map_or(Ok(None), |occupant| self.identity_of(occupant, depth));
         }
         shown(self.evaluator, schema, parent, &parent_key)
-    }
-
-    fn identity_of(&mut self, occupant: Occupant, depth: u32) -> Result<Option<RowId>, S::Error> {
-        match occupant {
-            Occupant::Existing(row) => Ok(Some(row)),
-            Occupant::Fresh(fresh) if depth < 16 => match self.births.get(&fresh) {
-                Some(row) => Ok(Some(*row)),
-                None => self.keyed_identity(fresh, depth),
-            },
-            Occupant::Fresh(_) => Ok(None),
-        }
-    }
-
-    /// The row that holds these values in columns other than its key: a foreign key to a UNIQUE key. `here`: the parent's
-    /// table, when it is of this file.
-    fn named_by(
-        &mut self,
-        schema: &DatabaseSchema,
-        here: Option<usize>,
-        parent: &TableSchema,
-        columns: &[usize],
-        values: &[Value],
-        depth: u32,
-    ) -> Result<Option<RowId>, S::Error> {
-        if let Some(table) = here {
-            let at = (table, columns.to_vec());
-            if !self.named.contains_key(&at) {
-                let held = self.reading.by_columns(self.schema, self.drain, table, columns);
-                self.named.insert(at.clone(), held);
-            }
-            if let Some(occupant) = self.named[&at].get(values).copied() {
-                return self.identity_of(occupant, depth);
-            }
-        }
-        let row = self.evaluator.shown_by(&schema.database, parent, columns, values)?;
-        // A row that was touched holds other values now, or it would have been found above.
-        Ok(row.filter(|row| here.is_none() || !self.reading.existing.contains_key(row)))
     }
 
     /// What the snapshot shows of every row that was touched.

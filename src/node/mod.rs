@@ -32,12 +32,14 @@ mod marks;
 pub mod meeting;
 pub mod meeting_view;
 pub mod membership;
+mod named;
 mod orders;
+mod overrides;
 #[cfg(test)]
 mod pair_tests;
 pub mod port;
 mod query;
-mod query_rows;
+pub mod query_rows;
 mod rebuild;
 mod recover;
 #[cfg(test)]
@@ -48,6 +50,7 @@ mod sameness;
 mod settings;
 mod step;
 pub mod view;
+mod whole;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

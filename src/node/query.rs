@@ -324,6 +324,22 @@ impl Node {
                 view.loser.node = self.birthplace(&record.row);
                 view.reason = "two rows with one key, or that a person said are the same, became one".to_string();
             }
+            AuditKind::Suspect { id, meant, before, after } => {
+                let cells = |cells: &[(String, Cell)]| -> String {
+                    let text = cells.iter().map(|(column, cell)| format!("{column} {}", cell_text(cell)));
+                    text.collect::<Vec<_>>().join(", ")
+                };
+                view.kind = "suspect".to_string();
+                view.column = before.iter().map(|(column, _)| column.as_str()).collect::<Vec<_>>().join(", ");
+                view.winner.value = if after.is_empty() { "deleted".to_string() } else { cells(after) };
+                view.winner.node = self.settings.name.clone();
+                view.loser.value = cells(before);
+                view.loser.node = self.birthplace(&record.row);
+                view.reason = format!(
+                    "id {id} belonged to {} ({meant}) until shortly before: the app may have meant that row",
+                    self.shown_id(read, meant)?
+                );
+            }
             AuditKind::Parted { from } => {
                 view.kind = "split".to_string();
                 view.winner.value = format!("no more one row with {from}");

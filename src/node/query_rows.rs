@@ -13,7 +13,31 @@ use crate::merge::store::{Row, TableId};
 use crate::model::{Change, Identity, Key, RowId, TableSchema, Value};
 use crate::wire::decode_event;
 
+/// A table as people name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Database.
+    pub database: String,
+    /// Table.
+    pub table: String,
+}
+
 impl Node {
+    /// The row that is shown under a key (values joined by commas).
+    pub(super) fn shown_row(&self, place: &Place, key: &str) -> Result<RowId, NodeError> {
+        let read = self.log.read()?;
+        let (table, schema) = self.table_of(&read, &place.database, &place.table)?;
+        for key in keys_meant(schema, key) {
+            if let Some(row) = read.shown(table, &key)? {
+                return Ok(row);
+            }
+        }
+        Err(NodeError::Invalid(format!(
+            "no row of {}.{} is shown under {key}: `litemesh where {}.{} {key}` tells where it went",
+            place.database, place.table, place.database, place.table
+        )))
+    }
+
     /// Every version of the rows that are, or were, known under a key (values joined by commas) or a row identity as
     /// printed by other commands. The row shown there now comes first.
     pub fn history(&self, database: &str, table: &str, key: &str) -> Result<HistoryView, NodeError> {
@@ -23,20 +47,26 @@ impl Node {
             NodeError::Invalid(format!("no row of {database}.{table} was ever known under {key}: check the id"))
         })?;
         let record = read.row(&row)?.unwrap_or_else(|| Row::new(id));
-        let conflicts = read.audit_by_row(&row)?;
+        // What the rows did that are one with it is its history too.
+        let members = if record.members().is_empty() { vec![row] } else { record.members().to_vec() };
+        let mut conflicts = Vec::new();
+        for member in &members {
+            conflicts.extend(read.audit_by_row(member)?);
+        }
+        conflicts.sort_by_key(|conflict| conflict.number);
         Ok(HistoryView {
             database: database.to_string(),
             table: table.to_string(),
             row: row.to_string(),
             id: record.shown.as_deref().map(key_text).unwrap_or_default(),
             state: self.state_text(&read, &record)?,
-            versions: self.versions(&read, database, &row)?,
+            versions: self.versions(&read, database, &members)?,
             conflicts: conflicts.iter().map(|one| self.conflict_view(&read, one)).collect::<Result<_, _>>()?,
         })
     }
 
-    /// All changes of a row, in the order of their stamps.
-    fn versions(&self, read: &LogRead, database: &str, row: &RowId) -> Result<Vec<VersionView>, NodeError> {
+    /// All changes of a row and of those that are one with it, in the order of their stamps.
+    fn versions(&self, read: &LogRead, database: &str, rows: &[RowId]) -> Result<Vec<VersionView>, NodeError> {
         let mut versions = Vec::new();
         for (origin, head) in &self.heads {
             let mut from = 1;
@@ -44,7 +74,7 @@ impl Node {
                 let Some((seq, stored)) = read.next_of_database(origin, from, database)? else { break };
                 from = seq + 1;
                 let event = decode_event(&stored.bytes)?;
-                for change in event.changes.iter().filter(|change| concerns(change, row)) {
+                for change in event.changes.iter().filter(|change| concerns(change, rows)) {
                     let (operation, cells) = describe(&event, change);
                     let stamp = match change {
                         Change::Update { cells, .. } => cells.iter().map(|cell| cell.2).max(),
@@ -79,8 +109,15 @@ impl Node {
             if node.is_some_and(|node| node != author) {
                 continue;
             }
-            let state = self.state_text(&read, &record)?;
-            let now = record.shown.as_deref().map(key_text);
+            let stands = match record.members().first() {
+                Some(canonical) if *canonical != row => read.row(canonical)?,
+                _ => None,
+            };
+            let state = match &stands {
+                Some(class) => format!("one row with {}", class.shown.as_deref().map(key_text).unwrap_or_default()),
+                None => self.state_text(&read, &record)?,
+            };
+            let now = stands.as_ref().unwrap_or(&record).shown.as_deref().map(key_text);
             view.rows.push(WhereRow {
                 row: row.to_string(),
                 node: author,
@@ -156,7 +193,14 @@ impl Node {
         Ok(match (&record.shelved, record.alive, &record.shown) {
             (_, false, _) => "deleted".to_string(),
             (Some(reason), true, _) => format!("shelved: {}", self.shelf_reason(read, reason)?),
-            (None, true, Some(_)) => "shown".to_string(),
+            (None, true, Some(_)) => match (&record.whole, record.overlay.is_empty()) {
+                (Some(whole), _) => format!(
+                    "shown as its newest author saw it: with what others wrote at the same time SQLite says \"{}\"",
+                    whole.message
+                ),
+                (None, false) => "shown with a tag: another row shows its UNIQUE value".to_string(),
+                (None, true) => "shown".to_string(),
+            },
             (None, true, None) => "not applied yet".to_string(),
         })
     }
@@ -175,11 +219,11 @@ fn keys_meant(schema: &TableSchema, typed: &str) -> Vec<Key> {
     if numbers == texts { vec![texts] } else { vec![numbers, texts] }
 }
 
-/// Whether a change says something about a row.
-fn concerns(change: &Change, row: &RowId) -> bool {
+/// Whether a change says something about one of these rows.
+fn concerns(change: &Change, rows: &[RowId]) -> bool {
     let other = match change {
         Change::Merge { other, .. } | Change::Split { other, .. } => Some(*other),
         _ => None,
     };
-    change.row() == Some(*row) || other == Some(*row)
+    rows.iter().any(|row| change.row() == Some(*row) || other == Some(*row))
 }

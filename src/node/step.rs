@@ -13,7 +13,7 @@ use super::{Effect, Node, NodeError, Now, standing};
 use crate::log::LogWrite;
 use crate::merge::Evaluator;
 use crate::merge::image::Shown;
-use crate::merge::store::Store;
+use crate::merge::store::{AuditKind, Store};
 use crate::model::{Cut, Head, Heads, NodeId, RowId};
 use crate::sqlite::{Drain, Mark, SqliteError};
 use crate::wire::limits;
@@ -66,19 +66,7 @@ impl Node {
         if self.databases[position].is_busy(now) {
             return Ok(());
         }
-        if let Some(deadline_ms) = self.databases[position].adopt_by_ms {
-            // What its rows refer to across files comes first.
-            let waits = self.parents_first().into_iter().take_while(|other| *other != position);
-            let first = !waits.into_iter().any(|other| self.databases[other].adopt_by_ms.is_some());
-            if !first || !self.may_adopt(deadline_ms, now) {
-                return Ok(());
-            }
-            self.enrol(position, now)?;
-            self.databases[position].adopt_by_ms = None;
-        }
-        // Ids must not move here before those who refer to them were read by the ids of now.
-        if self.is_referred_to_by_waiting(position) {
-            self.databases[position].was_busy(now);
+        if !self.is_adopted(position, now)? {
             return Ok(());
         }
         if self.databases[position].poll_due(now) {
@@ -278,6 +266,7 @@ impl Node {
         let sealed = self.chain.seal(head, captured.parts, sealing);
         append_own(&mut evaluator, &sealed)?;
         evaluator.settle()?;
+        flag(&mut evaluator, captured.suspects)?;
         take_over(&mut evaluator, &captured.observed)?;
         let left = clean_equal(&mut evaluator, &name)?;
         evaluator.finish()?;
@@ -432,6 +421,16 @@ pub(super) fn append_own(evaluator: &mut Evaluator<'_, LogWrite>, sealed: &[Seal
     }
     for one in sealed {
         evaluator.integrate(&one.event)?;
+    }
+    Ok(())
+}
+
+/// Notes writes that perhaps meant another row.
+fn flag<S: Store>(evaluator: &mut Evaluator<'_, S>, suspects: Vec<(RowId, AuditKind)>) -> Result<(), S::Error> {
+    for (row, kind) in suspects {
+        if let Some(table) = evaluator.row(&row)?.map(|record| record.table) {
+            evaluator.audit(table, row, kind)?;
+        }
     }
     Ok(())
 }

@@ -222,7 +222,7 @@ pub struct ConflictView {
     pub row: String,
     /// Where the row is shown now.
     pub id: String,
-    /// `cell`, `delete` or `id`.
+    /// `cell`, `delete`, `id`, `merge`, `split` or `suspect`.
     pub kind: String,
     /// Column, for `cell`.
     pub column: String,
@@ -234,6 +234,17 @@ pub struct ConflictView {
     pub reason: String,
     /// When this node saw it, RFC 3339.
     pub seen: String,
+}
+
+/// What a person decided, as an event.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DecisionView {
+    /// One sentence: what holds from here on.
+    pub said: String,
+    /// The event: `origin:seq`.
+    pub event: String,
+    /// Identities of the rows that it names.
+    pub rows: Vec<String>,
 }
 
 /// A value with its author.

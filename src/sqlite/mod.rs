@@ -14,6 +14,7 @@ mod enroll;
 mod error;
 mod identity;
 mod install;
+mod keys;
 mod meta;
 mod outbox;
 mod plan;

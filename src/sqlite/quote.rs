@@ -61,6 +61,57 @@ pub(super) fn partial_condition(sql: &str) -> Option<String> {
     None
 }
 
+/// The terms of an index, out of its CREATE INDEX text, without their ASC and DESC.
+pub(super) fn index_terms(sql: &str) -> Option<Vec<String>> {
+    let (mut depth, mut at) = (0usize, 0);
+    let mut terms: Vec<String> = vec![String::new()];
+    while at < sql.len() {
+        let rest = &sql[at..];
+        let token = &rest[..token_length(rest)];
+        at += token.len();
+        match (token, depth) {
+            ("(", _) => depth += 1,
+            (")", 1) => {
+                let plain = |term: &String| {
+                    let term = term.trim();
+                    let order = term.rsplit(char::is_whitespace).next().unwrap_or_default();
+                    let ordered = order.eq_ignore_ascii_case("asc") || order.eq_ignore_ascii_case("desc");
+                    if ordered { term[..term.len() - order.len()].trim().to_owned() } else { term.to_owned() }
+                };
+                return Some(terms.iter().map(plain).collect());
+            }
+            (")", _) => depth = depth.checked_sub(1)?,
+            (",", 1) => {
+                terms.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        let comment = token.starts_with("--") || token.starts_with("/*");
+        let opens = token == "(" && depth == 1;
+        if depth > 0 && !opens {
+            terms.last_mut()?.push_str(if comment { " " } else { token });
+        }
+    }
+    None
+}
+
+/// The words of SQL text that can be names, without their quotes.
+pub(super) fn words(sql: &str) -> Vec<String> {
+    let (mut at, mut found) = (0, Vec::new());
+    while at < sql.len() {
+        let token = &sql[at..at + token_length(&sql[at..])];
+        at += token.len();
+        let first = token.chars().next().unwrap_or(' ');
+        match first {
+            '"' | '`' | '[' if token.len() > 1 => found.push(token[1..token.len() - 1].to_owned()),
+            c if c.is_alphabetic() || c == '_' || !c.is_ascii() => found.push(token.to_owned()),
+            _ => {}
+        }
+    }
+    found
+}
+
 /// Length of the token, comment or single character that SQL text begins with.
 fn token_length(text: &str) -> usize {
     let until = |end: &str, from: usize| text[from..].find(end).map_or(text.len(), |at| from + at + end.len());
@@ -111,6 +162,22 @@ mod tests {
         ] {
             assert_eq!(partial_condition(sql).as_deref(), condition, "{sql}");
         }
+    }
+
+    #[test]
+    fn the_terms_of_an_index_are_told_apart() {
+        for (sql, terms) in [
+            ("CREATE UNIQUE INDEX i ON t(a)", vec!["a"]),
+            ("CREATE UNIQUE INDEX i ON t (lower(a), b DESC) WHERE c > (1)", vec!["lower(a)", "b"]),
+            (
+                "CREATE UNIQUE INDEX \"i(\" ON [t(] ( coalesce(a, 'x,)') COLLATE NOCASE asc /* , */ , \"b,\")",
+                vec!["coalesce(a, 'x,)') COLLATE NOCASE", "\"b,\""],
+            ),
+        ] {
+            assert_eq!(index_terms(sql).unwrap(), terms, "{sql}");
+        }
+        assert_eq!(index_terms("CREATE UNIQUE INDEX i ON t"), None);
+        assert_eq!(words("lower(\"A b\") = 'no' AND [c] IS `d`"), ["lower", "A b", "AND", "c", "IS", "d"]);
     }
 
     #[test]

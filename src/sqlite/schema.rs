@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
 
+use super::keys;
 use super::plan::{ConflictKey, TablePlan};
 use super::quote::{self, check_name, matches_pattern};
 use super::search::{self, SearchTable};
@@ -239,6 +240,7 @@ fn read_table(
     if schema.holds_accounts() {
         schema.collisions = Rule::UniqueSuffix;
     }
+    compute_keys(connection, &mut schema, &indexes)?;
     let alias = alias_column(table, &columns, &indexes).map(|position| columns[position].name.clone());
     let key_collations = key_collations(&schema, &columns, &indexes, key_index.as_deref());
     let plan = TablePlan::new(&schema, rowid, alias, (conflicts, blind), &key_collations);
@@ -406,10 +408,24 @@ fn unique_key(index: &RawIndex, columns: &[RawColumn]) -> UniqueKey {
             Some((position, parse_collation(collation)?))
         })
         .collect();
+    let name = index.name.clone();
     match exact {
-        Some(columns) if !index.partial => UniqueKey { name: index.name.clone(), columns, exact: true },
-        Some(_) | None => UniqueKey { name: index.name.clone(), columns: Vec::new(), exact: false },
+        Some(columns) if !index.partial => UniqueKey { name, columns, exact: true, computed: None },
+        Some(_) | None => UniqueKey { name, columns: Vec::new(), exact: false, computed: None },
     }
+}
+
+/// Asks SQLite for the keys that only it can compute.
+fn compute_keys(connection: &Connection, schema: &mut TableSchema, indexes: &[RawIndex]) -> Result<(), SqliteError> {
+    let bare = schema.clone();
+    for key in schema.unique.iter_mut().filter(|key| !key.exact) {
+        let Some(index) = indexes.iter().find(|index| index.name == key.name) else { continue };
+        let collations = index.columns.iter().filter_map(|(_, name)| parse_collation(name)).collect();
+        let sql = "SELECT sql FROM main.sqlite_master WHERE type = 'table' AND name = ?1";
+        let table_sql: String = connection.prepare_cached(sql)?.query_row([&schema.name], |row| text(row, 0))?;
+        key.computed = keys::computed_key(&bare, &table_sql, &index.sql, collations);
+    }
+    Ok(())
 }
 
 /// What a trigger can compare to find the row that an insert would evict; `None` where only SQLite knows (expressions).

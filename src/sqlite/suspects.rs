@@ -87,7 +87,7 @@ fn suggest_for(file: &AppFile, targets: &[Target<'_>]) -> Result<Suggestions, Sq
                 if let Some(proposal) = propose(file, table, name, &numbers, targets)? {
                     suggestions.references.push(proposal);
                 }
-            } else if let Some(what) = told(name, &sample, targets)? {
+            } else if let Some(what) = told(file, name, &sample, targets)? {
                 suggestions.told.push((table.name.clone(), what));
             }
         }
@@ -144,7 +144,7 @@ fn propose(
 }
 
 /// What a column of texts holds besides text.
-fn told(column: &str, sample: &[Value], targets: &[Target<'_>]) -> Result<Option<String>, SqliteError> {
+fn told(file: &AppFile, column: &str, sample: &[Value], targets: &[Target<'_>]) -> Result<Option<String>, SqliteError> {
     let texts: Vec<&str> = sample
         .iter()
         .filter_map(|value| match value {
@@ -157,9 +157,7 @@ fn told(column: &str, sample: &[Value], targets: &[Target<'_>]) -> Result<Option
         return Ok(None);
     }
     let most = |fits: &dyn Fn(&str) -> bool| texts.iter().filter(|text| fits(text)).count() * 2 > texts.len();
-    let is_json = |text: &str| {
-        (text.starts_with('[') || text.starts_with('{')) && serde_json::from_str::<serde_json::Value>(text).is_ok()
-    };
+    let is_json = |text: &str| (text.starts_with('[') || text.starts_with('{')) && file.is_json(text);
     let is_list = |text: &str| text.contains(',') && text.split(',').all(|part| part.trim().parse::<i64>().is_ok());
     let inside = "what stands inside a text is not rewritten when an id moves or a name changes";
     if most(&is_list) {
@@ -272,6 +270,10 @@ impl AppFile {
             found += usize::from(statement.exists([id])?);
         }
         Ok(found)
+    }
+
+    fn is_json(&self, text: &str) -> bool {
+        self.connection.query_row("SELECT json_valid(?1)", [text], |row| row.get(0)).unwrap_or(false)
     }
 
     /// How many of these stand in a column.

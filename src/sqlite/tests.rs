@@ -2,6 +2,7 @@
 //! compared with what it did.
 
 mod applying;
+mod keys;
 mod lifecycle;
 mod schema_changes;
 mod statements;

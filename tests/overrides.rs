@@ -1,0 +1,138 @@
+//! What a person sees and decides: rows that became one, rows taken apart, values put back, writes that hit a moved id.
+//!
+//! Invariant: everything is ordered by the command line and seen in the app's own files, on both servers.
+
+mod support;
+
+use support::cluster::Cluster;
+use support::dump::{number, texts};
+use support::{app, until};
+
+/// The settings of one team made on both servers of a cut network.
+const SETTINGS: &str = "SELECT locked FROM team_settings WHERE team_number = 8123";
+
+fn two_settings() -> Cluster {
+    let mut cluster = Cluster::scouting(2);
+    cluster.part();
+    for (server, mark) in cluster.servers.iter().zip([20, 21]) {
+        let row = format!("INSERT INTO team_settings (team_number, locked) VALUES (8123, {mark})");
+        app(server.database("scouting"), &row);
+    }
+    cluster.heal();
+    cluster.settled(30);
+    cluster
+}
+
+#[test]
+fn rows_born_with_one_unique_value_are_one_row_until_a_person_splits_them() {
+    let cluster = two_settings();
+    let [first, second] = &cluster.servers[..] else { panic!("two servers") };
+    for server in &cluster.servers {
+        assert_eq!(texts(server.database("scouting"), SETTINGS), ["20"], "one row on {}", server.name);
+        let conflicts = server.cli(&["--json", "conflicts", "list"]).done().json_rows();
+        let merges: Vec<_> = conflicts.iter().filter(|one| one["kind"] == "merge").collect();
+        assert!(merges.iter().any(|one| one["loser"]["value"].to_string().contains("locked 21")), "{conflicts:?}");
+    }
+    // Both ids lead to the row.
+    let id = number(first.database("scouting"), "SELECT id FROM team_settings WHERE team_number = 8123").to_string();
+    let place = first.cli(&["--json", "where", "scouting.team_settings", &id]).done().json();
+    assert_eq!(place["rows"].as_array().unwrap().len(), 2, "{place}");
+
+    second.cli(&["split", "scouting.team_settings", &id]).done();
+    cluster.settled(30);
+    for server in &cluster.servers {
+        let rows = number(server.database("scouting"), "SELECT count(*) FROM team_settings WHERE locked >= 20");
+        let shelf = server.cli(&["--json", "shelf", "list"]).done().json_rows();
+        // A number carries no tag: the second row waits on the shelf until one of them has another number.
+        assert_eq!((rows, shelf.len()), (1, 1), "{shelf:?}");
+    }
+    app(first.database("scouting"), "UPDATE team_settings SET team_number = 8124 WHERE team_number = 8123");
+    until("both rows are shown", 60, || {
+        let seen = texts(second.database("scouting"), "SELECT locked FROM team_settings WHERE locked >= 20");
+        if seen.len() == 2 { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+    cluster.settled(30);
+
+    let ids = texts(first.database("scouting"), "SELECT id FROM team_settings WHERE locked >= 20 ORDER BY id");
+    first.cli(&["merge", "scouting.team_settings", &ids[0], &ids[1]]).done();
+    cluster.settled(30);
+    for server in &cluster.servers {
+        let rows = number(server.database("scouting"), "SELECT count(*) FROM team_settings WHERE locked >= 20");
+        assert_eq!(rows, 1, "a person says that they are one");
+    }
+    let history = first.cli(&["history", "scouting.team_settings", &ids[0]]).done().stdout;
+    for word in ["merge", "split", "by a person"] {
+        assert!(history.contains(word), "{word} is missing in {history}");
+    }
+}
+
+#[test]
+fn nonsense_is_refused_with_the_way_out() {
+    let cluster = Cluster::scouting(1);
+    let server = &cluster.servers[0];
+    for (command, says) in [
+        (vec!["split", "scouting.team", "1"], "nothing to split"),
+        (vec!["merge", "scouting.team", "1", "1"], "one row already"),
+        (vec!["merge", "scouting.team", "1", "99999"], "litemesh where"),
+        (vec!["merge", "scouting.nowhere", "1", "2"], "litemesh preflight"),
+        (vec!["merge", "nowhere.team", "1", "2"], "this node has"),
+        (vec!["merge", "users.user_roles", "1,1", "1,1"], "one row already"),
+        (vec!["conflicts", "restore", "4711"], "litemesh conflicts list"),
+    ] {
+        let answer = server.cli(&command);
+        assert_eq!(answer.code, Some(1), "{command:?}: {}", answer.stderr);
+        assert!(answer.stderr.contains(says), "{command:?}: {}", answer.stderr);
+    }
+}
+
+#[test]
+fn a_value_that_lost_is_put_back_everywhere() {
+    let mut cluster = Cluster::scouting(2);
+    cluster.part();
+    for server in &cluster.servers {
+        let change = format!("UPDATE team SET location = 'by {}' WHERE id = 1", server.name);
+        app(server.database("scouting"), &change);
+    }
+    cluster.heal();
+    cluster.settled(30);
+    let location = "SELECT location FROM team WHERE id = 1";
+    let shown = texts(cluster.servers[0].database("scouting"), location).remove(0);
+    let lost = if shown == "by s0" { "by s1" } else { "by s0" };
+    let conflicts = cluster.servers[0].cli(&["--json", "conflicts", "list"]).done().json_rows();
+    let conflict = conflicts.iter().find(|one| one["column"] == "location").expect("the conflict is listed");
+    cluster.servers[0].cli(&["conflicts", "restore", &conflict["number"].to_string()]).done();
+    cluster.settled(30);
+    for server in &cluster.servers {
+        assert_eq!(texts(server.database("scouting"), location), [lost], "on {}", server.name);
+    }
+}
+
+/// A form that was open while an id moved: its write hits the row that has the id now. It is flagged, and one command
+/// moves it to the row it was meant for.
+#[test]
+fn a_write_to_a_moved_id_is_flagged_and_can_be_moved() {
+    let mut cluster = Cluster::scouting(2);
+    cluster.part();
+    for server in &cluster.servers {
+        let row = format!("INSERT INTO team (id, team_number, marker) VALUES (777, 777, 'by {}')", server.name);
+        app(server.database("scouting"), &row);
+    }
+    cluster.heal();
+    cluster.settled(40);
+    let second = &cluster.servers[1];
+    let marker = |id: &str| texts(second.database("scouting"), &format!("SELECT marker FROM team WHERE id = {id}"));
+    assert_eq!(marker("777"), ["by s0"], "the senior server's row has the id");
+    let moved = texts(second.database("scouting"), "SELECT id FROM team WHERE marker = 'by s1'").remove(0);
+    app(second.database("scouting"), "UPDATE team SET location = 'meant for s1' WHERE id = 777");
+    cluster.settled(30);
+    let conflicts = second.cli(&["--json", "conflicts", "list"]).done().json_rows();
+    let suspect = conflicts.iter().find(|one| one["kind"] == "suspect").unwrap_or_else(|| panic!("{conflicts:?}"));
+    second.cli(&["conflicts", "restore", &suspect["number"].to_string()]).done();
+    cluster.settled(30);
+    for server in &cluster.servers {
+        let at = |id: &str| {
+            texts(server.database("scouting"), &format!("SELECT coalesce(location, '-') FROM team WHERE id = {id}"))
+        };
+        assert_eq!((at("777"), at(&moved)), (vec!["-".to_owned()], vec!["meant for s1".to_owned()]));
+    }
+}

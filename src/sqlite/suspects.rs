@@ -83,11 +83,12 @@ fn suggest_for(file: &AppFile, targets: &[Target<'_>]) -> Result<Suggestions, Sq
             let name = &table.columns[position].name;
             let sample = file.sample(&table.name, name)?;
             let numbers: Vec<i64> = sample.iter().filter_map(Value::as_integer).collect();
-            if numbers.len() == sample.len() {
+            let declared = table.columns[position].declared_type.to_ascii_uppercase();
+            if numbers.len() == sample.len() && (declared.contains("INT") || !numbers.is_empty()) {
                 if let Some(proposal) = propose(file, table, name, &numbers, targets)? {
                     suggestions.references.push(proposal);
                 }
-            } else if let Some(what) = told(file, name, &sample, targets)? {
+            } else if let Some(what) = told(file, (table, name), &sample, targets)? {
                 suggestions.told.push((table.name.clone(), what));
             }
         }
@@ -108,7 +109,8 @@ fn propose(
     let own = |target: &&Target<'_>| std::ptr::eq(target.file, file);
     let named = |target: &&Target<'_>| stem.as_ref().is_some_and(|stem| names(stem, &target.table.name));
     let person = stem.as_ref().is_some_and(|stem| is_person(stem)) || is_person(&words(column));
-    let accounts = |target: &&Target<'_>| person && target.table.holds_accounts();
+    // Without values to look at, a role alone says too little: "invited_by" may be a team's number.
+    let accounts = |target: &&Target<'_>| person && !numbers.is_empty() && holds_people(target.table);
     // The same file comes first: a name is meant where it is written.
     let by_name = targets.iter().filter(own).find(named).or_else(|| targets.iter().find(named));
     let by_role = by_name.or_else(|| targets.iter().find(accounts));
@@ -144,7 +146,12 @@ fn propose(
 }
 
 /// What a column of texts holds besides text.
-fn told(file: &AppFile, column: &str, sample: &[Value], targets: &[Target<'_>]) -> Result<Option<String>, SqliteError> {
+fn told(
+    file: &AppFile,
+    (table, column): (&TableSchema, &str),
+    sample: &[Value],
+    targets: &[Target<'_>],
+) -> Result<Option<String>, SqliteError> {
     let texts: Vec<&str> = sample
         .iter()
         .filter_map(|value| match value {
@@ -168,9 +175,12 @@ fn told(file: &AppFile, column: &str, sample: &[Value], targets: &[Target<'_>]) 
         let what = format!("column {column:?} holds JSON: if there are ids in it, {inside}");
         return Ok(numbers.then_some(what));
     }
-    for target in targets.iter().filter(|target| target.table.holds_accounts()) {
+    for target in targets.iter().filter(|target| holds_people(target.table)) {
         for unique in target.table.unique.iter().filter(|unique| unique.exact && unique.columns.len() == 1) {
             let name = &target.table.columns[unique.columns[0].0].name;
+            if std::ptr::eq(target.table, table) {
+                continue;
+            }
             let found = target.file.count_texts(&target.table.name, name, &texts)?;
             if found * 2 > texts.len() {
                 let table = format!("{}.{}", target.file.schema().database, target.table.name);
@@ -182,6 +192,16 @@ fn told(file: &AppFile, column: &str, sample: &[Value], targets: &[Target<'_>]) 
         }
     }
     Ok(None)
+}
+
+/// Whether the rows of a table are people who log in; a table with tokens alone is something else.
+fn holds_people(table: &TableSchema) -> bool {
+    let name = |column: &crate::model::Column| column.name.to_ascii_lowercase();
+    table.holds_accounts()
+        && table
+            .columns
+            .iter()
+            .any(|column| ["password", "passwd", "username"].iter().any(|word| name(column).contains(word)))
 }
 
 /// The lines to add under a database, ready to paste.
@@ -305,7 +325,8 @@ mod tests {
         let scouting = file(
             directory.path(),
             "scouting",
-            "CREATE TABLE team(id INTEGER PRIMARY KEY, number INTEGER); INSERT INTO team VALUES (101, 7), (102, 8);
+            "CREATE TABLE share(id INTEGER PRIMARY KEY, token TEXT, invited_by INTEGER, last_login DATETIME);
+             CREATE TABLE team(id INTEGER PRIMARY KEY, number INTEGER); INSERT INTO team VALUES (101, 7), (102, 8);
              CREATE TABLE part(id INTEGER PRIMARY KEY, x);
              INSERT INTO part VALUES (5001, 1), (5002, 1), (5003, 1), (5004, 1), (5005, 1);
              CREATE TABLE entry(id INTEGER PRIMARY KEY, team_id INTEGER, lockedByUserId INTEGER, scout_id INTEGER,

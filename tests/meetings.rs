@@ -65,7 +65,7 @@ fn the_plan_touches_nothing_and_the_yes_does_what_it_said() {
     assert_eq!(refused.code, Some(1), "{refused:?}");
     let text = cluster.servers[1].cli(&[&["join", &code], &flags[..]].concat());
     assert_eq!(text.code, Some(1), "{text:?}");
-    assert!(text.stdout.contains("scouting.team: 1 row made here get +2000000"), "{}", text.stdout);
+    assert!(text.stdout.contains("scouting.team: 1 row made here gets +2000000"), "{}", text.stdout);
 
     cluster.servers[1].cli(&[&["join", &code, "--yes"], &flags[..]].concat()).done();
     let address = cluster.servers[0].address();

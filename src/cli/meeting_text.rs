@@ -5,6 +5,9 @@
 use super::output::{count, one_line, table};
 use crate::node::meeting_view::{DatabaseMeeting, MeetingPlan, NearView, TableMeeting};
 
+/// Pairs of one table in the text of a plan.
+const PAIRS_SHOWN: usize = 5;
+
 /// The whole plan.
 pub(super) fn plan(plan: &MeetingPlan) -> String {
     let mut text = String::new();
@@ -43,7 +46,8 @@ fn describe(database: &DatabaseMeeting) -> String {
         ];
         std::iter::once(one.table.clone()).chain(numbers.iter().map(u64::to_string)).collect::<Vec<_>>()
     };
-    let lines: Vec<Vec<String>> = database.tables.iter().map(line).collect();
+    let (empty, filled): (Vec<_>, Vec<_>) = database.tables.iter().partition(|one| one.here + one.there == 0);
+    let lines: Vec<Vec<String>> = filled.into_iter().map(line).collect();
     let heads = [
         "table",
         "here",
@@ -57,6 +61,9 @@ fn describe(database: &DatabaseMeeting) -> String {
     ];
     text += &table(&heads, &lines);
     text += "\n";
+    if !empty.is_empty() {
+        text += &format!("and {} without rows on either side\n", count(empty.len() as u64, "table"));
+    }
     for one in &database.tables {
         details(&mut text, database, one);
     }
@@ -67,7 +74,8 @@ fn details(text: &mut String, database: &DatabaseMeeting, one: &TableMeeting) {
     let name = format!("{}.{}", database.name, one.table);
     let mut say = |line: String| *text += &format!("  {name}: {}\n", one_line(&line));
     for part in &one.moves {
-        say(format!("{} made here get {:+}: {} -> {}", count(part.rows, "row"), part.by, part.from, part.to));
+        let get = if part.rows == 1 { "gets" } else { "get" };
+        say(format!("{} made here {get} {:+}: {} -> {}", count(part.rows, "row"), part.by, part.from, part.to));
     }
     for pair in &one.different {
         say(format!(
@@ -113,8 +121,13 @@ fn details(text: &mut String, database: &DatabaseMeeting, one: &TableMeeting) {
         say(format!("… and {} more", one.unique_count - one.unique.len() as u64));
     }
     if !one.near_equal.is_empty() {
-        say(format!("{} look alike; join those that are one (after the join):", count(one.near_equal_count, "pair")));
-        *text += &near(&one.near_equal);
+        say(format!("{} look alike; join those that are one, after the join:", count(one.near_equal_count, "pair")));
+        let shown = &one.near_equal[..one.near_equal.len().min(PAIRS_SHOWN)];
+        *text += &near(shown);
+        let more = one.near_equal_count - shown.len() as u64;
+        if more > 0 {
+            *text += &format!("    … and {more} more, listed by: litemesh duplicates\n");
+        }
     }
 }
 

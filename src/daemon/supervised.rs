@@ -206,7 +206,9 @@ fn rehearse(config: &Config, data: &DataDir, choice: &Choice) -> Result<MeetingP
     let copied = std::fs::copy(data.log_path(), &path);
     copied.map_err(|source| DaemonError::Files { action: "copy the log to", path: path.clone(), source })?;
     let log = std::sync::Arc::new(Log::open(&path)?);
-    let mut plan = Node::rehearse(settings, log, clock_now())?;
+    // What the copies' node has to say is in the plan; on the log it would read as if it had happened.
+    let silence = tracing::subscriber::NoSubscriber::default();
+    let mut plan = tracing::subscriber::with_default(silence, || Node::rehearse(settings, log, clock_now()))?;
     for database in &mut plan.databases {
         let real = choice.databases.iter().find(|settings| settings.name == database.name);
         database.path = real.map(|settings| settings.path.display().to_string()).unwrap_or_default();

@@ -270,7 +270,7 @@ impl Identified<'_> {
 }
 
 /// How many cells two rows share: (equal, compared). Keys, and cells that are NULL in both, say nothing.
-pub(super) fn likeness(schema: &TableSchema, one: &Image, other: &Image) -> (usize, usize) {
+fn likeness(schema: &TableSchema, one: &Image, other: &Image) -> (usize, usize) {
     let keys = schema.key_columns();
     let says = (0..schema.columns.len())
         .filter(|column| !(keys.contains(column) || one[*column].is_null() && other[*column].is_null()));

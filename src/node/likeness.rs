@@ -2,8 +2,10 @@
 //!
 //! Invariant: secrets are never shown. Callers: `rehearsal`, `near_equal`.
 
-use super::base::likeness;
-use crate::model::{TableSchema, Value};
+use std::collections::BTreeSet;
+
+use crate::merge::store::Row;
+use crate::model::{Cell, TableSchema, Value};
 use crate::sqlite::Image;
 
 /// Characters of a row's name that are shown, at most.
@@ -11,7 +13,7 @@ const LABEL_MAX: usize = 60;
 
 /// Words in names of columns that people know rows by, best first.
 const NAMES: [&str; 11] =
-    ["username", "number", "name", "title", "nickname", "code", "label", "email", "slug", "key", "text"];
+    ["username", "name", "title", "number", "nickname", "code", "label", "email", "slug", "key", "text"];
 
 /// Words in names of columns that are nobody's business.
 const SECRETS: [&str; 6] = ["password", "passwd", "hash", "token", "secret", "salt"];
@@ -26,7 +28,8 @@ pub(super) fn label(schema: &TableSchema, image: &Image) -> String {
     let place = |column: &usize| NAMES.iter().position(|word| name(column).ends_with(word));
     let mut named: Vec<usize> =
         (0..schema.columns.len()).filter(open).filter(|column| place(column).is_some()).collect();
-    named.sort_by_key(place);
+    // The shortest is the row's own: `team_number` before `scouting_team_number`.
+    named.sort_by_key(|column| (place(column), schema.columns[*column].name.len()));
     if named.is_empty() {
         named.extend((0..schema.columns.len()).filter(open).take(2));
     }
@@ -42,10 +45,21 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// (equal, compared) when at least half of the cells are equal.
-pub(super) fn nearly_equal(schema: &TableSchema, one: &Image, other: &Image) -> Option<(u64, u64)> {
-    let (equal, compared) = likeness(schema, one, other);
-    (compared > 0 && equal * 2 >= compared).then_some((equal as u64, compared as u64))
+/// (equal, compared) when at least half of the cells are equal. A reference counts by the row it leads to: match 5 here and
+/// match 5 there are two matches. Cells that are NULL in both say nothing.
+pub(super) fn nearly_equal(one: &Row, other: &Row) -> Option<(u64, u64)> {
+    let null = Cell::Plain(Value::Null);
+    let columns: BTreeSet<u16> = one.cells.iter().chain(&other.cells).map(|state| state.column).collect();
+    let (mut equal, mut compared) = (0, 0);
+    for column in columns {
+        let cell = |row: &Row| row.cell(column).map_or_else(|| null.clone(), |state| state.cell.clone());
+        let (left, right) = (cell(one), cell(other));
+        if left != null || right != null {
+            compared += 1;
+            equal += u64::from(left == right);
+        }
+    }
+    (compared > 0 && equal * 2 >= compared).then_some((equal, compared))
 }
 
 /// Whether two files that never met can hold this value only by a miracle: hashes, tokens, UUIDs, times with fractions of

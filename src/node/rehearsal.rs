@@ -238,9 +238,10 @@ impl Telling<'_> {
             }
         }
         let near = [(opposite, "the same id"), (holder, "the same UNIQUE key")];
-        for (other, reason) in near.into_iter().filter(|_| joined.is_none()) {
+        for (other, reason) in near.into_iter().filter(|_| joined.is_none() && !view.accounts) {
             let Some(other) = other else { continue };
-            let Some((equal_cells, cells)) = nearly_equal(table, &row.image, &other.image) else { continue };
+            let Some((theirs, _)) = self.class(&other.row)? else { continue };
+            let Some((equal_cells, cells)) = nearly_equal(&record, &theirs) else { continue };
             view.near_equal_count += 1;
             if view.near_equal.len() < LISTED_MAX {
                 let one = self.view_of(other)?;
@@ -326,7 +327,8 @@ fn warnings(view: &DatabaseMeeting, tables: &[Played]) -> Vec<String> {
         if !twice.is_empty() {
             warnings.push(format!(
                 "{name} holds accounts, and these exist on both servers: {}. They are not joined (whoever knows one \
-                 password would get the other's account): the ones from here get another name until a person decides",
+                 password would get the other's account): the ones from here get another name. Two that are one person's are \
+                 joined by: litemesh merge {name} ID ID",
                 twice.join("; ")
             ));
         }

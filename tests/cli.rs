@@ -95,8 +95,8 @@ fn help_names_every_command_of_this_version_and_no_other() {
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    let want = "run init invite join preflight status sync log history conflicts shelf where rules peers rebuild doctor eject \
-                demo completions";
+    let want = "run init invite join preflight status sync log history conflicts duplicates shelf merge split where rules \
+                peers rebuild doctor eject demo completions";
     assert_eq!(commands, want.split_whitespace().collect::<Vec<_>>());
     assert!(output.status.success() && output.stderr.is_empty());
     for flag in ["--data <DIR>", "--config <FILE>", "--json", "--verbose", "--quiet"] {
@@ -104,7 +104,7 @@ fn help_names_every_command_of_this_version_and_no_other() {
     }
     for (command, flags) in [
         ("run", "--db <NAME=PATH> --listen <MULTIADDR> --peer <MULTIADDR> --no-mdns --http <ADDR|off> --name --sample"),
-        ("join", "--db <NAME=PATH> --name --plan --yes"),
+        ("join", "--db <NAME=PATH> --name --independent --base <OLD.db> --plan --yes"),
         ("log", "--db --table --origin --since --until --limit --follow verify"),
         ("sync", "--wait <SECONDS> [PEER]"),
         ("status", "--watch"),
@@ -134,7 +134,7 @@ fn usage_errors_are_exit_2() {
         &["log", "--limit", "0"],
         &["invite", "--expires", "soon"],
         &["invite", "--qr"],
-        &["join", "x", "--independent"],
+        &["join", "x", "--independent", "--base", "y"],
         &["-v", "-q", "status"],
         &["sync", "--wait", "-1"],
         &["completions", "tcsh"],
@@ -255,12 +255,15 @@ fn a_join_shows_its_plan_and_waits_for_yes() {
         std::fs::copy(pit.path().join("litemesh-sample").join(name), stand.path().join("instance").join(name)).unwrap();
     }
     let code = text(&call(pit.path(), &["-q", "invite", "--expires", "1h"]).stdout).trim().to_string();
-    let plan = json(stand.path(), &["join", &code, "--plan"]);
+    let plan = json(stand.path(), &["join", &code, "--plan", "--name", "stand"]);
     assert!(plan["rows"].as_u64().unwrap() > 0);
+    let table = &plan["databases"][0]["tables"][0];
+    assert_eq!((&table["here"], &table["only_here"]), (&table["equal"], &Value::from(0)), "{plan}");
     let output = call(stand.path(), &["join", &code]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("--yes") && text(&output.stdout).contains("scouting_entry"));
-    assert!(!stand.path().join("litemesh-data").join("identity.key").exists());
+    // It is a member now (nobody else may read), but no row was touched, and none is before somebody says yes.
+    refused(stand.path(), &["run", "--http", "off", "--no-mdns"], 1, &["not accepted yet", "--yes"]);
 
     let joined = json(stand.path(), &["join", &code, "--yes", "--name", "stand"]);
     assert_eq!((joined["members"].as_u64(), joined["origin_rank"].as_u64()), (Some(2), Some(1)));

@@ -1,20 +1,25 @@
 //! `litemesh join`.
 //!
-//! Invariant: rows that are here already are never touched without `--yes`, and never at all by the join itself: the
-//! first `run` does what the plan says. Called by [`super`].
+//! Invariant: rows that are here already are never touched without a yes, and never at all by the join itself: the first
+//! `run` does what the plan says. Called by [`super`].
 
+use std::io::{BufRead as _, IsTerminal as _};
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::error::CommandError;
-use super::output::{count, table};
-use super::{Context, database};
+use super::output::count;
+use super::{Context, database, meeting_text};
 use crate::config::Config;
-use crate::daemon::{self, Choice, DaemonError, DataDir, JoinPlan};
+use crate::daemon::{self, Choice, DaemonError, DataDir, Meetings};
+use crate::node::meeting::Meeting;
 use crate::wire::invite::InviteCode;
 
 /// Enrol this data directory in a cluster; the member that made the code must be reachable
+///
+/// Where this server's databases hold rows already, it first becomes a member (only members may read), takes the
+/// cluster's rows beside, and shows a plan; nothing here is touched before you say yes.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The line that `litemesh invite` printed
@@ -25,26 +30,21 @@ pub(super) struct Arguments {
     /// Name of this server for people [default: the host name]
     #[arg(long)]
     name: Option<String>,
-    /// Treat rows with equal content as different rows
-    #[arg(long, hide = true)]
+    /// These files were never copied from the cluster's: rows with equal content are different rows
+    #[arg(long, conflicts_with = "bases")]
     independent: bool,
-    /// The file that both sides once started from
-    #[arg(long, value_name = "OLD.db", hide = true)]
-    base: Option<PathBuf>,
+    /// The file that both sides once started from; what each did since is put together. NAME=OLD.db says of which database
+    #[arg(long = "base", value_name = "OLD.db")]
+    bases: Vec<String>,
     /// Only show what would happen to the rows that are here
     #[arg(long)]
     plan: bool,
-    /// Accept the plan
+    /// Accept the plan, the one shown before or unseen
     #[arg(long)]
     yes: bool,
 }
 
 pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), CommandError> {
-    if arguments.independent || arguments.base.is_some() {
-        let flag = if arguments.independent { "--independent" } else { "--base" };
-        return Err(CommandError::usage(format!("{flag} comes with a later version"))
-            .hint("leave it out: rows with equal content are recognised as the same row"));
-    }
     let code = InviteCode::from_text(&arguments.code).map_err(DaemonError::from)?;
     let (names, databases) = (arguments.name, arguments.databases);
     let config = context.config(|flags| {
@@ -52,16 +52,29 @@ pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), Comman
         flags.name = names;
     })?;
     let choice = choose(context, &config)?;
-    let plan = daemon::plan(&choice)?;
-    if arguments.plan {
-        context.output.result(&plan, describe);
-        return Ok(());
+    let mut meetings = meetings(context, &choice, arguments.independent, &arguments.bases)?;
+    if meetings.is_empty() && (arguments.plan || !arguments.yes) {
+        // A plan without flags is one of copies; a yes without flags is to the plan that was shown.
+        meetings = choice.databases.iter().map(|database| (database.name.clone(), Meeting::Copy)).collect();
     }
-    if plan.rows > 0 && !arguments.yes {
-        context.output.result(&plan, describe);
-        return Err(DaemonError::PlanNotAccepted.into());
+    let asks = arguments.plan || daemon::rows_here(&choice)? > 0 && !arguments.yes;
+    let joined = daemon::admit(&config, &code, &choice, meetings, asks)?;
+    if asks {
+        let notice = |held: u64| context.output.notice(&format!("{} of the cluster", count(held, "event")));
+        let plan = daemon::plan_join(&config, &choice, &mut { notice })?;
+        context.output.result(&plan, meeting_text::plan);
+        if arguments.plan {
+            let next = format!("litemesh --data {} join CODE --yes", joined.data);
+            context
+                .output
+                .notice(&format!("this server is a member now; no row was touched. To accept the plan: {next}"));
+            return Ok(());
+        }
+        if !says_yes(context) {
+            return Err(DaemonError::PlanNotAccepted.into());
+        }
+        daemon::accept(&config)?;
     }
-    let joined = daemon::join(&config, &code, &choice)?;
     context.output.result(&joined, |joined| {
         let (name, cluster) = (&joined.name, &joined.cluster_name);
         format!(
@@ -74,6 +87,41 @@ pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), Comman
     Ok(())
 }
 
+/// A typed yes, where somebody sits at the terminal.
+fn says_yes(context: &Context) -> bool {
+    if context.output.json || !context.output.is_terminal() || !std::io::stdin().is_terminal() {
+        return false;
+    }
+    context.output.notice("type \"yes\" to accept this plan:");
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).is_ok() && answer.trim().eq_ignore_ascii_case("yes")
+}
+
+/// How each file is to be read.
+fn meetings(context: &Context, choice: &Choice, independent: bool, bases: &[String]) -> Result<Meetings, CommandError> {
+    let names: Vec<&str> = choice.databases.iter().map(|database| database.name.as_str()).collect();
+    if independent {
+        return Ok(names.iter().map(|name| ((*name).to_string(), Meeting::Independent)).collect());
+    }
+    let mut meetings = Meetings::new();
+    for base in bases {
+        let named = base.split_once('=').filter(|(name, _)| names.contains(name));
+        let (name, path) = match named {
+            Some((name, path)) => (Some(name.to_string()), context.directory.join(path)),
+            None => (None, context.directory.join(base)),
+        };
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = match (name, &names[..]) {
+            (Some(name), _) => name,
+            (None, [only]) => (*only).to_string(),
+            (None, names) if names.contains(&stem.as_str()) => stem,
+            (None, names) => return Err(DaemonError::WhichBase { path, names: names.join(", ") }.into()),
+        };
+        meetings.push((name, Meeting::Base(path)));
+    }
+    Ok(meetings)
+}
+
 /// A node may join before its databases are named: `run --db` names them then.
 fn choose(context: &Context, config: &Config) -> Result<Choice, CommandError> {
     match daemon::choose(config, &DataDir::at(&config.data_dir), &context.directory, false) {
@@ -84,18 +132,4 @@ fn choose(context: &Context, config: &Config) -> Result<Choice, CommandError> {
         }
         Err(error) => Err(error.into()),
     }
-}
-
-fn describe(plan: &JoinPlan) -> String {
-    let mut text = String::new();
-    for database in &plan.databases {
-        text += &format!("database {} ({}): {}\n", database.name, database.path, count(database.rows, "row"));
-        let rows: Vec<_> =
-            database.tables.iter().map(|(name, rows, how)| vec![name.clone(), rows.to_string(), how.clone()]).collect();
-        text += &format!("{}\n\n", table(&["table", "rows here", "told apart"], &rows));
-    }
-    text + "Rows whose content is the same here and in the cluster are recognised as the same row: nothing moves.\n\
-            Rows that are only here go to every member, rows that are only there come here.\n\
-            Different rows that have the same id are both kept; the one of the member that joined later (this one) gets\n\
-            another id, and everything that refers to it follows. No row is deleted or overwritten."
 }

@@ -11,6 +11,7 @@ mod decide;
 mod demo;
 mod demo_cluster;
 mod doctor;
+mod duplicates;
 mod eject;
 mod error;
 mod history;
@@ -18,6 +19,7 @@ mod init;
 mod invite;
 mod join;
 mod log;
+mod meeting_text;
 mod output;
 mod peers;
 mod preflight;
@@ -78,6 +80,7 @@ enum Command {
     Log(log::Arguments),
     History(history::Arguments),
     Conflicts(conflicts::Arguments),
+    Duplicates(duplicates::Arguments),
     Shelf(shelf::Arguments),
     Merge(decide::MergeArguments),
     Split(decide::SplitArguments),
@@ -146,6 +149,7 @@ fn call(command: Command, context: &Context) -> Result<(), CommandError> {
         Command::Log(arguments) => log::call(context, arguments),
         Command::History(arguments) => history::call(context, &arguments),
         Command::Conflicts(arguments) => conflicts::call(context, &arguments),
+        Command::Duplicates(arguments) => duplicates::call(context, &arguments),
         Command::Shelf(arguments) => shelf::call(context, &arguments),
         Command::Merge(arguments) => decide::merge(context, &arguments),
         Command::Split(arguments) => decide::split(context, &arguments),

@@ -62,5 +62,14 @@ fn describe(report: &Preflight) -> String {
     for warning in report.warnings.iter().cloned().chain(warnings) {
         text += &format!("\nwarning: {warning}");
     }
+    for one in &report.references {
+        text += &format!(
+            "\nundeclared reference: {}.{} -> {} ({}; {} of {} values are ids there)",
+            one.table, one.column, one.to, one.reason, one.found, one.looked_at
+        );
+    }
+    if !report.config.is_empty() {
+        text += &format!("\nto have them follow when an id moves, put into litemesh.toml:\n{}", report.config);
+    }
     text
 }

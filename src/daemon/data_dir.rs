@@ -4,7 +4,8 @@
 //!   identity.key    the node's secret, 0600        lock            advisory lock, pid inside
 //!   api-token       bearer token, 0600             run.json        pid and address of the running node
 //!   events.redb     the event log                  databases.json  databases named once on the command line
-//!                                                  node.json       the node's name
+//!   undecided       a join's plan waits for a yes    node.json       the node's name
+//!   base-NAME.db    the file that both sides began with, until NAME is enrolled
 //! ```
 //!
 //! Invariant: a secret that others can read is refused; every file is written aside, synced and renamed. Callers: daemon,
@@ -190,7 +191,7 @@ impl DataDir {
     }
 
     /// Written aside, synced, renamed: there whole or not at all. Only the owner can read it.
-    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), DaemonError> {
+    pub(super) fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), DaemonError> {
         let aside = path.with_extension("new");
         let written = || -> std::io::Result<()> {
             let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;

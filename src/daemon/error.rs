@@ -77,11 +77,31 @@ pub enum DaemonError {
         /// The other.
         second: String,
     },
-    /// The plan of a join was not accepted. Nothing was changed.
+    /// The plan of a join was not accepted. This server is a member; no row was touched.
     #[error(
-        "these databases hold rows already; nothing was changed. Read the plan above, then repeat the command with --yes"
+        "these databases hold rows already; none was touched. Read the plan above, then repeat the command with --yes"
     )]
     PlanNotAccepted,
+    /// The plan of a join waits to be accepted. No row was touched.
+    #[error(
+        "this server has joined, but what happens to the rows that are here was not accepted yet: see it again with \
+         `litemesh join CODE --plan`, accept it with `litemesh join CODE --yes` (CODE is the code it joined with)"
+    )]
+    JoinUndecided,
+    /// The cluster's rows did not come. This server is a member; no row was touched. Helps when a member runs.
+    #[error(
+        "this server has joined, but no member answers now, so there is nothing to compare with: start the inviting \
+         server, then repeat the command"
+    )]
+    NothingHeard,
+    /// A base is named for no database. Nothing was changed.
+    #[error("--base {path} could belong to any of {names}: say which, as --base NAME={path}", path = path.display())]
+    WhichBase {
+        /// The base.
+        path: PathBuf,
+        /// The databases.
+        names: String,
+    },
     /// The system gives no random bytes. Nothing was changed.
     #[error("the system gives no random bytes")]
     NoRandomness,

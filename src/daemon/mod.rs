@@ -5,8 +5,8 @@
 //!   databases   which files to replicate                                 sample    the sample pair
 //!   node_thread the thread that owns the node                            watch     file notification
 //!   run         `litemesh run`, from lock to last byte                   control   the network as the API sees it
-//!   enrol       new clusters, joining, plans                             offline   work on a node that does not run
-//!   doctor      what can be checked from outside
+//!   enrol       new clusters                                             offline   work on a node that does not run
+//!   doctor      what can be checked from outside                         supervised  joining, its plan, a person's word
 //! ```
 //!
 //! Invariant: one process owns a data directory (an advisory lock says so); the node lives on one thread; the clock is
@@ -23,15 +23,17 @@ mod node_thread;
 mod offline;
 mod run;
 mod sample;
+mod supervised;
 mod watch;
 
 pub use data_dir::{DataDir, DataLock, RunInfo};
 pub use databases::{Choice, choose, file_settings};
 pub use doctor::checks;
-pub use enrol::{DatabasePlan, Enrolled, JoinPlan, init, join, plan};
+pub use enrol::{Enrolled, init};
 pub use error::DaemonError;
 pub use machine::{clock_now, host_name};
 pub use node_thread::{NodeHandle, NodeThread, Start};
 pub use offline::{eject, preflight, rebuild, verify_log};
 pub use run::{Ready, run};
 pub use sample::create as create_sample;
+pub use supervised::{Meetings, accept, admit, plan_join, rows_here};

@@ -12,7 +12,7 @@ use super::run::node_settings;
 use super::{DaemonError, DataDir, DataLock, file_settings};
 use crate::config::Config;
 use crate::node::view::{LogReport, RebuildReport};
-use crate::sqlite::{AppFile, EjectReport, Preflight};
+use crate::sqlite::{AppFile, EjectReport, Preflight, preflight_all};
 
 fn lock(config: &Config) -> Result<(DataDir, DataLock), DaemonError> {
     let data = DataDir::at(&config.data_dir);
@@ -41,8 +41,11 @@ pub fn rebuild(config: &Config, choice: Choice, out: &Path) -> Result<RebuildRep
 
 /// What would be replicated and how. Changes nothing, needs no data directory.
 pub fn preflight(choice: &Choice) -> Result<Vec<Preflight>, DaemonError> {
-    let report = |settings| while_busy(|| Ok(AppFile::open(file_settings(settings))?.preflight()?));
-    choice.databases.iter().map(report).collect()
+    while_busy(|| {
+        let open = |settings| AppFile::open(file_settings(settings));
+        let files = choice.databases.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        Ok(preflight_all(&files)?)
+    })
 }
 
 /// Removes every trigger and table of litemesh from the app's files; gives (database, report).

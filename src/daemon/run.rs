@@ -15,6 +15,7 @@ use super::control::Control;
 use super::databases::{Choice, remember};
 use super::machine::{machine_id, random};
 use super::node_thread::{NodeThread, Start, while_busy};
+use super::supervised::check_decided;
 use super::{DaemonError, DataDir, DataLock, RunInfo, checks, choose, file_settings, host_name, watch as file_watch};
 use crate::config::Config;
 use crate::http::{self, Services};
@@ -24,7 +25,7 @@ use crate::node::{Effect, NodeSettings};
 use crate::sqlite::AppFile;
 
 /// Effects that may wait for the network.
-const EFFECTS_MAX: usize = 1_024;
+pub(super) const EFFECTS_MAX: usize = 1_024;
 
 /// Commands that may wait for the network.
 const COMMANDS_MAX: usize = 16;
@@ -58,6 +59,7 @@ pub fn run(
     let choice = choose(config, &data, directory, use_sample)?;
     data.create()?;
     let lock = data.lock()?;
+    check_decided(&data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|source| DaemonError::Runtime { source })?;
     let result = runtime.block_on(run_locked(config, &data, choice, announce));
@@ -185,7 +187,7 @@ async fn wait(
     outcome
 }
 
-async fn stop_node(thread: NodeThread) -> Result<(), DaemonError> {
+pub(super) async fn stop_node(thread: NodeThread) -> Result<(), DaemonError> {
     let stopped =
         tokio::task::spawn_blocking(move || thread.stop(GOODBYE.1)).await.map_err(|_| DaemonError::NodeDied)??;
     if !stopped {
@@ -194,12 +196,12 @@ async fn stop_node(thread: NodeThread) -> Result<(), DaemonError> {
     Ok(())
 }
 
-struct RunningNetwork {
-    task: JoinHandle<Result<(), NetError>>,
+pub(super) struct RunningNetwork {
+    pub(super) task: JoinHandle<Result<(), NetError>>,
     control: Arc<Control>,
 }
 
-async fn start_network(
+pub(super) async fn start_network(
     config: &Config,
     key_seed: [u8; 32],
     thread: &NodeThread,

@@ -52,6 +52,15 @@ pub(super) async fn events(
     Ok(Json(page.await??))
 }
 
+pub(super) async fn duplicates(
+    State(services): Shared,
+    query: Result<Query<ConflictsQuery>, QueryRejection>,
+) -> Reply<Value> {
+    let limit = checked(query)?.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
+    let found = ask(&services.port, move |node, _| node.duplicates(limit)).await??;
+    Ok(Json(json!({ "duplicates": found })))
+}
+
 pub(super) async fn conflicts(
     State(services): Shared,
     query: Result<Query<ConflictsQuery>, QueryRejection>,

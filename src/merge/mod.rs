@@ -54,6 +54,7 @@ pub mod image;
 pub mod integrate;
 mod link;
 pub mod lists;
+mod lookup;
 pub mod memory;
 pub mod rank;
 pub mod registers;

@@ -281,9 +281,7 @@ impl<S: Store> Evaluator<'_, S> {
                 born = false;
             }
         }
-        let mut hasher = blake3::Hasher::new_derive_key("litemesh 1 unique key");
-        hasher.update(&bytes);
-        let hash = crate::model::identity::first_16(&hasher);
+        let hash = hash_key(&bytes);
         let tags = self.collision_rule(table)? != Rule::UniqueShelve;
         let taggable = taggable.filter(|_| unique.name != OWN_KEY && tags);
         Ok(Some(HeldKey { index: unique.name.clone(), hash, written, born, columns, taggable }))
@@ -357,6 +355,13 @@ fn own_key(schema: &TableSchema) -> Option<UniqueKey> {
     let columns: Vec<_> = columns.iter().map(|column| (*column, Collation::Binary)).collect();
     let needed = columns.iter().any(|(column, _)| refers(column));
     needed.then(|| UniqueKey { name: OWN_KEY.to_string(), columns, exact: true, computed: None })
+}
+
+/// Under this hash the store keeps who holds a key: of the names and folded values of its columns.
+pub(super) fn hash_key(bytes: &[u8]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new_derive_key("litemesh 1 unique key");
+    hasher.update(bytes);
+    crate::model::identity::first_16(&hasher)
 }
 
 /// Shows, tags and shelves the classes of one component.

@@ -1,58 +1,48 @@
 //! Adopting: a file with rows comes to a cluster that has rows already.
 //!
 //! The node first learns all that the cluster holds, evaluates it, and then compares the file with what it should show. A
-//! row that is equal is the same row: it gets no second birth, so a copy of a member's file doubles nothing. What differs
-//! depends on where the file comes from. It carries litemesh's own tables and a cut of this cluster (a copy of a live file,
-//! or this server's own file after its data directory was lost): every key the log knows is that row, older here; only what
-//! the outbox marks was written since. Any other file: equal ids mean nothing, a row that differs is a row of its own,
-//! junior to the cluster's (keyed tables: the key is the identity, the cluster's values stay).
+//! row that is the same (see [`super::meeting`] for what that means, [`super::sameness`] for how it is found) gets no
+//! second birth, so a copy of a member's file doubles nothing. A file that carries litemesh's own tables and a cut of this
+//! cluster (a copy of a live file, or this server's own file after its data directory was lost) needs no guess: every key
+//! the log knows is that row, older here; only what the outbox marks was written since. Any other row is a row of its own,
+//! junior to the cluster's.
 //!
 //! States: waiting (joined, not heard from anybody: no trigger, no birth) → adopted or, when nobody answers for
-//! [`WAIT_MS`], enrolled by content. Invariants: nothing of the cluster is deleted or overwritten by a joiner's old rows; no
-//! row of the joiner is dropped. A crash in here starts it again from the file. Caller: `recover`, `step`.
+//! [`WAIT_MS`], enrolled by content. Files that others refer to come first, and no file is written before those that refer
+//! to it are adopted too: their references are read by the ids that stand here now.
+//! Invariants: nothing of the cluster is deleted or overwritten by a joiner's old rows (but what a base proves was done
+//! here); no row of the joiner is dropped. A crash in here starts it again from the file: what was born already is found
+//! again as the same row. Caller: `recover`, `step`, `rehearsal`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::capture::Ids;
+use super::base::Base;
+use super::capture::{CHANGES_MAX, Ids, Part, table_entry};
 use super::database::SCAN_PAGE;
-use super::genesis::{Found, births};
+use super::found::{Found, FoundIndex};
+use super::genesis::births;
+use super::meeting::{Fate, Lacking, Meeting, MetRow, MetTable, Verdict};
+use super::rescan::all_rows;
+use super::sameness::{Known, Sameness, There};
 use super::step::clean_equal;
 use super::{Node, NodeError, Now};
+use crate::log::{LogRead, LogWrite};
 use crate::merge::Evaluator;
-use crate::merge::store::{AuditKind, AuditRecord, CellVersion, Store};
-use crate::model::{Cell, Dot, Identity, Key, RowId, Stamp};
+use crate::merge::store::{AuditKind, AuditRecord, CellVersion, Row, Store};
+use crate::model::{Cell, Change, DatabaseSchema, Dot, ForeignKey, Identity, Key, RowId, Stamp, TableSchema, Value};
 use crate::sqlite::{Drain, Image, Mark, MarkOp};
 use crate::wire::decode_event;
 
 /// How long a joined node waits for the cluster before it gives births to the rows of its files, ms.
 pub(super) const WAIT_MS: u64 = 15_000;
 
-/// Where a file comes from.
-struct Origin<'o> {
-    /// It carries a cut of this cluster.
-    copied: bool,
-    /// Else: the births its rows would get by their content.
-    births: BTreeMap<(usize, Key), RowId>,
-    outbox: &'o Drain,
-}
-
-/// What becomes of a table's rows.
-#[derive(Default)]
-struct Sorted {
-    /// The log wins: (row, what the file shows of it now).
-    rewritten: Vec<(RowId, Option<(Key, Image)>)>,
-    /// Rows of their own.
-    new: Vec<(Key, Image)>,
-}
+/// What the file shows of a row.
+type Seen = (RowId, Option<(Key, Image)>);
 
 impl Node {
     /// Whether somebody told all that the cluster holds, or the wait is over.
-    pub(super) fn may_adopt(&self, position: usize, deadline_ms: u64, now: Now) -> Result<bool, NodeError> {
-        let holds = |peer: &super::exchange::Peer| {
-            peer.heads.iter().all(|(id, head)| self.heads.get(id).is_some_and(|mine| mine.seq >= head.seq))
-        };
-        let told = self.exchange.peers.values().any(|peer| peer.connected && peer.heard && holds(peer));
-        Ok(now.mono_ms >= deadline_ms || told && self.holds_causes(position)?)
+    fn may_adopt(&self, position: usize, deadline_ms: u64, now: Now) -> Result<bool, NodeError> {
+        Ok(now.mono_ms >= deadline_ms || self.has_caught_up() && self.holds_causes(position)?)
     }
 
     /// Whether the log holds all that the authors of its events of a database knew. A fresh event can be pushed here before
@@ -68,25 +58,81 @@ impl Node {
         Ok(true)
     }
 
-    /// Compares a file with what the cluster holds and takes over what is equal.
-    pub(super) fn adopt(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+    /// Whether some connected peer told what it holds and this log holds all of it.
+    pub fn has_caught_up(&self) -> bool {
+        let holds = |peer: &super::exchange::Peer| {
+            peer.heads.iter().all(|(id, head)| self.heads.get(id).is_some_and(|mine| mine.seq >= head.seq))
+        };
+        self.exchange.peers.values().any(|peer| peer.connected && peer.heard && holds(peer))
+    }
+
+    /// Number of events in the log.
+    pub fn events_held(&self) -> u64 {
+        self.heads.values().map(|head| head.seq).sum()
+    }
+
+    /// Adopts a file whose time has come. False while it, or one that refers to it, waits.
+    pub(super) fn is_adopted(&mut self, position: usize, now: Now) -> Result<bool, NodeError> {
+        if let Some(deadline_ms) = self.databases[position].adopt_by_ms {
+            // What its rows refer to across files comes first.
+            let waits = self.parents_first().into_iter().take_while(|other| *other != position);
+            let first = !waits.into_iter().any(|other| self.databases[other].adopt_by_ms.is_some());
+            if !first || !self.may_adopt(position, deadline_ms, now)? {
+                return Ok(false);
+            }
+            self.enrol(position, now)?;
+            self.databases[position].adopt_by_ms = None;
+        }
+        // Ids must not move here before those who refer to them were read by the ids of now.
+        if self.is_referred_to_by_waiting(position) {
+            self.databases[position].was_busy(now);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Whether a file that refers to this one still waits to be adopted.
+    fn is_referred_to_by_waiting(&self, position: usize) -> bool {
+        let name = self.schemas[position].database.as_str();
+        let refers = |schema: &DatabaseSchema| {
+            let mut keys = schema.tables.iter().flat_map(|table| &table.foreign_keys);
+            keys.any(|key| key.database.as_deref() == Some(name))
+        };
+        (0..self.schemas.len()).any(|other| {
+            other != position && self.databases[other].adopt_by_ms.is_some() && refers(&self.schemas[other])
+        })
+    }
+
+    /// Compares a file with what the cluster holds and takes over what is the same. Tells what became of every row.
+    pub(super) fn adopt(&mut self, position: usize, now: Now) -> Result<Vec<MetTable>, NodeError> {
         let meta = self.databases[position].file.meta()?;
         let copied = meta.applied.iter().any(|dot| self.heads.contains_key(dot.actor));
         self.evaluate_unshown(position, now)?;
         let outbox = self.databases[position].file.drain()?;
-        let births = if copied { BTreeMap::new() } else { self.births_here(position)? };
-        let origin = Origin { copied, births, outbox: &outbox };
+        let schema = self.schemas[position].clone();
+        let mut found = self.find_all(position)?;
+        found.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
+        let there = self.shown_there(position, now)?;
+        let meeting = if copied { Meeting::Copy } else { self.meeting(&schema.database)? };
+        let base = match &meeting {
+            Meeting::Base(path) => Some(Base::read(path, &self.databases[position].settings, &schema)?),
+            Meeting::Copy | Meeting::Independent => None,
+        };
+        let index = FoundIndex::new(&schema, &found);
+        let source = Source { position, copied, meeting, base, outbox: &outbox };
+        let met = self.compare_all(&source, (&found, &index), &there)?;
+        self.take_over_met(position, &met, &source, now)?;
         let mut drain = Drain { meta: outbox.meta.clone(), ..Drain::default() };
-        for table in 0..self.schemas[position].tables.len() {
-            let sorted = self.sort_rows(position, table, &origin, now)?;
-            self.take_over_dirty(position, &sorted.rewritten, now)?;
-            let name = self.schemas[position].tables[table].name.clone();
-            for (key, image) in sorted.new {
-                let (op, table) = (MarkOp::Insert, name.clone());
-                let mark =
-                    Mark { seq: 0, rid: [0; 16], op, table, key: key.clone(), old_key: None, wall_ms: now.wall_ms };
-                drain.marks.push(mark);
-                drain.images.insert((name.clone(), key), Some(image));
+        for (table, rows) in met.iter().enumerate() {
+            for row in rows.here.iter().filter(|row| row.row.is_none()) {
+                add_mark(
+                    &mut drain,
+                    MarkOp::Insert,
+                    &schema.tables[table].name,
+                    &row.key,
+                    Some(row.image.clone()),
+                    now,
+                );
             }
         }
         if copied {
@@ -98,9 +144,261 @@ impl Node {
             }
         }
         self.log_drain(position, &drain, Ids::Found, now)?;
+        if source.base.is_some() {
+            self.log_edits(position, &met, now)?;
+        }
         self.databases[position].file.clear_marks(outbox.through_seq)?;
         self.databases[position].behind = true;
+        Ok(met)
+    }
+
+    /// Decides what every row of the file is.
+    fn compare_all(
+        &self,
+        source: &Source<'_>,
+        (found, index): (&[Found], &FoundIndex<'_>),
+        there: &There,
+    ) -> Result<Vec<MetTable>, NodeError> {
+        let (schema, read) = (index.schema(), self.log.read()?);
+        let elsewhere = |key: &ForeignKey, values: &[Value]| self.shown_elsewhere(&read, key, values);
+        let is_born = |row: &RowId| Ok(read.row(row)?.is_some_and(|record| !record.births.is_empty()));
+        let is_mine = |row: &RowId| matches!(row, RowId::Born(birth) if self.is_own(&birth.origin));
+        let mut sameness = Sameness {
+            schema,
+            index,
+            there,
+            elsewhere: &elsewhere,
+            is_born: &is_born,
+            is_mine: &is_mine,
+            same: vec![BTreeMap::new(); schema.tables.len()],
+            sure: BTreeSet::new(),
+        };
+        if source.copied {
+            self.settle_copied(source, &mut sameness)?;
+        } else if source.meeting != Meeting::Independent {
+            settle_enrolled(&read, found, &mut sameness)?;
+        }
+        let base = source.base.as_ref().map(|base| base.identify(&read, there, &elsewhere)).transpose()?;
+        if let Some(base) = &base {
+            base.settle(&mut sameness);
+        }
+        for table in 0..schema.tables.len() {
+            sameness.resume(table);
+            if source.meeting != Meeting::Independent {
+                sameness.suppose(table);
+            }
+        }
+        sameness.agree()?;
+        let mut met = Vec::with_capacity(schema.tables.len());
+        for table in 0..schema.tables.len() {
+            let mut one = MetTable::default();
+            for (key, image) in index.rows(table) {
+                let row = sameness.same[table].get(key).copied();
+                let of_base = base.as_ref().filter(|base| base.knows(table, key, image));
+                let verdict = match (row, of_base) {
+                    (None, None) => Verdict::New,
+                    (None, Some(_)) => Verdict::Kept,
+                    (Some(row), Some(base)) => base.compare(table, key, image, there.shown(row), there),
+                    (Some(row), None) => source.verdict(&schema.tables[table], key, image, there.shown(row)),
+                };
+                one.here.push(MetRow { key: key.clone(), image: image.clone(), verdict, row });
+            }
+            met.push(one);
+        }
+        find_lacking(source, schema, there, &mut met);
+        if let Some(base) = &base {
+            base.find_deleted(&sameness, &mut met);
+        }
+        Ok(met)
+    }
+
+    /// A copy of a live file: what stands at a key that the log knows is that row, unless it was inserted here since.
+    fn settle_copied(&self, source: &Source<'_>, sameness: &mut Sameness<'_>) -> Result<(), NodeError> {
+        for (table, schema) in sameness.schema.tables.iter().enumerate() {
+            if schema.identity == Identity::Rowid {
+                continue;
+            }
+            let rows: Vec<Key> = sameness.index.rows(table).map(|(key, _)| key.clone()).collect();
+            for key in rows {
+                if source.marked(&schema.name, &key, MarkOp::Insert) {
+                    continue;
+                }
+                let shown = sameness.there.by_key[table].get(&key).map(|at| sameness.there.tables[table][*at].row);
+                let row = match shown {
+                    None if source.marked(&schema.name, &key, MarkOp::Update) => None,
+                    None => self.former_holder(source.position, table, &key)?,
+                    shown => shown,
+                };
+                if let Some(row) = row {
+                    sameness.settle(table, &key, row);
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// Takes over what the file shows of every row, and has all that differs written.
+    fn take_over_met(
+        &mut self,
+        position: usize,
+        met: &[MetTable],
+        source: &Source<'_>,
+        now: Now,
+    ) -> Result<(), NodeError> {
+        let schema = self.schemas[position].clone();
+        let mut seen: Vec<Seen> = Vec::new();
+        for (table, rows) in met.iter().enumerate() {
+            let name = &schema.tables[table].name;
+            // On a copy the marks of deletes and updates find the rows as they were.
+            seen.extend(
+                rows.lacking
+                    .iter()
+                    .filter(|row| !(source.copied && row.fate == Fate::Deleted))
+                    .map(|row| (row.row, None)),
+            );
+            for row in &rows.here {
+                let Some(id) = row.row else { continue };
+                let updated = source.copied && source.marked(name, &row.key, MarkOp::Update);
+                if row.verdict != Verdict::Equal && !updated {
+                    seen.push((id, Some((row.key.clone(), row.image.clone()))));
+                }
+                if let Verdict::Lost(columns) | Verdict::Edited { lost: columns, .. } = &row.verdict {
+                    self.keep_joiners_values(position, table, id, (&row.image, columns), now)?;
+                }
+            }
+        }
+        self.take_over_exactly(position, &seen, now)
+    }
+
+    /// Like [`Node::take_over_dirty`], for rows of which several may be one to the cluster and two in the file: the first
+    /// stands for the class, the others are taken away.
+    fn take_over_exactly(&mut self, position: usize, seen: &[Seen], now: Now) -> Result<(), NodeError> {
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let name = self.schemas[position].database.clone();
+        let mut write = self.log.write()?;
+        let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
+        let mut touched = BTreeSet::new();
+        for (row, _) in seen {
+            let canonical = evaluator.canonical(row)?;
+            for row in [*row, canonical] {
+                if touched.insert(row) {
+                    evaluator.mark_shown(&row, None)?;
+                }
+            }
+        }
+        let mut standing = BTreeSet::new();
+        for (row, shown) in seen.iter().filter(|(_, shown)| shown.is_some()) {
+            let canonical = evaluator.canonical(row)?;
+            let stands = if standing.insert(canonical) { canonical } else { *row };
+            evaluator.mark_shown(&stands, shown.as_ref())?;
+        }
+        evaluator.touch_again(touched)?;
+        evaluator.settle()?;
+        clean_equal(&mut evaluator, &name)?;
+        evaluator.finish()?;
+        write.commit_durable()?;
+        self.databases[position].behind = true;
+        Ok(())
+    }
+
+    /// Logs what was done here since the base.
+    fn log_edits(&mut self, position: usize, met: &[MetTable], now: Now) -> Result<(), NodeError> {
+        let schema = self.schemas[position].clone();
+        let mut drain = Drain { meta: self.databases[position].file.meta()?, ..Drain::default() };
+        let (mut edited, mut part): (Vec<Seen>, Part) = (Vec::new(), Part::default());
+        let mut write = self.log.write()?;
+        let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
+        for (table, rows) in met.iter().enumerate() {
+            let schema = &schema.tables[table];
+            for row in &rows.here {
+                let (Some(id), Verdict::Edited { columns, .. }) = (row.row, &row.verdict) else { continue };
+                if columns.is_empty() {
+                    continue;
+                }
+                let Some(record) = evaluator.view(&id)? else { continue };
+                // Only the changed cells differ from what the cluster shows, so only they are written.
+                let mut image = evaluator.image(&record, schema)?;
+                columns.iter().for_each(|column| image[*column] = row.image[*column].clone());
+                add_mark(&mut drain, MarkOp::Update, &schema.name, &row.key, Some(image), now);
+                edited.push((id, Some((row.key.clone(), row.image.clone()))));
+            }
+            for row in rows.lacking.iter().filter(|row| row.fate == Fate::Deleted) {
+                let table = table_entry(&mut part.tables, schema);
+                for row in evaluator.members(&row.row)? {
+                    part.changes.push(Change::Delete { table, row });
+                }
+            }
+        }
+        drop(write);
+        self.log_drain(position, &drain, Ids::Found, now)?;
+        self.take_over_exactly(position, &edited, now)?;
+        while !part.changes.is_empty() {
+            let rest = part.changes.split_off(part.changes.len().min(CHANGES_MAX));
+            self.write_decision(position, Part { tables: part.tables.clone(), changes: part.changes }, now)?;
+            part.changes = rest;
+        }
+        Ok(())
+    }
+
+    /// All rows of a file.
+    pub(super) fn find_all(&self, position: usize) -> Result<Vec<Found>, NodeError> {
+        let mut found = Vec::new();
+        for (table, entry) in self.schemas[position].tables.iter().enumerate() {
+            let rows = self.read_table(position, &entry.name)?;
+            found.extend(rows.into_iter().map(|(key, image)| Found { table, key, image }));
+        }
+        Ok(found)
+    }
+
+    /// All that the log says is shown of a database.
+    pub(super) fn shown_there(&self, position: usize, now: Now) -> Result<There, NodeError> {
+        let schema = &self.schemas[position];
+        let mut there = There::default();
+        there.tables.resize_with(schema.tables.len(), Vec::new);
+        there.by_key.resize_with(schema.tables.len(), BTreeMap::new);
+        let mut write = self.log.write()?;
+        for (position, table) in schema.tables.iter().enumerate() {
+            let Some(id) = write.find_table(&schema.database, &table.name)? else { continue };
+            let rows = all_rows(&write, id)?;
+            let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
+            let names = evaluator.store().columns(id)?;
+            for row in rows {
+                let canonical = evaluator.canonical(&row)?;
+                if canonical != row {
+                    there.canonical.insert(row, canonical);
+                }
+                let shown = evaluator.row(&row)?.and_then(|record| record.shown.clone());
+                let (Some(key), Some(record)) = (shown, evaluator.view(&row)?) else { continue };
+                let (image, claim) = (evaluator.image(&record, table)?, record.claim.map(|claim| claim.id));
+                let cells = cells_of(&mut evaluator, &record, &names, table)?;
+                there.add(position, Known { row, key, claim, image, cells });
+            }
+        }
+        Ok(there)
+    }
+
+    /// The row of another file that a reference's values lead to, as that file shows it.
+    pub(super) fn shown_elsewhere(
+        &self,
+        read: &LogRead,
+        key: &ForeignKey,
+        values: &[Value],
+    ) -> Result<Option<RowId>, NodeError> {
+        let Some(schema) = self.schemas.iter().find(|schema| Some(&schema.database) == key.database.as_ref()) else {
+            return Ok(None);
+        };
+        let Some(parent) = schema.table(&key.parent) else { return Ok(None) };
+        let columns: Option<Vec<usize>> = key.parent_columns.iter().map(|name| parent.column(name)).collect();
+        let Some(columns) = columns else { return Ok(None) };
+        if columns == parent.key_columns() {
+            let table = read.find_table(&schema.database, &parent.name)?;
+            return Ok(table.map(|table| read.shown(table, values)).transpose()?.flatten());
+        }
+        let mut write = self.log.write()?;
+        let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, 0);
+        Ok(evaluator.shown_by(&schema.database, parent, &columns, values)?)
     }
 
     /// Evaluates all events of a database and takes the result for what the file shows; the comparison puts it right.
@@ -135,85 +433,13 @@ impl Node {
         }
     }
 
-    fn sort_rows(&mut self, position: usize, table: usize, origin: &Origin<'_>, now: Now) -> Result<Sorted, NodeError> {
-        let (copied, outbox) = (origin.copied, origin.outbox);
-        let difference = self.compare(position, table, now)?;
-        let schema = self.schemas[position].tables[table].clone();
-        let marked = |key: &Key, op: MarkOp| {
-            outbox.marks.iter().any(|mark| mark.op == op && mark.table == schema.name && mark.key == *key)
-        };
-        let deleted: BTreeSet<&Key> = outbox
-            .marks
-            .iter()
-            .filter(|mark| mark.op == MarkOp::Delete && mark.table == schema.name)
-            .map(|mark| &mark.key)
-            .collect();
-        let mut sorted = Sorted::default();
-        for row in difference.missing {
-            let shown = self.log.read()?.row(&row)?.and_then(|record| record.shown);
-            // A delete made on the copy is a delete.
-            if !copied || !shown.is_some_and(|key| deleted.contains(&key)) {
-                sorted.rewritten.push((row, None));
-            }
-        }
-        let by_key = copied || schema.identity == Identity::Rowid || matches!(schema.identity, Identity::Keyed(_));
-        for (key, image, row) in difference.changed {
-            let found = self.enrolled_elsewhere(origin, table, &key)?;
-            if let Some(born) = found {
-                // The cluster has this very row, changed since: what stands at its key here is older.
-                if born != row {
-                    sorted.rewritten.push((row, None));
-                }
-                sorted.rewritten.push((born, Some((key, image))));
-            } else if copied && marked(&key, MarkOp::Insert) || !by_key {
-                sorted.rewritten.push((row, None));
-                sorted.new.push((key, image));
-            } else if !(copied && marked(&key, MarkOp::Update)) {
-                if !copied && schema.identity != Identity::Rowid {
-                    self.keep_joiners_values(position, table, row, &image, now)?;
-                }
-                sorted.rewritten.push((row, Some((key, image))));
-            }
-        }
-        for (key, image) in difference.unknown {
-            let former = if copied && !marked(&key, MarkOp::Insert) && !marked(&key, MarkOp::Update) {
-                self.former_holder(position, table, &key)?
-            } else {
-                self.enrolled_elsewhere(origin, table, &key)?
-            };
-            match former {
-                Some(row) => sorted.rewritten.push((row, Some((key, image)))),
-                None => sorted.new.push((key, image)),
-            }
-        }
-        Ok(sorted)
-    }
-
-    /// Births by content of all rows of a file.
-    fn births_here(&self, position: usize) -> Result<BTreeMap<(usize, Key), RowId>, NodeError> {
-        let schema = &self.schemas[position];
-        let mut found = Vec::new();
-        for (table, entry) in schema.tables.iter().enumerate() {
-            let rows = self.read_table(position, &entry.name)?;
-            found.extend(rows.into_iter().map(|(key, image)| Found { table, key, image }));
-        }
-        Ok(births(schema, &mut found))
-    }
-
-    /// The row that somebody else enrolled with exactly the content that stands at a key here.
-    fn enrolled_elsewhere(&self, origin: &Origin<'_>, table: usize, key: &Key) -> Result<Option<RowId>, NodeError> {
-        let Some(birth) = origin.births.get(&(table, key.clone())) else { return Ok(None) };
-        let known = matches!(birth, RowId::Genesis(_)) && self.log.read()?.row(birth)?.is_some();
-        Ok(known.then_some(*birth))
-    }
-
-    /// The cluster's values of a keyed row stay; the joiner's go to the audit.
+    /// The cluster's values of a row stay; the joiner's go to the audit.
     fn keep_joiners_values(
         &mut self,
         position: usize,
         table: usize,
         row: RowId,
-        image: &Image,
+        (image, lost): (&Image, &[usize]),
         now: Now,
     ) -> Result<(), NodeError> {
         let schema = &self.schemas[position].tables[table];
@@ -221,7 +447,7 @@ impl Node {
         let mut write = self.log.write()?;
         let Some(record) = Store::row(&write, &row)? else { return Ok(()) };
         let names = Store::columns(&write, record.table)?;
-        for (column, value) in schema.columns.iter().zip(image) {
+        for (column, value) in lost.iter().map(|column| (&schema.columns[*column], &image[*column])) {
             let number = names.iter().position(|name| name.eq_ignore_ascii_case(&column.name));
             let Some(winner) = number.and_then(|number| record.cell(number as u16)) else { continue };
             if winner.cell == Cell::Plain(value.clone()) {
@@ -273,4 +499,101 @@ impl Node {
         }
         Ok(false)
     }
+
+    /// Whether an origin is one of this node's.
+    pub(super) fn is_own(&self, origin: &crate::model::OriginId) -> bool {
+        let node = self.chain.origin().node;
+        *origin == self.chain.origin().id() || self.heads.get(origin).is_some_and(|head| head.origin.node == node)
+    }
+}
+
+/// Where a file comes from.
+struct Source<'o> {
+    position: usize,
+    /// It carries a cut of this cluster.
+    copied: bool,
+    /// Else: what a person said.
+    meeting: Meeting,
+    base: Option<Base>,
+    outbox: &'o Drain,
+}
+
+impl Source<'_> {
+    fn marked(&self, table: &str, key: &Key, op: MarkOp) -> bool {
+        self.outbox.marks.iter().any(|mark| mark.op == op && mark.table == table && mark.key == *key)
+    }
+
+    /// What a row is to the cluster's row that it is.
+    fn verdict(&self, table: &TableSchema, key: &Key, image: &Image, known: Option<&Known>) -> Verdict {
+        let Some(known) = known else { return Verdict::Deleted };
+        if known.key == *key && known.image == *image {
+            return Verdict::Equal;
+        }
+        if self.copied || !matches!(table.identity, Identity::Keyed(_)) {
+            return Verdict::Older;
+        }
+        let keys = table.key_columns();
+        let differs = |column: &usize| !keys.contains(column) && image[*column] != known.image[*column];
+        Verdict::Lost((0..image.len()).filter(differs).collect())
+    }
+}
+
+/// Rows of the cluster that are not here come; on a copy, what was deleted here since is deleted.
+fn find_lacking(source: &Source<'_>, schema: &DatabaseSchema, there: &There, met: &mut [MetTable]) {
+    for (table, rows) in there.tables.iter().enumerate() {
+        let here: BTreeSet<RowId> =
+            met[table].here.iter().filter_map(|row| row.row).map(|row| there.canonical(row)).collect();
+        for known in rows.iter().filter(|known| !here.contains(&known.row)) {
+            let deleted = source.copied && source.marked(&schema.tables[table].name, &known.key, MarkOp::Delete);
+            let fate = if deleted { Fate::Deleted } else { Fate::Comes };
+            let (row, key, image) = (known.row, known.key.clone(), known.image.clone());
+            met[table].lacking.push(Lacking { row, key, image, fate });
+        }
+    }
+}
+
+/// Rows that the cluster enrolled with exactly the content that stands here.
+fn settle_enrolled(read: &LogRead, found: &[Found], sameness: &mut Sameness<'_>) -> Result<(), NodeError> {
+    for ((table, key), birth) in births(sameness.schema, found) {
+        let enrolled =
+            matches!(birth, RowId::Genesis(_)) && read.row(&birth)?.is_some_and(|row| !row.births.is_empty());
+        if enrolled {
+            sameness.settle(table, &key, birth);
+        }
+    }
+    Ok(())
+}
+
+/// The cells of a row by column of the schema.
+fn cells_of(
+    evaluator: &mut Evaluator<'_, LogWrite>,
+    record: &Row,
+    names: &[String],
+    table: &TableSchema,
+) -> Result<Vec<Option<Cell>>, NodeError> {
+    let mut cells = Vec::with_capacity(table.columns.len());
+    for column in &table.columns {
+        let number = names.iter().position(|name| name.eq_ignore_ascii_case(&column.name));
+        let mut cell = number.and_then(|number| record.cell(number as u16)).map(|state| state.cell.clone());
+        if let Some(Cell::Ref(reference)) = &mut cell {
+            reference.row = evaluator.canonical(&reference.row)?;
+        }
+        cells.push(cell);
+    }
+    Ok(cells)
+}
+
+/// Adds a mark that no trigger wrote.
+fn add_mark(drain: &mut Drain, op: MarkOp, table: &str, key: &Key, image: Option<Image>, now: Now) {
+    let wall_ms = now.wall_ms;
+    drain.marks.push(Mark {
+        seq: 0,
+        rid: [0; 16],
+        op,
+        table: table.to_string(),
+        key: key.clone(),
+        old_key: None,
+        wall_ms,
+    });
+    drain.images.insert((table.to_string(), key.clone()), image);
 }

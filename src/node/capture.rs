@@ -93,14 +93,16 @@ enum What {
     Claim(i64),
 }
 
-struct Capture<'c, 'a, S: Store> {
-    evaluator: &'c mut Evaluator<'a, S>,
+pub(super) struct Capture<'c, 'a, S: Store> {
+    pub(super) evaluator: &'c mut Evaluator<'a, S>,
     schemas: &'a [DatabaseSchema],
-    schema: &'a DatabaseSchema,
-    drain: &'c Drain,
-    reading: Reading,
+    pub(super) schema: &'a DatabaseSchema,
+    pub(super) drain: &'c Drain,
+    pub(super) reading: Reading,
     author: Author,
-    births: BTreeMap<usize, RowId>,
+    pub(super) births: BTreeMap<usize, RowId>,
+    /// Touched rows by what other columns than the key hold, for (table, columns) that references name.
+    pub(super) named: BTreeMap<(usize, Vec<usize>), BTreeMap<Vec<Value>, Occupant>>,
     suspects: Vec<(RowId, AuditKind)>,
 }
 
@@ -117,8 +119,9 @@ pub fn capture<'a, S: Store>(
     let mut reading = Reading::read(evaluator, schema, marks)?;
     reading.confirm(schema, drain);
     let last_wall_ms = marks.iter().map(|mark| mark.wall_ms).max().unwrap_or_default();
+    let (births, named) = (BTreeMap::new(), BTreeMap::new());
     let mut capture =
-        Capture { evaluator, schemas, schema, drain, reading, author, births: BTreeMap::new(), suspects: Vec::new() };
+        Capture { evaluator, schemas, schema, drain, reading, author, births, named, suspects: Vec::new() };
     let mut planned = capture.plan_inserts();
     // The births of these rows depend on their places alone, and keys that refer to them need their births.
     capture.cut(&planned);
@@ -139,7 +142,7 @@ impl<S: Store> Capture<'_, '_, S> {
         Ok(())
     }
 
-    fn keyed_identity(&mut self, fresh: usize, depth: u32) -> Result<Option<RowId>, S::Error> {
+    pub(super) fn keyed_identity(&mut self, fresh: usize, depth: u32) -> Result<Option<RowId>, S::Error> {
         if let Some(row) = self.births.get(&fresh) {
             return Ok(Some(*row));
         }
@@ -531,27 +534,18 @@ impl<S: Store> Capture<'_, '_, S> {
             return Ok(None);
         };
         let parent = &schema.tables[position];
-        let mut parent_key = Vec::new();
-        for column in parent.key_columns() {
-            let name = &parent.columns[column].name;
-            let at = key.parent_columns.iter().position(|referred| referred.eq_ignore_ascii_case(name));
-            let Some(at) = at else { return Ok(None) };
-            parent_key.push(values[at].clone());
-        }
-        if parent_key.is_empty() || parent_key.len() != values.len() {
-            return Ok(None);
-        }
+        let columns: Option<Vec<usize>> = key.parent_columns.iter().map(|name| parent.column(name)).collect();
+        let Some(columns) = columns.filter(|columns| !columns.is_empty()) else { return Ok(None) };
+        let at = |column: &usize| columns.iter().position(|referred| referred == column);
+        let order: Option<Vec<usize>> = parent.key_columns().iter().map(at).collect();
+        let Some(order) = order.filter(|order| !order.is_empty() && order.len() == columns.len()) else {
+            return self.named_by(schema, other.is_none().then_some(position), parent, (&columns, values), depth);
+        };
+        let parent_key: Vec<Value> = order.into_iter().map(|at| values[at].clone()).collect();
         if other.is_none()
             && let Some(occupant) = self.reading.finally(position, &parent_key)
         {
-            return match occupant {
-                Some(Occupant::Existing(row)) => Ok(Some(row)),
-                Some(Occupant::Fresh(fresh)) if depth < 16 => match self.births.get(&fresh) {
-                    Some(row) => Ok(Some(*row)),
-                    None => self.keyed_identity(fresh, depth),
-                },
-                Some(Occupant::Fresh(_)) | None => Ok(None),
-            };
+            return occupant.map_or(Ok(None), |occupant| self.identity_of(occupant, depth));
         }
         shown(self.evaluator, schema, parent, &parent_key)
     }

@@ -9,22 +9,21 @@
 
 use std::collections::BTreeMap;
 
+use super::NodeError;
 use super::capture::{CHANGES_MAX, Part, WEIGHT_MAX, table_entry};
 use super::chain::{Chain, Sealed, Sealing};
+use super::found::{Found, FoundIndex};
 use crate::merge::image::Shown;
 use crate::model::identity::first_16;
-use crate::model::{Cell, Change, Cut, DatabaseSchema, Identity, Key, Reference, RowId, Stamp, TableSchema, Value};
-use crate::sqlite::Image;
+use crate::model::{
+    Cell, Change, Cut, DatabaseSchema, ForeignKey, Identity, Key, Reference, RowId, Stamp, TableSchema, Value,
+};
 
 /// The incarnation of every genesis chain.
 pub const GENESIS_INCARNATION: u64 = 0;
 
-/// One row found in the file.
-pub(super) struct Found {
-    pub(super) table: usize,
-    pub(super) key: Key,
-    pub(super) image: Image,
-}
+/// The row of another database that a reference's values lead to, as that file shows it.
+pub(super) type Elsewhere<'e> = dyn Fn(&ForeignKey, &[Value]) -> Result<Option<RowId>, NodeError> + 'e;
 
 /// The births and events of what was found.
 pub(super) struct Genesis {
@@ -33,12 +32,18 @@ pub(super) struct Genesis {
 }
 
 /// Makes births and events of all rows found. `None` when there are none.
-pub(super) fn genesis(schema: &DatabaseSchema, cluster: [u8; 32], mut found: Vec<Found>) -> Option<Genesis> {
+pub(super) fn genesis(
+    schema: &DatabaseSchema,
+    cluster: [u8; 32],
+    mut found: Vec<Found>,
+    elsewhere: &Elsewhere<'_>,
+) -> Result<Option<Genesis>, NodeError> {
     if found.is_empty() {
-        return None;
+        return Ok(None);
     }
     found.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
-    let births = Births::new(schema, &found);
+    let index = FoundIndex::new(schema, &found);
+    let births = Births::new(schema, &index, &found);
     let mut parts: Vec<Part> = vec![Part::default()];
     let mut shown = Vec::with_capacity(found.len());
     let mut weight = 0;
@@ -56,7 +61,12 @@ pub(super) fn genesis(schema: &DatabaseSchema, cluster: [u8; 32], mut found: Vec
         let part = parts.last_mut().expect("there is always a part");
         let entry = table_entry(&mut part.tables, table);
         let columns = (0..table.columns.len()).filter(|column| table.identity != Identity::Surrogate(*column));
-        let cells = columns.map(|column| (column as u32, births.cell(schema, table, &row.image, column))).collect();
+        let mut cells = Vec::with_capacity(table.columns.len());
+        for column in columns {
+            let cell = births.cell(&index, table, &row.image, column, elsewhere)?;
+            hash_cell(&mut content, &cell);
+            cells.push((column as u32, cell));
+        }
         let claim = match table.identity {
             Identity::Keyed(_) => None,
             Identity::Surrogate(_) | Identity::Rowid => row.key[0].as_integer(),
@@ -82,13 +92,20 @@ pub(super) fn genesis(schema: &DatabaseSchema, cluster: [u8; 32], mut found: Vec
         };
         events.extend(chain.seal(head, vec![part], sealing));
     }
-    Some(Genesis { events, shown })
+    Ok(Some(Genesis { events, shown }))
 }
 
-/// The births that rows found in a file would get, by table and key.
-pub(super) fn births(schema: &DatabaseSchema, found: &mut [Found]) -> BTreeMap<(usize, Key), RowId> {
-    found.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
-    Births::new(schema, found).0
+/// What tells two chains apart: births alone do not, where a key is the identity or a reference leads to another file.
+fn hash_cell(content: &mut blake3::Hasher, cell: &Cell) {
+    let mut bytes = Vec::new();
+    cell.write_canonical(&mut bytes);
+    content.update(&bytes);
+}
+
+/// The births that rows found in a file would get, by table and key. `found` is sorted by both.
+pub(super) fn births(schema: &DatabaseSchema, found: &[Found]) -> BTreeMap<(usize, Key), RowId> {
+    debug_assert!(found.is_sorted_by(|a, b| (a.table, &a.key) <= (b.table, &b.key)));
+    Births::new(schema, &FoundIndex::new(schema, found), found).0
 }
 
 /// Births of rows by table and key.
@@ -97,7 +114,7 @@ struct Births(BTreeMap<(usize, Key), RowId>);
 impl Births {
     /// Names parents before children, so that children of different parents differ. Where tables refer to each other in a
     /// ring (or to themselves), the reference counts by the parent's own content only.
-    fn new(schema: &DatabaseSchema, found: &[Found]) -> Births {
+    fn new(schema: &DatabaseSchema, index: &FoundIndex<'_>, found: &[Found]) -> Births {
         let mut births = Births(BTreeMap::new());
         let mut plain: BTreeMap<(usize, Key), [u8; 16]> = BTreeMap::new();
         let mut occurrences: BTreeMap<[u8; 16], u64> = BTreeMap::new();
@@ -107,30 +124,42 @@ impl Births {
         }
         for table in parents_first(schema) {
             for row in found.iter().filter(|row| row.table == table) {
-                let birth = births.name(schema, row, &plain);
+                let birth = births.name(schema, index, row, &plain);
                 births.0.insert((row.table, row.key.clone()), birth);
             }
         }
         births
     }
 
-    fn name(&self, schema: &DatabaseSchema, row: &Found, plain: &BTreeMap<(usize, Key), [u8; 16]>) -> RowId {
+    fn name(
+        &self,
+        schema: &DatabaseSchema,
+        index: &FoundIndex<'_>,
+        row: &Found,
+        plain: &BTreeMap<(usize, Key), [u8; 16]>,
+    ) -> RowId {
         let table = &schema.tables[row.table];
         if let Identity::Keyed(columns) = &table.identity {
-            let cells: Vec<Cell> = columns.iter().map(|column| self.cell(schema, table, &row.image, *column)).collect();
+            let cells: Vec<Cell> =
+                columns.iter().map(|column| self.own_cell(index, table, &row.image, *column)).collect();
             return RowId::keyed(&schema.database, &table.name, &cells);
         }
         let at = (row.table, row.key.clone());
         let mut hasher = blake3::Hasher::new_derive_key("litemesh 1 genesis row");
         hasher.update(&plain[&at]);
-        for key in &table.foreign_keys {
-            if let Some(parent) = parent_at(schema, table, key, &row.image) {
-                match (self.0.get(&parent), plain.get(&parent)) {
-                    (Some(birth), _) => hasher.update(&birth.to_bytes()),
-                    (None, Some(content)) => hasher.update(content),
-                    (None, None) => hasher.update(b"dangling"),
-                };
-            }
+        for key in table.foreign_keys.iter().filter(|key| key.database.is_none()) {
+            let Some((parent, parent_key)) = index.parent(key, &row.image) else {
+                // It leads nowhere: what tells the row from another one is the value itself.
+                let mut bytes = b"dangling".to_vec();
+                key.columns.iter().for_each(|column| row.image[*column].write_canonical(&mut bytes));
+                hasher.update(&bytes);
+                continue;
+            };
+            let parent = (parent, parent_key.clone());
+            match (self.0.get(&parent), plain.get(&parent)) {
+                (Some(birth), _) => hasher.update(&birth.to_bytes()),
+                (None, content) => hasher.update(content.map_or(b"".as_slice(), |content| content)),
+            };
         }
         RowId::Genesis(first_16(&hasher))
     }
@@ -139,14 +168,42 @@ impl Births {
         self.0[&(table, key.clone())]
     }
 
-    fn cell(&self, schema: &DatabaseSchema, table: &TableSchema, image: &Image, column: usize) -> Cell {
+    /// A value as it travels, references into other files included: those rows were enrolled before.
+    fn cell(
+        &self,
+        index: &FoundIndex<'_>,
+        table: &TableSchema,
+        image: &[Value],
+        column: usize,
+        elsewhere: &Elsewhere<'_>,
+    ) -> Result<Cell, NodeError> {
+        let own = self.own_cell(index, table, image, column);
+        if matches!(own, Cell::Ref(_)) {
+            return Ok(own);
+        }
         for key in table.foreign_keys.iter().filter(|key| key.columns.contains(&column)) {
-            let Some(parent) = parent_at(schema, table, key, image) else { continue };
-            let Some(row) = self.0.get(&parent) else { continue };
+            let Some(database) = &key.database else { continue };
+            let values: Vec<Value> = key.columns.iter().map(|column| image[*column].clone()).collect();
+            if !values.iter().any(Value::is_null)
+                && let Some(row) = elsewhere(key, &values)?
+            {
+                let at = key.columns.iter().position(|other| *other == column).unwrap_or_default();
+                let (database, table) = (database.clone(), key.parent.clone());
+                return Ok(Cell::Ref(Reference { database, table, row, column: key.parent_columns[at].clone() }));
+            }
+        }
+        Ok(own)
+    }
+
+    /// The same as far as this file alone tells: what births are made of.
+    fn own_cell(&self, index: &FoundIndex<'_>, table: &TableSchema, image: &[Value], column: usize) -> Cell {
+        for key in table.foreign_keys.iter().filter(|key| key.columns.contains(&column)) {
+            let Some((position, parent_key)) = index.parent(key, image) else { continue };
+            let Some(row) = self.0.get(&(position, parent_key.clone())) else { continue };
             let at = key.columns.iter().position(|other| *other == column).unwrap_or_default();
             return Cell::Ref(Reference {
-                database: schema.database.clone(),
-                table: schema.tables[parent.0].name.clone(),
+                database: index.schema().database.clone(),
+                table: index.schema().tables[position].name.clone(),
                 row: *row,
                 column: key.parent_columns[at].clone(),
             });
@@ -182,31 +239,8 @@ fn own_content(schema: &DatabaseSchema, row: &Found, occurrences: &mut BTreeMap<
     first_16(&hasher)
 }
 
-/// Table and key that a reference's values name; `None` for NULLs, other databases and columns that are no key.
-fn parent_at(
-    schema: &DatabaseSchema,
-    table: &TableSchema,
-    key: &crate::model::ForeignKey,
-    image: &Image,
-) -> Option<(usize, Key)> {
-    debug_assert!(key.columns.iter().all(|column| *column < table.columns.len()));
-    if key.database.as_ref().is_some_and(|name| *name != schema.database) {
-        return None;
-    }
-    let position = schema.tables.iter().position(|table| table.name.eq_ignore_ascii_case(&key.parent))?;
-    let parent = &schema.tables[position];
-    let mut values = Vec::new();
-    for column in parent.key_columns() {
-        let name = &parent.columns[column].name;
-        let at = key.parent_columns.iter().position(|referred| referred.eq_ignore_ascii_case(name))?;
-        values.push(image[key.columns[at]].clone());
-    }
-    (!values.is_empty() && values.len() == key.columns.len() && !values.iter().any(Value::is_null))
-        .then_some((position, values))
-}
-
 /// Positions of all tables, parents before children; tables of a ring come in the order of their names.
-fn parents_first(schema: &DatabaseSchema) -> Vec<usize> {
+pub(super) fn parents_first(schema: &DatabaseSchema) -> Vec<usize> {
     let mut order: Vec<usize> = Vec::new();
     let parents = |table: usize| -> Vec<usize> {
         let keys = schema.tables[table].foreign_keys.iter().filter(|key| key.database.is_none());

@@ -172,6 +172,23 @@ impl Reading {
         }
     }
 
+    /// The touched rows of a table by what these columns hold at the end: for references that name no primary key.
+    pub(super) fn by_columns(
+        &self,
+        schema: &DatabaseSchema,
+        drain: &Drain,
+        table: usize,
+        columns: &[usize],
+    ) -> BTreeMap<Vec<Value>, Occupant> {
+        let existing = self.existing.iter().map(|(row, trace)| (Occupant::Existing(*row), trace));
+        let fresh = self.fresh.iter().enumerate().map(|(position, trace)| (Occupant::Fresh(position), trace));
+        let held = |(occupant, trace): (Occupant, &Trace)| {
+            let image = image_of(drain, &schema.tables[table].name, trace.key.as_ref()?)?;
+            Some((columns.iter().map(|column| image[*column].clone()).collect(), occupant))
+        };
+        existing.chain(fresh).filter(|(_, trace)| trace.table == table).filter_map(held).collect()
+    }
+
     /// Who is at a key at the end; `None` when no mark names the key.
     pub(super) fn finally(&self, table: usize, key: &Key) -> Option<Option<Occupant>> {
         let occupant = *self.occupants.get(&(table, key.clone()))?;

@@ -13,27 +13,41 @@
 //! remote ones are applied; the same inputs give the same effects and the same files, always.
 //! Callers: daemon, simulations.
 
+mod accounts;
 mod adopt;
 mod apply;
+mod base;
 pub mod capture;
 mod chain;
 mod database;
 mod decide;
+mod duplicates;
 pub mod effect;
 mod exchange;
+mod found;
 pub mod genesis;
 pub mod invite;
+mod likeness;
 mod marks;
+pub mod meeting;
+pub mod meeting_view;
 pub mod membership;
+mod named;
 mod orders;
 mod overrides;
+#[cfg(test)]
+mod pair_tests;
 pub mod port;
 mod query;
 pub mod query_rows;
 mod rebuild;
 mod recover;
+#[cfg(test)]
+mod reference_tests;
+mod rehearsal;
 mod rescan;
 mod rules;
+mod sameness;
 mod settings;
 mod step;
 pub mod view;
@@ -81,6 +95,8 @@ pub struct Node {
     due: bool,
     /// When rows that SQLite refused are tried again, monotonic ms.
     retry_refused_ms: u64,
+    /// Number of the last audit record that was looked at for moved accounts.
+    accounts_told: u64,
 }
 
 /// Why something could not be done.

@@ -27,7 +27,9 @@ use super::apply::{clean, ready_events};
 use super::chain::Chain;
 use super::database::{Database, SCHEMA_SEPARATOR, schema_key};
 use super::exchange::Exchange;
-use super::genesis::{Found, genesis};
+use super::found::Found;
+use super::genesis::genesis;
+use super::meeting::{Meeting, MetTable};
 use super::membership::{Membership, found_cluster};
 use super::orders::{load_invites, load_membership, ranks, store_members};
 use super::step::{clean_equal, heads_of, others, take_over};
@@ -36,7 +38,7 @@ use crate::clock::HybridClock;
 use crate::log::Log;
 use crate::merge::Evaluator;
 use crate::merge::store::Store;
-use crate::model::{Cut, Head, Heads, Key, MemberRecord, RowId};
+use crate::model::{Cut, ForeignKey, Head, Heads, Key, MemberRecord, RowId, Value};
 use crate::sqlite::{AppFile, Drain};
 
 /// Under this name the log keeps the incarnation and what it is bound to.
@@ -71,6 +73,11 @@ impl Node {
         Ok(load_membership(log)?.is_some())
     }
 
+    /// The cluster that a data directory's log belongs to.
+    pub fn cluster_of(log: &Log) -> Result<Option<crate::model::ClusterId>, NodeError> {
+        Ok(load_membership(log)?.map(|membership| membership.cluster()))
+    }
+
     /// Opens a node on a log that belongs to a cluster: recovers, enrols files that are new, drains.
     pub fn open(settings: NodeSettings, log: Arc<Log>, now: Now) -> Result<Node, NodeError> {
         let membership = load_membership(&log)?.ok_or(NodeError::NoCluster)?;
@@ -96,7 +103,9 @@ impl Node {
             relaxed: false,
             due: true,
             retry_refused_ms: now.mono_ms,
+            accounts_told: 0,
         };
+        node.accounts_told = node.log.read()?.last_audit()?;
         node.rank_origins();
         for settings in node.settings.databases.clone() {
             let (database, schema) = open_file(settings, node.slot(), now)?;
@@ -160,7 +169,7 @@ impl Node {
                 self.databases[position].adopt_by_ms = Some(now.mono_ms + super::adopt::WAIT_MS);
                 return Ok(());
             }
-            return self.enrol(position, now);
+            return self.enrol(position, now).map(drop);
         };
         let meta = match database.file.meta() {
             Ok(meta) => Some(meta),
@@ -193,12 +202,15 @@ impl Node {
     }
 
     /// Takes a file under replication for the first time: triggers, then births for the rows that are there.
-    pub(super) fn enrol(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+    /// What became of every row, where there was a cluster to meet.
+    pub(super) fn enrol(&mut self, position: usize, now: Now) -> Result<Vec<MetTable>, NodeError> {
         let database = &mut self.databases[position];
         database.file.enroll()?;
         self.schemas[position] = database.file.schema().clone();
-        if self.knows_rows(position)? {
-            self.adopt(position, now)?;
+        let independent = self.meeting(&self.schemas[position].database)? == Meeting::Independent;
+        let mut met = Vec::new();
+        if independent || self.knows_rows(position)? {
+            met = self.adopt(position, now)?;
         } else {
             let database = &mut self.databases[position];
             let before = database.file.drain()?;
@@ -211,7 +223,8 @@ impl Node {
         self.databases[position].file.schema_seen()?;
         let epoch = self.databases[position].file.fence()?;
         self.databases[position].ready = true;
-        self.note_file(position, epoch)
+        self.note_file(position, epoch)?;
+        Ok(met)
     }
 
     /// Notes in the file that no table needs a scan any more.
@@ -232,7 +245,10 @@ impl Node {
             let rows = self.read_table(position, name)?;
             found.extend(rows.into_iter().map(|(key, image)| Found { table: *table, key, image }));
         }
-        let Some(genesis) = genesis(schema, self.membership.cluster().0, found) else { return Ok(()) };
+        let read = self.log.read()?;
+        let elsewhere = |key: &ForeignKey, values: &[Value]| self.shown_elsewhere(&read, key, values);
+        let genesis = genesis(schema, self.membership.cluster().0, found, &elsewhere)?;
+        let Some(genesis) = genesis else { return Ok(()) };
         let name = schema.database.clone();
         let mut write = self.log.write()?;
         let mut heads: Heads = self.heads.clone();

@@ -186,12 +186,7 @@ impl Node {
     }
 
     /// The row that held a key before, by claim or (keyed tables) by identity, though the file should not show it.
-    pub(super) fn former_holder(
-        &mut self,
-        position: usize,
-        table: usize,
-        key: &Key,
-    ) -> Result<Option<RowId>, NodeError> {
+    pub(super) fn former_holder(&self, position: usize, table: usize, key: &Key) -> Result<Option<RowId>, NodeError> {
         let schema = &self.schemas[position].tables[table];
         let read = self.log.read()?;
         let Some(id) = read.find_table(&self.schemas[position].database, &schema.name)? else { return Ok(None) };

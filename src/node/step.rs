@@ -66,15 +66,8 @@ impl Node {
         if self.databases[position].is_busy(now) {
             return Ok(());
         }
-        if let Some(deadline_ms) = self.databases[position].adopt_by_ms {
-            // What its rows refer to across files comes first.
-            let waits = self.parents_first().into_iter().take_while(|other| *other != position);
-            let first = !waits.into_iter().any(|other| self.databases[other].adopt_by_ms.is_some());
-            if !first || !self.may_adopt(position, deadline_ms, now)? {
-                return Ok(());
-            }
-            self.enrol(position, now)?;
-            self.databases[position].adopt_by_ms = None;
+        if !self.is_adopted(position, now)? {
+            return Ok(());
         }
         if self.databases[position].poll_due(now) {
             self.look(position, now)?;
@@ -106,6 +99,7 @@ impl Node {
                     self.relaxed = true;
                     database.plan_chores(now);
                     self.wake_dirty(position)?;
+                    self.tell_moved_accounts()?;
                     self.effects.push_back(Effect::Applied(position));
                 }
                 Outcome::DrainFirst if drains < DRAINS_PER_STEP => {

@@ -8,6 +8,7 @@
 //! app's is changed but the rows that [`Apply::write`] is told. Callers: node; cli for preflight and eject.
 
 mod apply;
+mod copy;
 mod drain;
 mod enroll;
 mod error;
@@ -25,6 +26,7 @@ mod scan;
 mod schema;
 mod search;
 mod steering;
+mod suspects;
 mod triggers;
 mod value;
 
@@ -37,14 +39,16 @@ use std::path::PathBuf;
 use rusqlite::Connection;
 
 pub use apply::{Apply, Refused, RowWrite};
+pub use copy::copy_file;
 pub use drain::{Drain, Image, Mark, MarkOp};
 pub use enroll::EjectReport;
 pub use error::SqliteError;
 pub use install::SchemaChange;
 pub use meta::FileMeta;
-pub use preflight::{Preflight, TablePreflight};
+pub use preflight::{Preflight, TablePreflight, preflight_all};
 pub use rebuild::NewFile;
 pub use reference::Dangling;
+pub use suspects::ReferenceProposal;
 
 use crate::model::DatabaseSchema;
 

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::plan::TablePlan;
 use super::quote::quote;
 use super::steering::{Decisions, Runs};
-use super::{AppFile, SqliteError, enroll, schema};
+use super::suspects::suggest;
+use super::{AppFile, ReferenceProposal, SqliteError, enroll, schema};
 use crate::model::{Identity, TableSchema};
 
 /// The report for one database. Field names are stable: `--json` prints them.
@@ -29,6 +30,12 @@ pub struct Preflight {
     pub left_out: Vec<(String, String)>,
     /// What concerns the whole file.
     pub warnings: Vec<String>,
+    /// References that nobody declares, as far as names and values tell.
+    #[serde(default)]
+    pub references: Vec<ReferenceProposal>,
+    /// The lines of configuration that declare them; empty when there are none.
+    #[serde(default)]
+    pub config: String,
 }
 
 /// The report for one table.
@@ -51,6 +58,23 @@ pub struct TablePreflight {
     pub ids_because: String,
     /// What a person should know.
     pub warnings: Vec<String>,
+}
+
+/// The reports of all files of a node, with the references between them that nobody declares.
+pub fn preflight_all(files: &[AppFile]) -> Result<Vec<Preflight>, SqliteError> {
+    let mut reports = files.iter().map(AppFile::preflight).collect::<Result<Vec<_>, _>>()?;
+    for (report, suggestions) in reports.iter_mut().zip(suggest(files)?) {
+        for (table, what) in suggestions.told {
+            report
+                .tables
+                .iter_mut()
+                .filter(|entry| entry.table == table)
+                .for_each(|entry| entry.warnings.push(what.clone()));
+        }
+        report.references = suggestions.references;
+        report.config = suggestions.config;
+    }
+    Ok(reports)
 }
 
 impl AppFile {
@@ -82,6 +106,7 @@ impl AppFile {
             tables,
             left_out: schema.left_out.clone(),
             warnings: self.file_warnings()?,
+            ..Preflight::default()
         };
         drop(transaction);
         Ok(report)

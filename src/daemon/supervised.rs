@@ -1,0 +1,279 @@
+//! Supervised joining: admission, then the plan, then a person's word.
+//!
+//! A plan needs the cluster's rows, and nobody reads a byte without being a member. So a join first makes this server a
+//! member (that uses the code up), then takes the cluster's events into the log with no app's file open, plays the meeting
+//! on copies ([`crate::node::Node::rehearse`]), and shows what came of it. Until the plan is accepted the data directory is
+//! *undecided*: the same `join CODE` works again without the network's leave, and `run` refuses, so no row here is born,
+//! moved or sent. `--yes` at the first call accepts unseen.
+//!
+//! Invariant: the app's files are only read here; the copies are removed whatever happens. Called by cli (join) and run.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::databases::{Choice, remember};
+use super::enrol::{Enrolled, describe, open_without_files};
+use super::machine::clock_now;
+use super::node_thread::{NodeThread, Start, while_busy};
+use super::run::{EFFECTS_MAX, node_name, node_settings, start_network, stop_node};
+use super::{DaemonError, DataDir, file_settings};
+use crate::config::Config;
+use crate::log::Log;
+use crate::net;
+use crate::node::meeting::Meeting;
+use crate::node::meeting_view::MeetingPlan;
+use crate::node::port::NodePort as _;
+use crate::node::view::KnownAddress;
+use crate::node::{Node, NodeSettings};
+use crate::sqlite::{AppFile, copy_file};
+use crate::wire::invite::InviteCode;
+
+/// How long the inviter may be silent while the cluster's events come.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// Between two looks at what has come.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// How the files are to be read, as the command line says it: (database, meeting). Empty: as was said before, else copies.
+pub type Meetings = Vec<(String, Meeting)>;
+
+/// Makes this data directory a member of the code's cluster, or finds that it is one that waits for its plan to be
+/// accepted. `undecided`: rows here wait for a person's word.
+pub fn admit(
+    config: &Config,
+    code: &InviteCode,
+    choice: &Choice,
+    meetings: Meetings,
+    undecided: bool,
+) -> Result<Enrolled, DaemonError> {
+    let data = DataDir::at(&config.data_dir);
+    data.create()?;
+    let _lock = data.lock()?;
+    let log = Log::open(&data.log_path())?;
+    let member = Node::cluster_of(&log)?;
+    if member.is_some() && (!data.is_undecided() || member != Some(code.cluster)) {
+        return Err(DaemonError::NodeExists { path: data.path().to_path_buf() });
+    }
+    if member.is_none() {
+        let key_seed = data.key_seed_or_new()?;
+        let name = node_name(config, &data)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| DaemonError::Runtime { source })?;
+        let joined = runtime.block_on(net::join(code, key_seed, &name))?;
+        remember(&data, &choice.databases)?;
+        // First the mark, then the membership: a crash in between leaves a directory that nothing was decided for.
+        data.set_undecided(undecided)?;
+        Node::enter(&log, joined.records)?;
+        drop(log);
+        data.token_or_new(config.http.token_file.as_deref())?;
+        let mut node = open_without_files(config, &data)?;
+        for address in joined.addresses.iter().chain(&code.addresses) {
+            node.add_address(KnownAddress { peer: joined.inviter.to_string(), address: address.clone() })?;
+        }
+        node.close()?;
+    } else {
+        remember(&data, &choice.databases)?;
+        drop(log);
+    }
+    decide(&data, meetings)?;
+    if !undecided {
+        data.set_undecided(false)?;
+    }
+    describe(config, &data)
+}
+
+/// Notes how the files are to be read. A base is copied: it may lie on a stick.
+fn decide(data: &DataDir, meetings: Meetings) -> Result<(), DaemonError> {
+    let log = Log::open(&data.log_path())?;
+    for (database, mut meeting) in meetings {
+        if let Meeting::Base(from) = &meeting {
+            let kept = data.base_path(&database);
+            if kept != *from {
+                let _ = std::fs::remove_file(&kept);
+                while_busy(|| Ok(copy_file(from, &kept)?))?;
+            }
+            meeting = Meeting::Base(kept);
+        }
+        meeting.decide(&log, &database)?;
+    }
+    Ok(())
+}
+
+/// The plan was accepted: the next start does what it says.
+pub fn accept(config: &Config) -> Result<(), DaemonError> {
+    let data = DataDir::at(&config.data_dir);
+    let _lock = data.lock()?;
+    data.set_undecided(false)
+}
+
+/// What the join will do to the rows that are here. Takes the cluster's events first; `progress` is told how many came.
+pub fn plan_join(config: &Config, choice: &Choice, progress: &mut dyn FnMut(u64)) -> Result<MeetingPlan, DaemonError> {
+    let data = DataDir::at(&config.data_dir);
+    let _lock = data.lock()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|source| DaemonError::Runtime { source })?;
+    runtime.block_on(pull(config, &data, progress))?;
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    rehearse(config, &data, choice)
+}
+
+/// Takes all that a reachable member holds into the log.
+async fn pull(config: &Config, data: &DataDir, progress: &mut dyn FnMut(u64)) -> Result<(), DaemonError> {
+    let mut quiet = config.clone();
+    (quiet.network.listen, quiet.network.mdns) = (Vec::new(), false);
+    let nothing = Choice { databases: Vec::new(), source: String::new() };
+    let settings = node_settings(&quiet, data, nothing)?;
+    let key_seed = settings.key_seed;
+    let (effects, effects_out) = mpsc::channel(EFFECTS_MAX);
+    let start = Start { settings, log_path: data.log_path(), found: None };
+    let starting = tokio::task::spawn_blocking(move || NodeThread::start(start, effects));
+    let thread = starting.await.map_err(|_| DaemonError::NodeDied)??;
+    let (shut, shutdown) = watch::channel(false);
+    let network = start_network(&quiet, key_seed, &thread, effects_out, shutdown).await;
+    let pulled = match &network {
+        Ok(_) => wait_until_pulled(&thread, progress).await,
+        Err(_) => Ok(()),
+    };
+    let _ = shut.send(true);
+    let outcome = match network {
+        Ok(network) => {
+            // A network that does not end by itself ends with the runtime.
+            let _ = tokio::time::timeout(Duration::from_secs(1), network.task).await;
+            pulled
+        }
+        Err(error) => Err(error),
+    };
+    stop_node(thread).await?;
+    outcome
+}
+
+async fn wait_until_pulled(thread: &NodeThread, progress: &mut dyn FnMut(u64)) -> Result<(), DaemonError> {
+    let (mut held, mut moved) = (0, Instant::now());
+    loop {
+        let (reply, answer) = oneshot::channel();
+        let job = move |node: &mut Node, _| {
+            let _ = reply.send((node.has_caught_up(), node.events_held()));
+        };
+        if thread.handle.submit(Box::new(job)) {
+            let (done, now_held) = answer.await.map_err(|_| DaemonError::NodeDied)?;
+            if now_held != held {
+                (held, moved) = (now_held, Instant::now());
+                progress(held);
+            }
+            if done {
+                return Ok(());
+            }
+        }
+        if moved.elapsed() > SILENCE_MAX {
+            return Err(DaemonError::NothingHeard);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// A directory that is gone when this is.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(path: PathBuf) -> Result<Scratch, DaemonError> {
+        let failed = |source| DaemonError::Files { action: "make a directory for copies", path: path.clone(), source };
+        if path.exists() {
+            std::fs::remove_dir_all(&path).map_err(failed)?;
+        }
+        std::fs::create_dir(&path).map_err(failed)?;
+        Ok(Scratch(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left is removed by the next rehearsal.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn rehearse(config: &Config, data: &DataDir, choice: &Choice) -> Result<MeetingPlan, DaemonError> {
+    let scratch = Scratch::new(data.path().join("rehearsal"))?;
+    let mut settings: NodeSettings = node_settings(config, data, choice.clone())?;
+    for database in &mut settings.databases {
+        let copy = scratch.0.join(format!("{}.db", database.name));
+        while_busy(|| Ok(copy_file(&database.path, &copy)?))?;
+        database.path = copy;
+    }
+    let path = scratch.0.join("events.redb");
+    let copied = std::fs::copy(data.log_path(), &path);
+    copied.map_err(|source| DaemonError::Files { action: "copy the log to", path: path.clone(), source })?;
+    let log = std::sync::Arc::new(Log::open(&path)?);
+    // What the copies' node has to say is in the plan; on the log it would read as if it had happened.
+    let silence = tracing::subscriber::NoSubscriber::default();
+    let mut plan = tracing::subscriber::with_default(silence, || Node::rehearse(settings, log, clock_now()))?;
+    for database in &mut plan.databases {
+        let real = choice.databases.iter().find(|settings| settings.name == database.name);
+        database.path = real.map(|settings| settings.path.display().to_string()).unwrap_or_default();
+    }
+    Ok(plan)
+}
+
+/// Rows in the replicated tables of these files. Changes nothing.
+pub fn rows_here(choice: &Choice) -> Result<u64, DaemonError> {
+    let mut rows = 0;
+    for settings in &choice.databases {
+        let report = while_busy(|| Ok(AppFile::open(file_settings(settings))?.preflight()?))?;
+        rows += report.tables.iter().map(|table| table.rows).sum::<u64>();
+    }
+    Ok(rows)
+}
+
+/// Refuses to start while the plan of a join was not accepted.
+pub(super) fn check_decided(data: &DataDir) -> Result<(), DaemonError> {
+    if data.is_undecided() { Err(DaemonError::JoinUndecided) } else { Ok(()) }
+}
+
+impl DataDir {
+    fn undecided_path(&self) -> PathBuf {
+        self.path().join("undecided")
+    }
+
+    /// Whether the plan of a join waits to be accepted.
+    fn is_undecided(&self) -> bool {
+        self.undecided_path().exists()
+    }
+
+    fn set_undecided(&self, undecided: bool) -> Result<(), DaemonError> {
+        let path = self.undecided_path();
+        if undecided {
+            return self.write(&path, b"the plan of a join was not accepted yet\n");
+        }
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(DaemonError::Files { action: "remove", path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the base of a database is kept until it is enrolled.
+    fn base_path(&self, database: &str) -> PathBuf {
+        self.path().join(Path::new(&format!("base-{database}.db")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn undecided_lasts_until_it_is_taken_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::at(&directory.path().join("data"));
+        data.create().unwrap();
+        assert!(check_decided(&data).is_ok());
+        data.set_undecided(true).unwrap();
+        assert!(matches!(check_decided(&data), Err(DaemonError::JoinUndecided)));
+        data.set_undecided(false).unwrap();
+        data.set_undecided(false).unwrap();
+        assert!(check_decided(&data).is_ok());
+    }
+}

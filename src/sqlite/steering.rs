@@ -22,7 +22,7 @@
 //! `changes()`, `last_insert_rowid()` and RETURNING tell of the statement's own rows. Not documented but so in every
 //! version since 3.22, and tested by SQLite itself: in a BEFORE INSERT trigger `NEW.id` is -1 while the id is still to be
 //! chosen (the documentation calls it undefined), and the choice is made after the trigger. Therefore every table is tried
-//! out before it is steered ([`trial`]). The app's own library may be another version: nothing newer than 3.22 is used.
+//! out before it is steered ([`trial`]), one table in a step of the node; until all are, ids are plain. The app's own library may be another version: nothing newer than 3.22 is used.
 //!
 //! Known limits. `ALTER TABLE … DROP COLUMN` of a NOT NULL column that is named here is refused while the triggers stand
 //! (`steering = false` for the table, or `eject`, lets it pass). TEMP triggers of the app see placeholders. With

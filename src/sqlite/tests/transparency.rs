@@ -101,11 +101,14 @@ impl Apps {
     }
 }
 
+/// Rows or error, `changes()`, whether no transaction is open, `last_insert_rowid()`.
+type Seen = (Result<Vec<Vec<String>>, String>, u64, bool, Option<usize>);
+
 /// What an app sees of a statement; ids by their place.
-fn result(app: &Connection, sql: &str) -> (Result<Vec<Vec<String>>, String>, u64, bool, Option<usize>) {
+fn result(app: &Connection, sql: &str) -> Seen {
     let run = || -> rusqlite::Result<Vec<Vec<String>>> {
         let mut statement = app.prepare(sql)?;
-        let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let mut rows = statement.query([])?;
         let mut all = Vec::new();
         while let Some(row) = rows.next()? {
@@ -245,8 +248,11 @@ fn random_script(template: &Place, seed: u64) -> Result<(), String> {
     let foreign_keys = dice.below(2) == 0;
     for app in apps.both() {
         app.execute_batch(&format!("PRAGMA foreign_keys = {}", if foreign_keys { "ON" } else { "OFF" })).unwrap();
-        app.execute_batch(&format!("PRAGMA recursive_triggers = {}", if seed % 3 == 0 { "ON" } else { "OFF" }))
-            .unwrap();
+        app.execute_batch(&format!(
+            "PRAGMA recursive_triggers = {}",
+            if seed.is_multiple_of(3) { "ON" } else { "OFF" }
+        ))
+        .unwrap();
     }
     for number in 0..40 {
         if dice.below(5) == 0 {

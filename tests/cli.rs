@@ -95,8 +95,8 @@ fn help_names_every_command_of_this_version_and_no_other() {
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    let want = "run init invite join preflight status sync log history conflicts duplicates shelf merge split where peers \
-                rebuild doctor eject demo completions";
+    let want = "run init invite join preflight status sync log history conflicts duplicates shelf merge split where rules \
+                peers rebuild doctor eject demo completions";
     assert_eq!(commands, want.split_whitespace().collect::<Vec<_>>());
     assert!(output.status.success() && output.stderr.is_empty());
     for flag in ["--data <DIR>", "--config <FILE>", "--json", "--verbose", "--quiet"] {
@@ -110,6 +110,7 @@ fn help_names_every_command_of_this_version_and_no_other() {
         ("status", "--watch"),
         ("rebuild", "--out <DIR>"),
         ("where", "<DB.TABLE> <ID> --node"),
+        ("rules", "list set"),
         ("invite", "--expires"),
         ("init", "--name --cluster-name"),
     ] {

@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use litemesh::merge::Evaluator;
 use litemesh::merge::memory::MemoryStore;
 use litemesh::merge::rank::Ranks;
+use litemesh::merge::rules::RuleRecord;
 use litemesh::merge::store::{AuditRecord, Fingerprint, Row, Store, TableId};
 use litemesh::model::{
     Birth, Cell, Change, Collation, Column, Cut, DatabaseSchema, Event, ForeignKey, Header, Identity, NodeId, Origin,
@@ -40,6 +41,7 @@ macro_rules! counted {
 
 counted! {
     read {
+        fn rules(table: TableId) -> Vec<RuleRecord>;
         fn find_table(database: &str, table: &str) -> Option<TableId>;
         fn table_name(table: TableId) -> (String, String);
         fn columns(table: TableId) -> Vec<String>;
@@ -54,6 +56,7 @@ counted! {
         fn dirty(database: &str) -> Vec<RowId>;
     }
     write {
+        fn put_rule(table: TableId, rule: &RuleRecord) -> ();
         fn table_id(database: &str, table: &str) -> TableId;
         fn column_id(table: TableId, column: &str) -> u16;
         fn put_row(row: &RowId, record: &Row) -> ();

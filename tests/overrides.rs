@@ -2,6 +2,9 @@
 //!
 //! Invariant: everything is ordered by the command line and seen in the app's own files, on both servers.
 
+#![cfg(feature = "daemon")]
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use support::cluster::Cluster;

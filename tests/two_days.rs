@@ -4,6 +4,9 @@
 //! when it was written. `LITEMESH_DAY_WRITES=5000` makes the days long; `tests/python/day.py` is a day. Runs on the
 //! tables of `fixtures/day_*.sql`, and on a real app's files where they lie beside the repository.
 
+#![cfg(feature = "daemon")]
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::BTreeMap;

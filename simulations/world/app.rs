@@ -20,6 +20,8 @@ CREATE TABLE entry (id INTEGER NOT NULL, team_id INTEGER NOT NULL, previous_id I
   PRIMARY KEY (id), FOREIGN KEY (team_id) REFERENCES team (id), FOREIGN KEY (previous_id) REFERENCES entry (id) ON DELETE SET NULL);
 CREATE TABLE setting (key TEXT NOT NULL PRIMARY KEY, value BLOB) WITHOUT ROWID;
 CREATE TABLE note (text TEXT, marker TEXT);
+CREATE TABLE board (id INTEGER PRIMARY KEY, hits INTEGER NOT NULL, best INTEGER NOT NULL, who TEXT);
+INSERT INTO board VALUES (1, 0, 0, ''), (2, 0, 0, ''), (3, 0, 0, '');
 ";
 
 const USERS: &str = "
@@ -45,6 +47,8 @@ pub struct App {
     pub removed: BTreeSet<String>,
     /// Markers that this app wrote over in the same row, and by which.
     pub replaced: BTreeMap<String, String>,
+    /// What this app added to each `board.hits`, and the greatest value it wrote to each `board.best`.
+    pub board: BTreeMap<i64, (i64, i64)>,
 }
 
 impl App {
@@ -62,7 +66,8 @@ impl App {
         let (scouting, users) = (open("scouting.db", SCOUTING), open("users.db", USERS));
         users.execute_batch("PRAGMA foreign_keys = ON").expect("a pragma");
         let (removed, replaced) = (BTreeSet::new(), BTreeMap::new());
-        App { scouting, users, position, next: 0, inserted: BTreeMap::new(), removed, replaced }
+        let board = BTreeMap::new();
+        App { scouting, users, position, next: 0, inserted: BTreeMap::new(), removed, replaced, board }
     }
 
     /// The connection to one of the files.
@@ -78,14 +83,18 @@ impl App {
         count(&self.scouting) + count(&self.users)
     }
 
+    /// Whether a file is under replication; before, the node waits for the cluster.
+    pub fn enrolled(&self, database: &str) -> bool {
+        let found = "SELECT count(*) FROM sqlite_master WHERE name = '_litemesh_outbox'";
+        self.file(database).query_row(found, [], |row| row.get::<_, i64>(0)).is_ok_and(|count| count > 0)
+    }
+
     /// The marks in the outbox of a file, and the epoch of the last apply.
     pub fn marks(&self, database: &str) -> (Vec<Vec<Value>>, i64) {
-        let file = self.file(database);
-        let found = "SELECT count(*) FROM sqlite_master WHERE name = '_litemesh_outbox'";
-        if file.query_row(found, [], |row| row.get::<_, i64>(0)).unwrap_or(0) == 0 {
-            // Not enrolled yet: the node waits for the cluster.
+        if !self.enrolled(database) {
             return (Vec::new(), 0);
         }
+        let file = self.file(database);
         let epoch = "SELECT value FROM _litemesh_meta WHERE name = 'applied_epoch'";
         (rows(file, "_litemesh_outbox"), file.query_row(epoch, [], |row| row.get(0)).unwrap_or(0))
     }
@@ -160,6 +169,17 @@ impl App {
             14 => self.delete_team(dice),
             15 => self.change_user(dice),
             _ => self.replace_team(dice),
+        }
+    }
+
+    /// Adds to a sum that all servers add to, and to a best value that all servers better. (A value that the app lowers
+    /// itself before the node has looked was never seen by anybody: the record holds what stays.)
+    pub fn hit(&mut self, turn: u64) {
+        let (id, by, best) = (1 + (turn % 3) as i64, (turn * 7 % 11) as i64 - 3, (turn * 31 % 97) as i64);
+        let sql = "UPDATE board SET hits = hits + ?2, best = max(best, ?3), who = ?4 WHERE id = ?1";
+        if self.scouting.execute(sql, params![id, by, best, format!("{}", self.position)]).is_ok_and(|rows| rows > 0) {
+            let (sum, greatest) = self.board.entry(id).or_default();
+            (*sum, *greatest) = (*sum + by, best.max(*greatest));
         }
     }
 

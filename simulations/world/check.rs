@@ -2,8 +2,8 @@
 //!
 //! Checked: every file shows the same rows; digests agree, with each other and with a rebuild from the log alone; every
 //! row that was inserted and that no app deleted is shown, on the shelf, or lost to a concurrent REPLACE of its row and told
-//! so; no row is shown or born twice, no replaced row and no deleted note comes back; SQLite's own integrity;
-//! chains and signatures. Does not verify: which of two concurrent values won (the reference evaluator's task), how long
+//! so; no row is shown or born twice, no replaced row and no deleted note comes back; sums and best values that the rules
+//! promise are those of the apps' own record; SQLite's own integrity; chains and signatures. Does not verify: which of two concurrent values won (the reference evaluator's task), how long
 //! it took, what was readable in between. Caller: `simulate`, tests.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +40,7 @@ pub fn check(world: &World) -> Result<(), String> {
     check_markers(world)?;
     check_deletes(world)?;
     check_births(world)?;
+    check_board(world)?;
     for server in &world.servers {
         for database in ["scouting", "users"] {
             let file = server.app.file(database);
@@ -53,6 +54,24 @@ pub fn check(world: &World) -> Result<(), String> {
         let report = node.verify_log().map_err(|error| error.to_string())?;
         if !report.faults.is_empty() {
             return Err(format!("log: {:?}", report.faults));
+        }
+    }
+    Ok(())
+}
+
+/// Every hit of every app counts once, and the best value is the best.
+fn check_board(world: &World) -> Result<(), String> {
+    let mut expected: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
+    for (id, (sum, best)) in world.servers.iter().flat_map(|server| &server.app.board) {
+        let all = expected.entry(*id).or_default();
+        *all = (all.0 + sum, all.1.max(*best));
+    }
+    for (id, (sum, best)) in expected {
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+        let file = world.servers[0].app.file("scouting");
+        let shown = file.query_row("SELECT hits, best FROM board WHERE id = ?1", [id], read);
+        if shown.as_ref().ok() != Some(&(sum, best)) {
+            return Err(format!("board {id} shows {shown:?}, but {sum} hits were made and {best} is the best"));
         }
     }
     Ok(())

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use litemesh::log::Log;
-use litemesh::model::NodeId;
+use litemesh::model::rule::StatedRule;
+use litemesh::model::{NodeId, Rule};
 use litemesh::node::{DatabaseSettings, Effect, Input, Node, NodeSettings, Now};
 
 use app::App;
@@ -61,6 +62,8 @@ pub struct Server {
     settings: NodeSettings,
     skew_ms: i64,
     epoch: u64,
+    /// Its file is enrolled and its log holds the rules.
+    counts: bool,
 }
 
 /// The cluster.
@@ -104,7 +107,7 @@ impl World {
             let skew_ms = if position > 0 { dice.below(faults.skew_ms + 1) as i64 } else { 0 };
             records.push(member(&settings, position, &records));
             let id = litemesh::node::membership::node_id(&settings.key_seed);
-            servers.push(Server { node: None, app, id, settings, skew_ms, epoch: 0 });
+            servers.push(Server { node: None, app, id, settings, skew_ms, epoch: 0, counts: false });
         }
         for server in &servers {
             let log = Log::open(&server.settings.data_dir.join("log.redb")).expect("a new log can be made");
@@ -281,9 +284,21 @@ impl World {
         node.next_deadline(self.now(position))
     }
 
+    /// Has an app write what adds up, once its server knows that it does. The rules are in every server's config.
+    fn count(&mut self, position: usize) {
+        let turn = self.now_ms;
+        let server = &mut self.servers[position];
+        let ruled = |node: &Node| node.rules().is_ok_and(|rules| rules.len() == 2);
+        server.counts |= server.app.enrolled("scouting") && server.node.as_ref().is_some_and(ruled);
+        if server.counts {
+            server.app.hit(turn);
+        }
+    }
+
     /// Has a server's app do one random thing.
     pub fn write(&mut self, position: usize) {
         let wrote = self.servers[position].app.act(&mut self.dice);
+        self.count(position);
         self.note(&format!("app {position} {wrote}"));
         // A clone: what it draws is drawn again, so that runs without this fault stay as they were.
         let crash = self.faults.kills && self.servers[position].node.is_some() && self.dice.clone().chance(4);
@@ -350,11 +365,18 @@ fn settings(root: &Path, seed: u64, position: usize) -> NodeSettings {
         include: vec!["*".to_string()],
         ..DatabaseSettings::default()
     };
+    let mut scouting = database("scouting", root.join("scouting.db"));
+    scouting.rules = [("hits", Rule::Counter), ("best", Rule::Max)]
+        .map(|(column, rule)| {
+            let (table, column) = ("board".to_string(), Some(column.to_string()));
+            StatedRule { table, column, rule, by_default: false }
+        })
+        .to_vec();
     NodeSettings {
         data_dir: root.join("data"),
         key_seed: [position as u8 + 1; 32],
         name: format!("server-{position}"),
-        databases: vec![database("scouting", root.join("scouting.db")), database("users", root.join("users.db"))],
+        databases: vec![scouting, database("users", root.join("users.db"))],
         entropy,
         machine_id: "simulated".to_string(),
     }

@@ -24,6 +24,7 @@ mod output;
 mod peers;
 mod preflight;
 mod rebuild;
+mod rules;
 mod run;
 mod shelf;
 mod status;
@@ -84,6 +85,7 @@ enum Command {
     Merge(decide::MergeArguments),
     Split(decide::SplitArguments),
     Where(whereabouts::Arguments),
+    Rules(rules::Arguments),
     Peers(peers::Arguments),
     Rebuild(rebuild::Arguments),
     Doctor(doctor::Arguments),
@@ -152,6 +154,7 @@ fn call(command: Command, context: &Context) -> Result<(), CommandError> {
         Command::Merge(arguments) => decide::merge(context, &arguments),
         Command::Split(arguments) => decide::split(context, &arguments),
         Command::Where(arguments) => whereabouts::call(context, &arguments),
+        Command::Rules(arguments) => rules::call(context, &arguments),
         Command::Peers(arguments) => peers::call(context, &arguments),
         Command::Rebuild(arguments) => rebuild::call(context, &arguments),
         Command::Doctor(arguments) => doctor::call(context, &arguments),

@@ -11,6 +11,7 @@ mod resolve;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::model::rule::StatedRule;
 use crate::node::DatabaseSettings;
 use raw::{RawConfig, RawDatabase};
 
@@ -70,6 +71,8 @@ pub struct CaptureConfig {
     pub exclude: Vec<String>,
     /// References known of databases by their name: (database, table, column, "database.table.column").
     pub references: Vec<(String, String, String, String)>,
+    /// Rules known of databases by their name.
+    pub rules: Vec<(String, StatedRule)>,
 }
 
 /// What the command line says, above environment and file.
@@ -232,6 +235,7 @@ impl CaptureConfig {
             exclude: self.exclude.clone(),
             references: Vec::new(),
             natural_keys: Vec::new(),
+            rules: self.rules.iter().filter(|(of, _)| of == name).map(|(_, rule)| rule.clone()).collect(),
         }
     }
 

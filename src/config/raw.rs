@@ -49,6 +49,16 @@ pub(super) struct RawCapture {
     pub(super) include: Option<Vec<String>>,
     pub(super) exclude: Option<Vec<String>>,
     pub(super) references: Option<Vec<RawKnownReference>>,
+    pub(super) rules: Option<Vec<RawKnownRule>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawKnownRule {
+    pub(super) database: String,
+    pub(super) table: String,
+    pub(super) column: Option<String>,
+    pub(super) merge: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -114,7 +124,9 @@ pub(super) struct RawReference {
 pub(super) struct RawColumn {
     pub(super) table: String,
     pub(super) name: String,
-    pub(super) merge: String,
+    pub(super) merge: Option<String>,
+    #[serde(default)]
+    pub(super) tree: bool,
 }
 
 impl RawConfig {
@@ -144,6 +156,7 @@ impl RawConfig {
                 include: self.capture.include.or(below.capture.include),
                 exclude: self.capture.exclude.or(below.capture.exclude),
                 references: self.capture.references.or(below.capture.references),
+                rules: self.capture.rules.or(below.capture.rules),
             },
             alerts: RawAlerts {
                 webhook: self.alerts.webhook.or(below.alerts.webhook),

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::raw::{RawCapture, RawConfig, RawDatabase, RawTable};
 use super::{CaptureConfig, Config, ConfigError, HttpConfig, NetworkConfig};
+use crate::model::Rule;
+use crate::model::rule::StatedRule;
 use crate::node::DatabaseSettings;
 
 /// The allowed names of databases, in words.
@@ -20,14 +22,13 @@ pub(super) fn resolve(
     databases: &[(String, PathBuf)],
     directory: &Path,
 ) -> Result<Config, ConfigError> {
-    let mut warnings = without_effect(&user);
+    let warnings = without_effect(&user);
     let raw = user.over(defaults);
     check_later_sections(&raw)?;
     let capture = resolve_capture(&raw.capture)?;
     let mut resolved = Vec::new();
     for database in &raw.database {
         resolved.push(resolve_database(database, &capture, directory)?);
-        warnings.extend(rules_without_effect(database));
     }
     add_flag_databases(&mut resolved, databases, &capture, directory);
     check_databases(&resolved)?;
@@ -99,7 +100,17 @@ fn resolve_capture(raw: &RawCapture) -> Result<CaptureConfig, ConfigError> {
             return Err(refuse("capture.references.to", &reference.to, "database.table.column"));
         }
     }
+    let mut rules = Vec::new();
+    for known in raw.rules.iter().flatten() {
+        let of_column = known.column.is_some();
+        let allowed: Vec<&str> = Rule::ALL.into_iter().filter(|rule| rule.fits(of_column)).map(Rule::name).collect();
+        let rule = Rule::from_name(&known.merge, of_column)
+            .ok_or_else(|| refuse("capture.rules.merge", &known.merge, &format!("one of {}", allowed.join(", "))))?;
+        let (table, column) = (known.table.clone(), known.column.clone());
+        rules.push((known.database.clone(), StatedRule { table, column, rule, by_default: true }));
+    }
     Ok(CaptureConfig {
+        rules,
         include: patterns("capture.include", raw.include.as_ref())?,
         exclude: patterns("capture.exclude", raw.exclude.as_ref())?,
         references: known.into_iter().map(|r| (r.database, r.table, r.column, r.to)).collect(),
@@ -134,7 +145,11 @@ fn resolve_database(
         resolve_table(table, &mut settings)?;
     }
     for column in &raw.column {
-        one_of("database.column.merge", Some(&column.merge), &["lww", "max", "min", "counter", "set"])?;
+        one_of("database.column.merge", column.merge.as_ref(), &["lww", "max", "min", "counter", "set"])?;
+        let rule = column.merge.as_ref().and_then(|name| Rule::from_name(name, true));
+        for rule in rule.into_iter().chain(column.tree.then_some(Rule::Tree)) {
+            state(&mut settings, &column.table, Some(&column.name), rule);
+        }
     }
     Ok(settings)
 }
@@ -143,6 +158,11 @@ fn resolve_table(table: &RawTable, settings: &mut DatabaseSettings) -> Result<()
     one_of("database.table.pk", table.pk.as_ref(), &["surrogate", "natural"])?;
     one_of("database.table.merge", table.merge.as_ref(), &["lww", "delete-wins"])?;
     one_of("database.table.unique", table.unique.as_ref(), &["merge", "suffix", "shelve"])?;
+    for name in table.merge.iter().chain(&table.unique) {
+        if let Some(rule) = Rule::from_name(name, false) {
+            state(settings, &table.name, None, rule);
+        }
+    }
     if table.pk.as_deref() == Some("natural") {
         settings.natural_keys.push(table.name.clone());
     }
@@ -153,6 +173,15 @@ fn resolve_table(table: &RawTable, settings: &mut DatabaseSettings) -> Result<()
         settings.references.push((table.name.clone(), reference.column.clone(), reference.to.clone()));
     }
     Ok(())
+}
+
+/// Notes a rule in place of what the defaults say.
+fn state(settings: &mut DatabaseSettings, table: &str, column: Option<&str>, rule: Rule) {
+    settings.rules.retain(|known| {
+        known.table != table || known.column.as_deref() != column || known.rule.aspect() != rule.aspect()
+    });
+    let (table, column) = (table.to_string(), column.map(str::to_string));
+    settings.rules.push(StatedRule { table, column, rule, by_default: false });
 }
 
 fn one_of(key: &str, value: Option<&String>, allowed: &[&str]) -> Result<(), ConfigError> {
@@ -277,19 +306,4 @@ fn without_effect(user: &RawConfig) -> Vec<String> {
     .filter(|(_, set)| *set)
     .map(|(key, _)| format!("the setting `{key}` has no effect in this version"))
     .collect()
-}
-
-/// Merge rules that nothing reads yet.
-fn rules_without_effect(database: &RawDatabase) -> Vec<String> {
-    let tables = database.table.iter().flat_map(|table| {
-        let merge = table.merge.as_ref().filter(|rule| *rule != "lww").map(|rule| ("merge", rule));
-        let unique = table.unique.as_ref().map(|rule| ("unique", rule));
-        merge.into_iter().chain(unique).map(|(key, rule)| format!("`{key} = \"{rule}\"` of table {}", table.name))
-    });
-    let columns = database.column.iter().filter(|column| column.merge != "lww");
-    let columns = columns.map(|c| format!("`merge = \"{}\"` of column {}.{}", c.merge, c.table, c.name));
-    tables
-        .chain(columns)
-        .map(|what| format!("{what} in database {} has no effect in this version", database.name))
-        .collect()
 }

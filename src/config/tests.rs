@@ -1,6 +1,7 @@
 //! The order of the layers and the words of refusals.
 
 use super::*;
+use crate::model::Rule;
 
 fn nothing(_: &str) -> Option<String> {
     None
@@ -95,9 +96,9 @@ fn settings_without_effect_are_said() {
     )
     .unwrap();
     let all = config.warnings.join("\n");
-    for part in ["alerts.webhook", "unique = \"suffix\"", "merge = \"max\""] {
-        assert!(all.contains(part), "{all}");
-    }
+    assert!(all.contains("alerts.webhook"), "{all}");
+    let rules: Vec<_> = config.databases[0].rules.iter().map(|one| (one.column.as_deref(), one.rule)).collect();
+    assert_eq!(rules, [(None, Rule::UniqueSuffix), (Some("wins"), Rule::Max)]);
     assert_eq!(config.databases[0].natural_keys, ["team"]);
     assert!(config.databases[0].exclude.iter().any(|pattern| pattern == "x"));
     assert!(config.databases[0].exclude.iter().any(|pattern| pattern == "sync_servers"));
@@ -122,4 +123,20 @@ fn known_references_need_both_databases() {
     capture.add_known_references(&mut both);
     assert!(both[0].references.contains(&("scouting_data".into(), "scout_id".into(), "users.user.id".into())));
     assert_eq!(both[1].references.len(), 2);
+}
+
+/// What a person states comes before what the defaults know of the real app.
+#[test]
+fn a_stated_rule_takes_the_place_of_a_known_one() {
+    let known = load_text("[[database]]\nname = \"users\"\npath = \"u.db\"\n").unwrap().databases[0].rules.clone();
+    assert_eq!(
+        known.iter().map(|one| (one.table.as_str(), one.rule)).collect::<Vec<_>>(),
+        [("user_roles", Rule::DeleteWins)]
+    );
+    assert!(known[0].by_default);
+    let stated = load_text(
+        "[[database]]\nname = \"users\"\npath = \"u.db\"\n[[database.table]]\nname = \"user_roles\"\nmerge = \"lww\"\n",
+    );
+    let stated = stated.unwrap().databases[0].rules.clone();
+    assert_eq!(stated.iter().map(|one| (one.rule, one.by_default)).collect::<Vec<_>>(), [(Rule::Lww, false)]);
 }

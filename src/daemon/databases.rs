@@ -97,6 +97,7 @@ pub fn file_settings(settings: &DatabaseSettings) -> FileSettings {
         exclude: settings.exclude.clone(),
         references: settings.references.clone(),
         natural_keys: settings.natural_keys.clone(),
+        rules: settings.rules.clone(),
     }
 }
 

@@ -20,7 +20,7 @@ use super::problem::Problem;
 use super::query::parse_peer;
 use super::read::status_of;
 use crate::model::NodeId;
-use crate::node::view::{LogReport, RebuildReport};
+use crate::node::view::{LogReport, RebuildReport, RuleView};
 use crate::node::{Input, Node};
 
 /// Seconds that a sync may wait in one request; callers ask again.
@@ -86,6 +86,22 @@ pub(super) async fn invite(State(services): Shared, body: Bytes) -> Reply<Value>
 
 fn rfc3339(ms: u64) -> String {
     humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetRule {
+    db: String,
+    table: String,
+    #[serde(default)]
+    column: Option<String>,
+    rule: String,
+}
+
+pub(super) async fn set_rule(State(services): Shared, body: Bytes) -> Reply<RuleView> {
+    let SetRule { db, table, column, rule } = parse(&body)?;
+    let set = move |node: &mut Node, now| node.set_rule(&db, &table, column.as_deref(), &rule, now);
+    Ok(Json(ask(&services.port, set).await??))
 }
 
 /// On a snapshot of the log, in a thread of its own.

@@ -80,6 +80,10 @@ pub(super) async fn conflict(State(services): Shared, number: Result<Path<u64>, 
         .ok_or_else(|| Problem::not_found(format!("there is no conflict {number}: see `litemesh conflicts list`")))
 }
 
+pub(super) async fn rules(State(services): Shared) -> Reply<Value> {
+    Ok(Json(json!({ "rules": ask(&services.port, |node, _| node.rules()).await?? })))
+}
+
 pub(super) async fn shelf(State(services): Shared) -> Reply<Value> {
     let shelf = ask(&services.port, |node, _| node.shelf()).await??;
     Ok(Json(json!({ "shelf": shelf })))

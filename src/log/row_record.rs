@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::LogError;
 use super::record;
 use super::tables::ROWS;
+use crate::merge::registers::Tally;
 use crate::merge::store::{Bonds, CellState, Claim, Row, Shelved, TableId, Took, Whole};
 use crate::model::{Cell, Cut, Dot, Key, Reference, RowId, Stamp, Value};
 use redb::TableHandle;
@@ -62,6 +63,11 @@ struct PackedRow<'a> {
     updates: Cow<'a, [(u16, Cut)]>,
     took: Option<Took>,
     whole: Option<Cow<'a, Whole>>,
+    deletes: Cow<'a, Cut>,
+    granted: bool,
+    loosened: Cow<'a, [u16]>,
+    /// By column.
+    tallies: Vec<(u16, Cow<'a, Tally>)>,
 }
 
 /// The stored bytes of a row.
@@ -104,6 +110,14 @@ pub(super) fn pack(id: &RowId, row: &Row) -> Vec<u8> {
         updates: Cow::Borrowed(&row.updates),
         took: row.took,
         whole: row.whole.as_deref().map(Cow::Borrowed),
+        deletes: Cow::Borrowed(&row.deletes),
+        granted: row.granted,
+        loosened: Cow::Borrowed(&row.loosened),
+        tallies: row
+            .cells
+            .iter()
+            .filter_map(|state| state.tally.as_deref().map(|tally| (state.column, Cow::Borrowed(tally))))
+            .collect(),
     };
     record::seal(&id.to_bytes(), &packed)
 }
@@ -114,10 +128,12 @@ pub(super) fn unpack(id: &RowId, bytes: &[u8]) -> Result<Row, LogError> {
         let author = |position: u32| packed.authors.get(position as usize).copied();
         let births = packed.births.iter().map(|&position| author(position)).collect::<Option<Vec<_>>>()?;
         let mut cells = Vec::with_capacity(packed.cells.len());
+        let mut tallies = packed.tallies.into_iter().peekable();
         for cell in packed.cells {
             let (dot, stamp) = author(cell.author / 2)?;
-            let born = cell.author % 2 == 1;
-            cells.push(CellState { column: cell.column, cell: unpack_cell(cell.value), stamp, dot, born });
+            let (column, born) = (cell.column, cell.author % 2 == 1);
+            let tally = tallies.next_if(|(of, _)| *of == column).map(|(_, tally)| Box::new(tally.into_owned()));
+            cells.push(CellState { column, cell: unpack_cell(cell.value), stamp, dot, born, tally });
         }
         Some(Row {
             table: packed.table,
@@ -138,18 +154,30 @@ pub(super) fn unpack(id: &RowId, bytes: &[u8]) -> Result<Row, LogError> {
             updates: packed.updates.into_owned(),
             took: packed.took,
             whole: packed.whole.map(|whole| Box::new(whole.into_owned())),
+            deletes: packed.deletes.into_owned(),
+            granted: packed.granted,
+            loosened: packed.loosened.into_owned(),
         })
     })
 }
 
 fn pack_cell(cell: &Cell) -> PackedValue<'_> {
     match cell {
-        Cell::Plain(Value::Null) => PackedValue::Null,
-        Cell::Plain(Value::Integer(value)) => PackedValue::Integer(*value),
-        Cell::Plain(Value::Real(bits)) => PackedValue::Real(bits.to_be_bytes()),
-        Cell::Plain(Value::Text(bytes)) => PackedValue::Text(Bytes(Cow::Borrowed(bytes))),
-        Cell::Plain(Value::Blob(bytes)) => PackedValue::Blob(Bytes(Cow::Borrowed(bytes))),
+        Cell::Plain(value) => pack_value(value),
         Cell::Ref(reference) => PackedValue::Ref(Cow::Borrowed(reference)),
+        // What cells hold never has a difference; if one came here, what the author's file showed is what counts.
+        Cell::Step { value, .. } => PackedValue::Integer(*value),
+        Cell::Edit(edit) => pack_value(&edit.value),
+    }
+}
+
+fn pack_value(value: &Value) -> PackedValue<'_> {
+    match value {
+        Value::Null => PackedValue::Null,
+        Value::Integer(value) => PackedValue::Integer(*value),
+        Value::Real(bits) => PackedValue::Real(bits.to_be_bytes()),
+        Value::Text(bytes) => PackedValue::Text(Bytes(Cow::Borrowed(bytes))),
+        Value::Blob(bytes) => PackedValue::Blob(Bytes(Cow::Borrowed(bytes))),
     }
 }
 

@@ -9,6 +9,7 @@ use super::overlay::Keys;
 use super::tables::{self, join, prefix};
 use super::{LogError, LogRead, record, row_record};
 use crate::merge::claims;
+use crate::merge::rules::RuleRecord;
 use crate::merge::store::{AuditRecord, Fingerprint, Row, TableId};
 use crate::model::{RowId, Value};
 
@@ -125,6 +126,14 @@ impl LogRead {
     /// The numbers of a database's tables, ascending.
     pub fn tables_of(&self, database: &str) -> Vec<TableId> {
         self.names.of_database(database)
+    }
+
+    /// All rules that events said of a table.
+    pub fn rules(&self, table: TableId) -> Result<Vec<RuleRecord>, LogError> {
+        match self.rules.get(table.0)? {
+            Some(value) => record::unseal(tables::RULES.name(), &table.0.to_be_bytes(), value.value()),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// The record of a row.

@@ -14,6 +14,7 @@ use super::state::{
 };
 use super::tables::{self, prefix};
 use super::{LogError, LogWrite};
+use crate::merge::rules::RuleRecord;
 use crate::merge::store::{AuditRecord, Fingerprint, Row, Store, TableId};
 use crate::model::{Cut, OriginId, RowId, Value};
 
@@ -54,6 +55,20 @@ impl Store for LogWrite<'_> {
 
     fn columns(&self, table: TableId) -> Result<Vec<String>, LogError> {
         Ok(self.names.table(table)?.columns.clone())
+    }
+
+    fn rules(&self, table: TableId) -> Result<Vec<RuleRecord>, LogError> {
+        match self.changed.rules.get(&table) {
+            Some(records) => Ok(records.clone()),
+            None => self.base.rules(table),
+        }
+    }
+
+    fn put_rule(&mut self, table: TableId, record: &RuleRecord) -> Result<(), LogError> {
+        let mut records = Store::rules(self, table)?;
+        records.push(record.clone());
+        self.changed.rules.insert(table, records);
+        Ok(())
     }
 
     fn row(&self, row: &RowId) -> Result<Option<Row>, LogError> {

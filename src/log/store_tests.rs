@@ -6,10 +6,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::merge::claims;
 use crate::merge::memory::MemoryStore;
+use crate::merge::registers::{Part, Tally, Write};
+use crate::merge::rules::RuleRecord;
 use crate::merge::store::{
     AuditKind, AuditRecord, CellState, CellVersion, Claim, Fingerprint, Row, Shelved, Store, TableId,
 };
-use crate::model::{Birth, Cell, Cut, Dot, Reference, RowId, Stamp, Value};
+use crate::model::{Birth, Cell, Cut, Dot, Reference, RowId, Rule, Stamp, Value};
 
 /// One call. Rows, tables, ids and keys come from few values, so that calls meet.
 #[derive(Clone, Debug)]
@@ -22,6 +24,7 @@ enum Call {
     Refer(u8, u8, bool),
     Unique(u8, u8, u8, bool),
     Fingerprint(u8, u64),
+    Rule(u8, u8),
     Audit(u8),
     Shelf(u8, bool),
     Dirty(u8, u8, bool),
@@ -40,6 +43,24 @@ fn row_id(number: u8) -> RowId {
 
 fn dot(seed: u8) -> Dot {
     Dot { origin: OriginId([seed % 3; 16]), seq: u64::from(seed), index: u32::from(seed) }
+}
+
+/// What a cell of a column with a rule keeps.
+fn tally(seed: u8) -> Tally {
+    let (cell, stamp) = (Cell::Plain(Value::Integer(i64::from(seed))), Stamp(u64::from(seed)));
+    let write = Write { cell, stamp, dot: dot(seed), born: seed.is_multiple_of(2) };
+    let part = Part {
+        known: vec![dot(seed)],
+        member: 0,
+        last: write.clone(),
+        greatest: Some(write.clone()),
+        least: None,
+        number: None,
+        list: Some(write),
+        steps: vec![(OriginId([seed; 16]), (u64::MAX, 0), i128::MIN)],
+        edits: [(vec![seed], (stamp, dot(seed), true))].into(),
+    };
+    Tally { parts: vec![part.clone(), part] }
 }
 
 /// A row with everything in it that a seed can choose.
@@ -61,6 +82,7 @@ fn row(table: u8, seed: u8, text: Vec<u8>) -> Row {
         stamp,
         dot: dot(seed.wrapping_add(column as u8 / 2)),
         born: column % 2 == 0,
+        tally: (seed % 3 == column as u8 % 3).then(|| Box::new(tally(seed))),
     });
     let mut row = Row::new(TableId(u32::from(table)));
     row.births = vec![(dot_of, stamp); usize::from(seed % 3)];
@@ -69,6 +91,9 @@ fn row(table: u8, seed: u8, text: Vec<u8>) -> Row {
     row.id = row.claim.map(|claim| claim.id);
     row.cells = cells.collect();
     row.touched = Cut { dots: [(OriginId([seed; 16]), 4)].into() };
+    row.deletes = Cut { dots: [(OriginId([seed; 16]), 2)].into() };
+    row.granted = seed.is_multiple_of(3);
+    row.loosened = vec![u16::from(seed); usize::from(seed % 2)];
     row.deleted = (seed.is_multiple_of(5)).then_some((dot_of, stamp));
     row.alive = seed % 2 == 1;
     row.shelved = (seed.is_multiple_of(4)).then(|| Shelved::Refused { message: "CHECK".into() });
@@ -93,6 +118,7 @@ fn call() -> impl Strategy<Value = Call> {
         4 => (table.clone(), 0u8..3, number.clone(), flag).prop_map(
             |(table, key, row, add)| Call::Unique(table, key, row, add)),
         1 => (table.clone(), any::<u64>()).prop_map(|(table, rows)| Call::Fingerprint(table, rows)),
+        1 => (table.clone(), number.clone()).prop_map(|(table, number)| Call::Rule(table, number)),
         1 => number.clone().prop_map(Call::Audit),
         2 => (number.clone(), flag).prop_map(|(row, on)| Call::Shelf(row, on)),
         4 => (table, number, flag).prop_map(|(table, row, on)| Call::Dirty(table, row, on)),
@@ -163,6 +189,14 @@ fn perform<S: Store>(store: &mut S, call: &Call) -> Result<(), S::Error> {
             let table = table_of(store, *table)?;
             store.put_fingerprint(table, Fingerprint { rows: *rows, lanes: [1, 2, 3, *rows] })
         }
+        Call::Rule(table, number) => {
+            let table = table_of(store, *table)?;
+            let (column, rule) = ((number % 3 > 0).then_some(u16::from(*number)), Rule::ALL[usize::from(*number) % 10]);
+            store.put_rule(
+                table,
+                &RuleRecord { stamp: Stamp(4), dot: dot(*number), column, rule, replaced: vec![dot(1)] },
+            )
+        }
         Call::Audit(number) => store.add_audit(audit(*number)),
         Call::Shelf(row, on) => store.set_shelf(row_id(*row), *on),
         Call::Dirty(table, row, on) => {
@@ -206,6 +240,7 @@ fn answers<S: Store>(store: &S) -> Result<String, S::Error> {
             add(format!("{:?}", store.unique_holders(table, &[key; 16])?));
         }
         add(format!("{:?}", store.fingerprint(table)?));
+        add(format!("{:?}", store.rules(table)?));
     }
     Ok(all)
 }
@@ -236,6 +271,7 @@ fn compare_snapshot(read: &LogRead, memory: &MemoryStore) {
         assert_eq!(read.table_name(table).unwrap(), memory.table_name(table).unwrap());
         assert_eq!(read.columns(table).unwrap(), memory.columns(table).unwrap());
         assert_eq!(read.rows_of(table, None, 99).unwrap(), memory.rows_of(table, None, 99).unwrap());
+        assert_eq!(read.rules(table).unwrap(), memory.rules(table).unwrap());
         assert_eq!(read.claims(table, 1).unwrap(), memory.claims(table, 1).unwrap());
         assert_eq!(read.unique_holders(table, &[1; 16]).unwrap(), memory.unique_holders(table, &[1; 16]).unwrap());
         assert_eq!(read.shown(table, &key_of(2)).unwrap(), memory.shown(table, &key_of(2)).unwrap());
@@ -311,8 +347,9 @@ fn storing_speed() {
             row.claim = Some(Claim { id: number, after: None, depth: 1, dot });
             row.id = Some(number);
             let cell = Cell::Plain(Value::text("nineteen bytes text"));
-            row.cells =
-                (1..10).map(|column| CellState { column, cell: cell.clone(), stamp, dot, born: true }).collect();
+            row.cells = (1..10)
+                .map(|column| CellState { column, cell: cell.clone(), stamp, dot, born: true, tally: None })
+                .collect();
             row.shown = Some(vec![Value::Integer(number)]);
             row.image_hash = [7; 32];
             row.alive = true;

@@ -46,6 +46,8 @@ pub(super) const ADDRESSES: TableDefinition<(&str, &str), ()> = TableDefinition:
 
 /// Table number -> record of database, table and columns. Written by the evaluator, as everything below.
 pub(super) const NAMES: TableDefinition<u32, &[u8]> = TableDefinition::new("names");
+/// Table -> record of all rules that events said of it.
+pub(super) const RULES: TableDefinition<u32, &[u8]> = TableDefinition::new("rules");
 /// Row (29) -> row record.
 pub(super) const ROWS: TableDefinition<&[u8; 29], &[u8]> = TableDefinition::new("rows");
 /// Table (4), row (29): the rows of a table.
@@ -118,6 +120,7 @@ pub(super) fn create_all(database: &Database) -> Result<(), LogError> {
     transaction.open_table(MEMBERS)?;
     transaction.open_table(ADDRESSES)?;
     transaction.open_table(NAMES)?;
+    transaction.open_table(RULES)?;
     transaction.open_table(ROWS)?;
     transaction.open_table(TABLE_ROWS)?;
     transaction.open_table(SHOWN)?;

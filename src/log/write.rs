@@ -15,6 +15,7 @@ use super::read::{DatabaseRecord, cursor_in, cut_at, database_key, next_seq};
 use super::stored::{self, StoredEvent, event_key};
 use super::tables;
 use super::{Log, LogError, LogRead, record, row_record};
+use crate::merge::rules::RuleRecord;
 use crate::merge::store::{AuditRecord, Fingerprint, Row, TableId};
 use crate::model::{Cut, Event, Head, Heads, NodeId, OriginId, RowId, Stamp};
 
@@ -39,6 +40,7 @@ pub struct LogWrite<'log> {
 /// The evaluator's changes.
 #[derive(Default)]
 pub(super) struct Changed {
+    pub(super) rules: BTreeMap<TableId, Vec<RuleRecord>>,
     pub(super) rows: BTreeMap<RowId, Row>,
     pub(super) table_rows: KeySet<33>,
     pub(super) shown: BTreeMap<Vec<u8>, Option<RowId>>,
@@ -308,6 +310,10 @@ impl<'log> LogWrite<'log> {
     fn flush_state(&mut self) -> Result<(), LogError> {
         let changed = std::mem::take(&mut self.changed);
         let transaction = &self.transaction;
+        let mut rules = transaction.open_table(tables::RULES)?;
+        for (table, records) in &changed.rules {
+            rules.insert(table.0, record::seal(&table.0.to_be_bytes(), records).as_slice())?;
+        }
         let mut rows = transaction.open_table(tables::ROWS)?;
         for (id, row) in &changed.rows {
             rows.insert(&id.to_bytes(), row_record::pack(id, row).as_slice())?;

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Evaluator;
+use super::registers::fold;
 use super::store::{AuditKind, Bonds, CellState, CellVersion, LinkKind, Row, Store, TableId};
 use crate::model::{Cell, Identity, RowId, TableSchema};
 
@@ -45,20 +46,19 @@ impl<S: Store> Evaluator<'_, S> {
             Some(schema) => self.key_numbers(view.table, schema)?,
             None => BTreeSet::new(),
         };
-        let mut cells: BTreeMap<u16, CellState> = view.cells.iter().map(|cell| (cell.column, cell.clone())).collect();
-        for member in view.members().iter().skip(1).copied().collect::<Vec<_>>() {
+        // By column: the members' cells, the canonical row's first.
+        let mut cells: BTreeMap<u16, Vec<CellState>> = BTreeMap::new();
+        for (place, member) in view.members().to_vec().into_iter().enumerate() {
             let Some(row) = self.row(&member)? else { continue };
-            for state in row.cells.iter().filter(|state| !own.contains(&state.column)) {
-                match cells.get_mut(&state.column) {
-                    Some(held) if !outdoes(state, held) => {}
-                    Some(held) => *held = state.clone(),
-                    None => {
-                        cells.insert(state.column, state.clone());
-                    }
-                }
+            for state in row.cells.iter().filter(|state| place == 0 || !own.contains(&state.column)) {
+                cells.entry(state.column).or_default().push(state.clone());
             }
         }
-        view.cells = cells.into_values().collect();
+        view.cells.clear();
+        for (column, states) in cells {
+            let ruling = self.ruling(view.table, column)?;
+            view.cells.extend(fold(&ruling, &states.iter().collect::<Vec<_>>()));
+        }
         Ok(Some(view))
     }
 
@@ -82,11 +82,7 @@ impl<S: Store> Evaluator<'_, S> {
             }
         }
         while let Some(id) = open.pop_first() {
-            self.index_key(&id, &mut open)?;
-            let region = self.region(id)?;
-            for row in &region {
-                open.remove(row);
-            }
+            let region = self.fresh_region(id, &mut open)?;
             for (row, members) in self.partition(&region)? {
                 if !self.set_members(&row, members)? {
                     continue;
@@ -157,6 +153,22 @@ impl<S: Store> Evaluator<'_, S> {
             numbers.extend(self.find_column(table, &schema.columns[*column].name)?);
         }
         Ok(numbers)
+    }
+
+    /// The region of a row, after all its rows that wait to be looked at were indexed under their keys of now.
+    fn fresh_region(&mut self, id: RowId, open: &mut BTreeSet<RowId>) -> Result<BTreeSet<RowId>, S::Error> {
+        open.insert(id);
+        loop {
+            let region = self.region(id)?;
+            let waiting: Vec<RowId> = region.intersection(open).copied().collect();
+            if waiting.is_empty() {
+                return Ok(region);
+            }
+            for row in waiting {
+                open.remove(&row);
+                self.index_key(&row, open)?;
+            }
+        }
     }
 
     /// All rows that some chain of merges, equal keys or past membership connects with this one.
@@ -239,13 +251,13 @@ impl<S: Store> Evaluator<'_, S> {
         }
         self.touched.insert(*id);
         self.touched.insert(after);
-        if before == after {
-            return Ok(false);
-        }
-        // What the row refers to may be shown by nobody now, or by another row.
+        // What the row refers to may be shown by nobody now, or by another row, also where the same row stands for it.
         let parents: Vec<RowId> =
             self.row(id)?.map(|row| row.parents().map(|(_, one)| one.row).collect()).unwrap_or_default();
         self.liveness.extend(parents);
+        if before == after {
+            return Ok(false);
+        }
         for child in self.store.referrers(id)? {
             let child = self.canonical(&child)?;
             self.touched.insert(child);
@@ -271,17 +283,6 @@ impl<S: Store> Evaluator<'_, S> {
                 && !matches!(state.cell, Cell::Plain(crate::model::Value::Null))
         });
         Ok(lost.map(|state| (names[state.column as usize].clone(), CellVersion::from(state.clone()))).collect())
-    }
-}
-
-/// Whether a later member's cell replaces the one that more senior members gave: an update beats births, the greatest
-/// (stamp, change) beats other updates, and a birth only NULL.
-fn outdoes(state: &CellState, held: &CellState) -> bool {
-    match (state.born, held.born) {
-        (false, false) => (state.stamp, state.dot) > (held.stamp, held.dot),
-        (false, true) => true,
-        (true, false) => false,
-        (true, true) => held.cell == Cell::Plain(crate::model::Value::Null),
     }
 }
 

@@ -80,6 +80,10 @@ impl<S: Store> Evaluator<'_, S> {
                 image.push(shown.clone());
                 continue;
             }
+            if number.is_some_and(|number| row.loosened.contains(&number)) {
+                image.push(if column.not_null { self.own_value(row, schema, position)? } else { Value::Null });
+                continue;
+            }
             let held = number.and_then(|number| match &row.whole {
                 Some(whole) => whole.cells.iter().find(|state| state.column == number),
                 None => row.cell(number),
@@ -101,6 +105,7 @@ impl<S: Store> Evaluator<'_, S> {
         let reference = match cell {
             Cell::Plain(value) => return Ok(value.clone()),
             Cell::Ref(reference) => reference.clone(),
+            Cell::Step { .. } | Cell::Edit(_) => return self.cell_value(&cell.without_difference(), depth),
         };
         let Some(parent) = self.view(&reference.row)? else { return Ok(Value::Null) };
         let is_id = match self.schema(parent.table)? {
@@ -126,6 +131,20 @@ impl<S: Store> Evaluator<'_, S> {
             Some(state) if depth < DEPTH_MAX => self.cell_value(&state.cell, depth + 1),
             Some(_) | None => Ok(Value::Null),
         }
+    }
+
+    /// What a reference to the row itself shows.
+    fn own_value(&mut self, row: &Row, schema: &TableSchema, column: usize) -> Result<Value, S::Error> {
+        let key = schema.foreign_keys.iter().find(|key| key.columns == [column]);
+        let Some(name) = key.and_then(|key| key.parent_columns.first()) else { return Ok(Value::Null) };
+        if let Identity::Surrogate(id) = schema.identity
+            && schema.column(name) == Some(id)
+        {
+            return Ok(row.id.map_or(Value::Null, Value::Integer));
+        }
+        let cell =
+            self.find_column(row.table, name)?.and_then(|number| row.cell(number)).map(|state| state.cell.clone());
+        cell.map_or(Ok(Value::Null), |cell| self.cell_value(&cell, 0))
     }
 
     /// R7: a declared reference with SET NULL shows NULL while its parent is not shown.

@@ -8,6 +8,7 @@ use crdts::CmRDT;
 
 use super::Evaluator;
 use super::claims::remainder;
+use super::registers::Tally;
 use super::store::{AuditKind, AuditRecord, CellState, CellVersion, Claim, LinkKind, Row, Store, TableId};
 use crate::model::{Cell, Change, Cut, Dot, Event, OriginId, RowId, Stamp};
 
@@ -52,6 +53,10 @@ impl<S: Store> Evaluator<'_, S> {
     }
 
     fn integrate_change(&mut self, change: &Change, to: &Resolved, at: &Position<'_>) -> Result<(), S::Error> {
+        if let Change::Rule { column, rule, .. } = change {
+            let column = column.map(|column| to.columns[column as usize]);
+            return self.consider_rule(to.table, column, *rule, at);
+        }
         let Some(id) = change.row() else { return Ok(()) };
         if self.row(&id)?.is_none() {
             self.insert_row(id, Row::new(to.table));
@@ -69,7 +74,7 @@ impl<S: Store> Evaluator<'_, S> {
                 }
                 for (column, cell) in cells {
                     let column = to.columns[*column as usize];
-                    let state = CellState { column, cell: cell.clone(), stamp: at.stamp, dot, born: true };
+                    let state = CellState { column, cell: cell.clone(), stamp: at.stamp, dot, born: true, tally: None };
                     self.put_cell(&id, state, at.cut)?;
                 }
             }
@@ -77,7 +82,8 @@ impl<S: Store> Evaluator<'_, S> {
                 self.touch(&id, at.dot, at)?;
                 for (column, cell, stamp) in cells {
                     let column = to.columns[*column as usize];
-                    let state = CellState { column, cell: cell.clone(), stamp: *stamp, dot: at.dot, born: false };
+                    let (cell, stamp, dot) = (cell.clone(), *stamp, at.dot);
+                    let state = CellState { column, cell, stamp, dot, born: false, tally: None };
                     let before = self.row(&id)?.and_then(|row| row.cell(column)).cloned();
                     self.put_cell(&id, state, at.cut)?;
                     self.note_update(&id, before, column, at)?;
@@ -95,7 +101,7 @@ impl<S: Store> Evaluator<'_, S> {
                 self.link(LinkKind::Merge, (id, *other), columns, at)?;
             }
             Change::Split { other, .. } => self.link(LinkKind::Split, (id, *other), Vec::new(), at)?,
-            // Rules concern no row.
+            // Taken over above.
             Change::Rule { .. } => {}
         }
         Ok(())
@@ -112,38 +118,58 @@ impl<S: Store> Evaluator<'_, S> {
         Ok(new)
     }
 
-    /// Notes an insert or update. One that did not know the row's delete revives it, and the audit says so.
+    /// Notes an insert or update. One that did not know the row's delete revives it (or, where deletes win, says nothing),
+    /// and the audit tells.
     fn touch(&mut self, id: &RowId, dot: Dot, at: &Position<'_>) -> Result<(), S::Error> {
+        let Some(table) = self.row(id)?.map(|row| row.table) else { return Ok(()) };
+        let deletes_win = self.table_rules(table)?.deletes_win();
         let Some(row) = self.row_mut(id)? else { return Ok(()) };
         let was_dead = !row.uncovered();
         row.touched.apply(crdts::Dot::new(dot.origin, dot.seq));
+        row.granted |= row.deletes.iter().all(|delete| knows_event(at, delete.actor, delete.counter));
         let revived = was_dead && row.uncovered();
-        let lost = row.deleted.filter(|(delete, _)| revived && !knows(at, delete));
-        if let Some((delete, stamp)) = lost {
-            let table = row.table;
-            self.audit(table, *id, AuditKind::DeleteLost { delete, stamp })?;
+        let lost = row.deleted.filter(|(delete, _)| !knows(at, delete));
+        match lost {
+            Some((delete, stamp)) if deletes_win && !row.granted => {
+                self.audit(table, *id, AuditKind::WriteLost { write: dot, delete, stamp })
+            }
+            Some((delete, stamp)) if !deletes_win && revived => {
+                self.audit(table, *id, AuditKind::DeleteLost { delete, stamp })
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// R7: a delete covers exactly the inserts and updates its author's file had applied.
     fn cover(&mut self, id: &RowId, at: &Position<'_>) -> Result<(), S::Error> {
+        let Some(table) = self.row(id)?.map(|row| row.table) else { return Ok(()) };
+        let deletes_win = self.table_rules(table)?.deletes_win();
         let Some(row) = self.row_mut(id)? else { return Ok(()) };
         let touches: Vec<(OriginId, u64)> = row.touched.iter().map(|dot| (*dot.actor, dot.counter)).collect();
-        for (origin, seq) in touches {
-            let known = if origin == GENESIS_ORIGIN { 1 } else { at.cut.get(&origin) };
-            row.covered.apply(crdts::Dot::new(origin, seq.min(known)));
+        for (origin, seq) in &touches {
+            let known = if *origin == GENESIS_ORIGIN { 1 } else { at.cut.get(origin) };
+            row.covered.apply(crdts::Dot::new(*origin, known.min(*seq)));
         }
         let outlived = row.uncovered();
+        // Nobody can have known this delete yet; a repeated one ends nothing.
+        if row.deletes.get(&at.dot.origin) < at.dot.seq {
+            row.deletes.apply(crdts::Dot::new(at.dot.origin, at.dot.seq));
+            row.granted = false;
+        }
         let newer = row.deleted.is_none_or(|(delete, stamp)| (stamp, delete) < (at.stamp, at.dot));
         if newer {
             row.deleted = Some((at.dot, at.stamp));
         }
-        let table = row.table;
-        if outlived {
-            self.audit(table, *id, AuditKind::DeleteLost { delete: at.dot, stamp: at.stamp })?;
+        let unknown = touches.into_iter().find(|(origin, seq)| *seq > row.covered.get(origin));
+        let (delete, stamp) = (at.dot, at.stamp);
+        match unknown {
+            Some((origin, seq)) if deletes_win => {
+                let write = Dot { origin, seq, index: 0 };
+                self.audit(table, *id, AuditKind::WriteLost { write, delete, stamp })
+            }
+            _ if outlived => self.audit(table, *id, AuditKind::DeleteLost { delete, stamp }),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Of a row's claims the one that knew most earlier ones counts; ties go to the most senior author.
@@ -154,7 +180,10 @@ impl<S: Store> Evaluator<'_, S> {
         let wins = match current {
             None => true,
             Some(current) => {
-                let order = |claim: &Claim| (std::cmp::Reverse(claim.depth), self.ranks.place(&claim.dot), claim.dot);
+                let order = |claim: &Claim| {
+                    // Copies of a file may hold one row without a key under different rowids: then the least.
+                    (std::cmp::Reverse(claim.depth), self.ranks.place(&claim.dot), claim.dot, claim.id)
+                };
                 order(&claim) < order(&current)
             }
         };
@@ -173,8 +202,15 @@ impl<S: Store> Evaluator<'_, S> {
         Ok(())
     }
 
-    /// R5: an update beats what a row was born with; else the greatest (stamp, event) wins.
-    fn put_cell(&mut self, id: &RowId, new: CellState, cut: &Cut) -> Result<(), S::Error> {
+    /// R5: an update beats what a row was born with; else the greatest (stamp, event) wins, unless the column has a rule.
+    fn put_cell(&mut self, id: &RowId, mut new: CellState, cut: &Cut) -> Result<(), S::Error> {
+        let Some(table) = self.row(id)?.map(|row| row.table) else { return Ok(()) };
+        if self.table_rules(table)?.adds_up(new.column) {
+            return self.put_ruled(id, table, new, cut);
+        }
+        if matches!(new.cell, Cell::Step { .. } | Cell::Edit(_)) {
+            new.cell = new.cell.without_difference();
+        }
         let Some(row) = self.row_mut(id)? else { return Ok(()) };
         let position = row.cells.binary_search_by_key(&new.column, |state| state.column);
         let Ok(position) = position else {
@@ -190,13 +226,52 @@ impl<S: Store> Evaluator<'_, S> {
             row.cells[position] = new.clone();
             self.refer(id, Some(&old.cell), Some(&new.cell))?;
         }
-        let concurrent = old.dot.origin != new.dot.origin && cut.get(&old.dot.origin) < old.dot.seq;
-        if concurrent && old.dot.origin != GENESIS_ORIGIN && old.cell != new.cell {
-            let column = new.column;
-            let (winner, loser) = if wins { (new, old) } else { (old, new) };
-            self.audit_cell(id, column, winner, loser)?;
+        self.note_loser(id, (old, new, wins), cut)
+    }
+
+    /// The same in a column that has, or had, a rule by which writes add up.
+    fn put_ruled(&mut self, id: &RowId, table: TableId, mut new: CellState, cut: &Cut) -> Result<(), S::Error> {
+        let rules = self.table_rules(table)?;
+        let (known, kinds) = rules.known(new.column, cut, &new.dot);
+        let ruling = rules.ruling(new.column);
+        let Some(row) = self.row_mut(id)? else { return Ok(()) };
+        let position = row.cells.binary_search_by_key(&new.column, |state| state.column);
+        let old = position.ok().map(|position| row.cells[position].clone());
+        if old.as_ref().is_some_and(|old| old.dot == new.dot && old.stamp == new.stamp) {
+            return Ok(());
         }
-        Ok(())
+        let tally = Tally::add(old.as_ref(), &new, known, &kinds);
+        let Some(shown) = tally.show(new.column, &ruling) else { return Ok(()) };
+        let (before, after) = (old.as_ref().map(|old| old.cell.clone()), shown.cell.clone());
+        let wins = shown.dot == new.dot;
+        match position {
+            Ok(position) => row.cells[position] = shown,
+            Err(position) => row.cells.insert(position, shown),
+        }
+        if before.as_ref() != Some(&after) {
+            self.refer(id, before.as_ref(), Some(&after))?;
+        }
+        new.cell = new.cell.without_difference();
+        match old {
+            Some(old) if !ruling.adds_up(&old, &new) => self.note_loser(id, (old, new, wins), cut),
+            _ => Ok(()),
+        }
+    }
+
+    /// Of two writes of one cell that did not know each other, the one that is not shown goes to the audit.
+    fn note_loser(
+        &mut self,
+        id: &RowId,
+        (old, new, wins): (CellState, CellState, bool),
+        cut: &Cut,
+    ) -> Result<(), S::Error> {
+        let concurrent = old.dot.origin != new.dot.origin && cut.get(&old.dot.origin) < old.dot.seq;
+        if !concurrent || old.dot.origin == GENESIS_ORIGIN || old.cell == new.cell {
+            return Ok(());
+        }
+        let column = new.column;
+        let (winner, loser) = if wins { (new, old) } else { (old, new) };
+        self.audit_cell(id, column, winner, loser)
     }
 
     /// Of two values that did not know each other one lost.
@@ -227,6 +302,11 @@ impl<S: Store> Evaluator<'_, S> {
             self.store.add_referrer(reference.row, *id)?;
             self.liveness.insert(reference.row);
         }
+        // The class may have shown another member's reference until now.
+        for member in self.members(id)? {
+            let parents = self.row(&member)?.map(|row| row.parents().map(|(_, parent)| parent.row).collect::<Vec<_>>());
+            self.liveness.extend(parents.unwrap_or_default());
+        }
         Ok(())
     }
 
@@ -242,6 +322,11 @@ impl<S: Store> Evaluator<'_, S> {
 /// Whether the change at this position knew another change.
 pub(super) fn knows(at: &Position<'_>, other: &Dot) -> bool {
     at.cut.get(&other.origin) >= other.seq || (other.origin == at.dot.origin && other.seq <= at.dot.seq)
+}
+
+/// Whether the change at this position knew an event.
+fn knows_event(at: &Position<'_>, origin: &OriginId, seq: u64) -> bool {
+    at.cut.get(origin) >= seq || (*origin == at.dot.origin && seq < at.dot.seq)
 }
 
 /// The order in which cell values beat each other. Among values that rows were born with, one that says something beats

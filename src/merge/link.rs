@@ -92,7 +92,9 @@ impl<S: Store> Evaluator<'_, S> {
         at: &Position<'_>,
     ) -> Result<(), S::Error> {
         let Some(row) = self.row_mut(id)? else { return Ok(()) };
-        let winner = row.cell(column).filter(|state| !state.born).map(|state| state.dot);
+        // Under a rule the shown value can change without a write: then no update is left to the winner's cell to tell.
+        let ruled = row.cell(column).is_some_and(|state| state.tally.is_some());
+        let winner = row.cell(column).filter(|state| !state.born && !ruled).map(|state| state.dot);
         let before = before.filter(|state| !state.born).map(|state| state.dot);
         for dot in before.into_iter().chain([at.dot]) {
             if winner.is_some_and(|winner| winner.origin == dot.origin && winner.seq >= dot.seq) {
@@ -105,6 +107,15 @@ impl<S: Store> Evaluator<'_, S> {
             });
             crdts::CmRDT::apply(&mut row.updates[position].1, crdts::Dot::new(dot.origin, dot.seq));
         }
+        // One form for one set of updates: what the winner says is not said twice.
+        if let Some(winner) = winner {
+            for (_, cut) in row.updates.iter_mut().filter(|(updated, _)| *updated == column) {
+                if cut.get(&winner.origin) <= winner.seq {
+                    cut.dots.remove(&winner.origin);
+                }
+            }
+            row.updates.retain(|(_, cut)| !cut.is_empty());
+        }
         Ok(())
     }
 
@@ -116,7 +127,12 @@ impl<S: Store> Evaluator<'_, S> {
         };
         for member in self.members(id)?.into_iter().filter(|member| member != id) {
             let Some(old) = self.row(&member)?.and_then(|row| row.cell(column)).cloned() else { continue };
-            if old.born || old.cell == new.cell || knows(at, &old.dot) {
+            let table = self.row(id)?.map(|row| row.table);
+            let both_count = match table {
+                Some(table) => self.ruling(table, column)?.adds_up(&old, &new),
+                None => false,
+            };
+            if old.born || old.cell == new.cell || both_count || knows(at, &old.dot) {
                 continue;
             }
             let (winner, loser) =

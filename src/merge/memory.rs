@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
+use super::rules::RuleRecord;
 use super::store::{AuditRecord, Fingerprint, Row, Store, TableId};
 use crate::model::{Cut, Key, OriginId, RowId, Value};
 
@@ -23,6 +24,7 @@ pub struct MemoryStore {
     audit: Vec<AuditRecord>,
     shelf: BTreeSet<RowId>,
     dirty: BTreeSet<(TableId, RowId)>,
+    rules: BTreeMap<TableId, Vec<RuleRecord>>,
 }
 
 impl MemoryStore {
@@ -79,6 +81,15 @@ impl Store for MemoryStore {
 
     fn columns(&self, table: TableId) -> Result<Vec<String>, Infallible> {
         Ok(self.tables[table.0 as usize].2.clone())
+    }
+
+    fn rules(&self, table: TableId) -> Result<Vec<RuleRecord>, Infallible> {
+        Ok(self.rules.get(&table).cloned().unwrap_or_default())
+    }
+
+    fn put_rule(&mut self, table: TableId, record: &RuleRecord) -> Result<(), Infallible> {
+        self.rules.entry(table).or_default().push(record.clone());
+        Ok(())
     }
 
     fn row(&self, row: &RowId) -> Result<Option<Row>, Infallible> {

@@ -15,16 +15,19 @@
 //!   replaced by the canonical row of its class are one class too, for as long as that holds (no event says so).
 //! - **R5 cells** ([`integrate`], [`classes`]). Over all members: any update beats what rows were born with, the greatest
 //!   (stamp, event) wins; without update the first value in K order that is not NULL. Key columns of a keyed table, and the
-//!   id, are the canonical row's.
+//!   id, are the canonical row's. Where the column has a rule ([`rules`], [`registers`]), the writes of authors who knew it
+//!   add up by it instead.
 //! - **R6 references** ([`image`]) show what the class of the row they name shows.
 //! - **R7 liveness** ([`settle`]). A delete covers the touches (inserts, updates, claims) of its row that it knew. A class lives
-//!   if some member has an uncovered touch, or a live class needs it by a foreign key that keeps its parent.
+//!   if some member has an uncovered touch (where the table's rule is `delete-wins`: one whose author knew all deletes), or
+//!   a live class needs it by a foreign key that keeps its parent.
 //! - **R8 unique** ([`unique`]). Live classes with the same key are ordered by (when the key was written, K). Rows born with
 //!   it at different origins, neither side updated since, merge where the table's policy says so (R11); of others the first shows the key, the
 //!   rest show a text column of it with `~` and a tag of their birth; where nothing can carry the tag they go to the shelf.
 //!   The cells keep the true value.
 //! - **R9 validity** A mix of cells that SQLite refuses gives way to the newest whole row an author saw; if that is refused
 //!   too, the row goes to the shelf.
+//! - **R10 trees** ([`trees`]). In a column whose rule says so, the youngest reference of a ring is not shown.
 //! - **R11 emission** Pairs that R8 finds ([`Evaluator::mergeable`]) are merged by an event of the node that sees them.
 //!
 //! States of a row: unknown → alive ⇄ dead; alone ⇄ canonical or other member of a class; an alive class is shown or on
@@ -50,12 +53,19 @@ pub mod classes;
 pub mod image;
 pub mod integrate;
 mod link;
+pub mod lists;
 mod lookup;
 pub mod memory;
 pub mod rank;
+pub mod registers;
+pub mod rules;
 pub mod settle;
 pub mod store;
+pub mod trees;
 pub mod unique;
+
+#[cfg(test)]
+mod rules_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,6 +94,8 @@ pub struct Evaluator<'a, S: Store> {
     collided: BTreeSet<RowId>,
     /// Remainder classes of ids whose claims changed.
     classes: BTreeSet<(TableId, u32)>,
+    /// Rules of the tables met so far.
+    rules: BTreeMap<TableId, rules::TableRules>,
 }
 
 /// A table's names, and its schema where this node has it.
@@ -114,6 +126,7 @@ impl<'a, S: Store> Evaluator<'a, S> {
             refused: BTreeSet::new(),
             collided: BTreeSet::new(),
             classes: BTreeSet::new(),
+            rules: BTreeMap::new(),
         }
     }
 

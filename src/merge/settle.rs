@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Evaluator;
 use super::claims::{Claimant, assign};
-use super::store::{AuditKind, CellState, Row, Shelved, Store, TableId, Whole};
+use super::store::{AuditKind, CellState, Shelved, Store, TableId, Whole};
 use crate::model::{Identity, RowId, TableSchema};
 
 impl<S: Store> Evaluator<'_, S> {
@@ -25,6 +25,7 @@ impl<S: Store> Evaluator<'_, S> {
                 self.touch_referrers(id)?;
             }
         }
+        self.settle_trees()?;
         self.settle_liveness()?;
         self.settle_shelf()?;
         let dirty = std::mem::take(&mut self.touched);
@@ -175,7 +176,7 @@ impl<S: Store> Evaluator<'_, S> {
         let mut seen = BTreeSet::from([*id]);
         while let Some(row) = open.pop() {
             for member in self.members(&row)? {
-                if self.row(&member)?.is_some_and(Row::uncovered) {
+                if self.held_up(&member)? {
                     return Ok(true);
                 }
             }

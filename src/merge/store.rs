@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::registers::Tally;
+use super::rules::RuleRecord;
 use crate::model::{Cell, Cut, Dot, Key, OriginId, RowId, Stamp};
 
 /// A table of a database, numbered by the store (numbers are local to one node and never leave it).
@@ -29,6 +31,10 @@ pub struct Row {
     pub touched: Cut,
     /// Per origin, the last such event that a delete covers.
     pub covered: Cut,
+    /// Per origin, the last event that deleted it.
+    pub deletes: Cut,
+    /// Whether some author touched it who knew all its deletes.
+    pub granted: bool,
     /// The last delete that was evaluated, so that an update that did not know it can say so.
     pub deleted: Option<(Dot, Stamp)>,
     /// Whether it lives (R7): some touch is uncovered, or a live row needs it.
@@ -51,6 +57,8 @@ pub struct Row {
     pub took: Option<Took>,
     /// Per column that several origins updated: the last such update of each. (The winner's own entry stands in its cell.)
     pub updates: Vec<(u16, Cut)>,
+    /// Columns of a tree whose reference is not shown, because it would close a ring ([`super::trees`]).
+    pub loosened: Vec<u16>,
 }
 
 /// The newest whole row that some author saw (R9).
@@ -120,6 +128,8 @@ impl Row {
             cells: Vec::new(),
             touched: Cut::default(),
             covered: Cut::default(),
+            deletes: Cut::default(),
+            granted: false,
             deleted: None,
             alive: false,
             shelved: None,
@@ -131,6 +141,7 @@ impl Row {
             whole: None,
             took: None,
             updates: Vec::new(),
+            loosened: Vec::new(),
         }
     }
 
@@ -149,6 +160,12 @@ impl Row {
         self.touched.iter().any(|dot| dot.counter > self.covered.get(dot.actor))
     }
 
+    /// Whether a touch of its own holds it up (R7): one that no delete covers or, where deletes win, one whose author knew
+    /// all deletes.
+    pub fn held_up(&self, deletes_win: bool) -> bool {
+        if deletes_win { self.granted } else { self.uncovered() }
+    }
+
     /// The winning value of a column.
     pub fn cell(&self, column: u16) -> Option<&CellState> {
         self.cells.binary_search_by_key(&column, |state| state.column).ok().map(|position| &self.cells[position])
@@ -158,7 +175,7 @@ impl Row {
     pub fn parents(&self) -> impl Iterator<Item = (u16, &crate::model::Reference)> {
         self.cells.iter().filter_map(|state| match &state.cell {
             Cell::Ref(reference) => Some((state.column, reference)),
-            Cell::Plain(_) => None,
+            _ => None,
         })
     }
 
@@ -181,7 +198,7 @@ pub struct Claim {
     pub dot: Dot,
 }
 
-/// The winning value of one cell.
+/// What one cell shows, and who decided it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CellState {
     /// Number of the column in its table.
@@ -194,6 +211,8 @@ pub struct CellState {
     pub dot: Dot,
     /// Whether the row was born with it: then any update beats it.
     pub born: bool,
+    /// What its column's rule adds the value up from; `None` where nobody knew a rule ([`super::registers`]).
+    pub tally: Option<Box<Tally>>,
 }
 
 /// Why a live row is not in the file.
@@ -277,6 +296,22 @@ pub enum AuditKind {
         /// The row that stood for both.
         from: RowId,
     },
+    /// A row was changed by somebody who did not know of its delete, and stays deleted: its table's rule says so.
+    WriteLost {
+        /// The change.
+        write: Dot,
+        /// The delete.
+        delete: Dot,
+        /// Stamp of the delete.
+        stamp: Stamp,
+    },
+    /// A reference would have closed a ring: it is not shown.
+    RingCut {
+        /// Column.
+        column: String,
+        /// The reference.
+        loser: Box<CellVersion>,
+    },
     /// The row could not keep the id it was born with: another row had claimed it first.
     IdMoved {
         /// The id it wanted.
@@ -332,6 +367,11 @@ pub trait Store {
     fn column_id(&mut self, table: TableId, column: &str) -> Result<u16, Self::Error>;
     /// Names of a table's columns, by number.
     fn columns(&self, table: TableId) -> Result<Vec<String>, Self::Error>;
+
+    /// All rules that events said of a table, in no order.
+    fn rules(&self, table: TableId) -> Result<Vec<RuleRecord>, Self::Error>;
+    /// Adds a rule.
+    fn put_rule(&mut self, table: TableId, record: &RuleRecord) -> Result<(), Self::Error>;
 
     /// The record of a row.
     fn row(&self, row: &RowId) -> Result<Option<Row>, Self::Error>;

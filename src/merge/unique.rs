@@ -170,9 +170,10 @@ impl<S: Store> Evaluator<'_, S> {
         let mut pairs = BTreeSet::new();
         for id in rows {
             let Some(view) = self.view(id)?.filter(|view| view.alive) else { continue };
-            let Some(schema) = self.schema(view.table)?.filter(|schema| schema.collisions == Rule::UniqueMerge) else {
+            let Some(schema) = self.schema(view.table)? else { continue };
+            if self.collision_rule(view.table)? != Rule::UniqueMerge {
                 continue;
-            };
+            }
             for key in self.unique_keys(&view)?.into_iter().filter(|key| key.born && key.index != OWN_KEY) {
                 let mut born = Vec::new();
                 for other in self.store.unique_holders(view.table, &key.hash)? {
@@ -281,7 +282,8 @@ impl<S: Store> Evaluator<'_, S> {
             }
         }
         let hash = hash_key(&bytes);
-        let taggable = taggable.filter(|_| unique.name != OWN_KEY && schema.collisions != Rule::UniqueShelve);
+        let tags = self.collision_rule(table)? != Rule::UniqueShelve;
+        let taggable = taggable.filter(|_| unique.name != OWN_KEY && tags);
         Ok(Some(HeldKey { index: unique.name.clone(), hash, written, born, columns, taggable }))
     }
 }
@@ -300,6 +302,7 @@ impl<S: Store> Evaluator<'_, S> {
         {
             return Ok(None);
         }
+        let tags = self.collision_rule(view.table)? != Rule::UniqueShelve;
         // The true values: neither tags nor a whole row shown for another reason.
         let register = Row { overlay: Vec::new(), whole: None, ..view.clone() };
         let image = self.image(&register, schema)?;
@@ -321,7 +324,7 @@ impl<S: Store> Evaluator<'_, S> {
             if let Cell::Plain(Value::Text(text)) = &state.cell
                 && computed.terms.contains(position)
                 && !schema.key_columns().contains(position)
-                && schema.collisions != Rule::UniqueShelve
+                && tags
             {
                 taggable = Some((number, text.clone()));
             }

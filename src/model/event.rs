@@ -138,6 +138,26 @@ pub enum Cell {
     Plain(Value),
     /// The value of a column of another row, by that row's identity.
     Ref(Reference),
+    /// A whole number in a column that counts ([`super::Rule::Counter`]).
+    Step {
+        /// What the author's file shows.
+        value: i64,
+        /// By how much that is more than what the author's node had counted before.
+        by: i64,
+    },
+    /// A list in a column of which everybody's elements count ([`super::Rule::Set`]).
+    Edit(Box<Edit>),
+}
+
+/// What an update did to a list.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Edit {
+    /// What the author's file shows: NULL or a text.
+    pub value: Value,
+    /// Elements that were not there before.
+    pub added: Vec<Vec<u8>>,
+    /// Elements that are there no more.
+    pub removed: Vec<Vec<u8>>,
 }
 
 /// A reference to a row: shown as the value that `column` of that row shows.
@@ -193,6 +213,8 @@ impl Cell {
     pub fn write_canonical(&self, out: &mut Vec<u8>) {
         match self {
             Cell::Plain(value) => value.write_canonical(out),
+            Cell::Step { value, .. } => Value::Integer(*value).write_canonical(out),
+            Cell::Edit(edit) => edit.value.write_canonical(out),
             Cell::Ref(reference) => {
                 out.push(9);
                 out.extend_from_slice(&reference.row.to_bytes());
@@ -206,6 +228,20 @@ impl Cell {
         match self {
             Cell::Plain(value) => value.weight(),
             Cell::Ref(_) => 32,
+            Cell::Step { .. } => 18,
+            Cell::Edit(edit) => {
+                let elements = edit.added.iter().chain(&edit.removed);
+                edit.value.weight() + elements.map(|element| 5 + element.len()).sum::<usize>()
+            }
+        }
+    }
+
+    /// What the author's file shows, without what it did to the value before.
+    pub fn without_difference(&self) -> Cell {
+        match self {
+            Cell::Plain(_) | Cell::Ref(_) => self.clone(),
+            Cell::Step { value, .. } => Cell::Plain(Value::Integer(*value)),
+            Cell::Edit(edit) => Cell::Plain(edit.value.clone()),
         }
     }
 }

@@ -13,7 +13,7 @@ pub mod schema;
 pub mod stamp;
 pub mod value;
 
-pub use event::{Cell, Change, Event, Header, Reference, TableColumns};
+pub use event::{Cell, Change, Edit, Event, Header, Reference, TableColumns};
 pub use heads::{Cut, Head, Heads};
 pub use identity::{Birth, NodeId, Origin, OriginId, RowId};
 pub use member::{ClusterId, Member, MemberRecord};

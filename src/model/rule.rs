@@ -1,7 +1,7 @@
 //! Rules by which concurrent values, deletes and UNIQUE collisions are decided, per column or per table.
 //!
 //! Invariant: a rule is replicated configuration, carried by [`super::Change::Rule`]; of several for the same table and
-//! column the one with the greatest (stamp, event) holds, on every node. Callers: wire, merge, node, config.
+//! column that did not know each other the one with the greatest (stamp, event) holds, on every node. Callers: wire, merge, node, config.
 
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +67,23 @@ impl Rule {
         }
     }
 
+    /// The rule of this name, for a column or for a whole table. Of a table's UNIQUE keys the short names of the config do
+    /// as well.
+    pub fn from_name(name: &str, of_column: bool) -> Option<Rule> {
+        let unique = format!("unique-{name}");
+        let named = |rule: &Rule| rule.name() == name || !of_column && rule.name() == unique;
+        Rule::ALL.into_iter().filter(|rule| rule.fits(of_column)).find(named)
+    }
+
+    /// Whether the rule can be said of a column, or of a whole table.
+    pub fn fits(self, of_column: bool) -> bool {
+        match self {
+            Rule::Lww => true,
+            Rule::Max | Rule::Min | Rule::Counter | Rule::Set | Rule::Tree => of_column,
+            Rule::DeleteWins | Rule::UniqueMerge | Rule::UniqueSuffix | Rule::UniqueShelve => !of_column,
+        }
+    }
+
     /// What kind of question the rule answers: rules of one aspect replace each other.
     pub fn aspect(self) -> Aspect {
         match self {
@@ -75,6 +92,19 @@ impl Rule {
             Rule::Tree => Aspect::Shape,
         }
     }
+}
+
+/// A rule that a server's config states.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatedRule {
+    /// The table.
+    pub table: String,
+    /// The column; `None` for the whole table.
+    pub column: Option<String>,
+    /// The rule.
+    pub rule: Rule,
+    /// Stated by the defaults, for databases that have such a table: where the cluster has another rule, nobody is told.
+    pub by_default: bool,
 }
 
 /// The question that a rule answers.

@@ -432,7 +432,8 @@ impl<S: Store> Capture<'_, '_, S> {
                 let mut cells = Vec::with_capacity(columns.len());
                 for column in columns {
                     let cell = self.cell(schema, *column, &image, 0)?;
-                    cells.push((*column as u32, cell, self.stamp(&row, schema, *column, written)?));
+                    let (cell, stamp) = self.rewrite(&row, schema, *column, (cell, written))?;
+                    cells.push((*column as u32, cell, stamp));
                 }
                 self.suspect(&row, schema, &cells)?;
                 Change::Update { table: entry, row, cells }
@@ -461,14 +462,25 @@ impl<S: Store> Capture<'_, '_, S> {
         Ok(())
     }
 
-    /// A stamp greater than the one it replaces: a causally later write wins under any clock.
-    fn stamp(&mut self, row: &RowId, table: &TableSchema, column: usize, written: Stamp) -> Result<Stamp, S::Error> {
-        let Some(record) = self.evaluator.view(row)? else { return Ok(written) };
+    /// An updated cell with what its column's rule wants to know of the value before, and with a stamp greater than those it
+    /// replaces: a causally later write wins under any clock.
+    fn rewrite(
+        &mut self,
+        row: &RowId,
+        table: &TableSchema,
+        column: usize,
+        (cell, written): (Cell, Stamp),
+    ) -> Result<(Cell, Stamp), S::Error> {
+        let Some(record) = self.evaluator.view(row)? else { return Ok((cell, written)) };
         let names = self.evaluator.store().columns(record.table)?;
         let name = &table.columns[column].name;
         let number = names.iter().position(|known| known.eq_ignore_ascii_case(name));
-        let replaced = number.and_then(|number| record.cell(number as u16)).map(|state| state.stamp);
-        Ok(replaced.map_or(written, |replaced| written.max(replaced.next())))
+        let Some(before) = number.and_then(|number| record.cell(number as u16)) else { return Ok((cell, written)) };
+        let cell = match cell {
+            Cell::Plain(value) => self.evaluator.difference(record.table, before, value)?,
+            other => other,
+        };
+        Ok((cell, written.max(before.latest().next())))
     }
 
     fn written(&self, wall_ms: u64) -> Stamp {

@@ -54,6 +54,8 @@ pub(super) struct Database {
     pub(super) adopt_by_ms: Option<u64>,
     /// Recovered: its outbox can be drained.
     pub(super) ready: bool,
+    /// What the config states of its rules was compared with the cluster's.
+    pub(super) rules_stated: bool,
     /// Events may be waiting in the log.
     pub(super) behind: bool,
     /// Why the database needs a person, in words; empty when all is well.
@@ -80,6 +82,7 @@ impl Database {
             data_version: None,
             adopt_by_ms: None,
             ready: false,
+            rules_stated: false,
             behind: true,
             trouble: String::new(),
             // Nobody knows when the app wrote last: ids wait as if it was now.

@@ -67,6 +67,7 @@ impl Node {
         database.said = said;
         database.cursor = cursor;
         database.behind |= left;
+        self.due = true;
         self.relaxed = false;
         self.wake_dirty(position)?;
         self.publish(&fresh, now);

@@ -3,7 +3,7 @@
 //! [`Node`]'s methods come in four classes (after quinn-proto's `Connection`):
 //! - **inputs**: [`Node::handle`], with the time read by the caller. Time never goes back in `mono_ms`.
 //! - **outputs**: [`Node::poll_effect`] until `None` after every input, then [`Node::next_deadline`] for the next tick.
-//! - **orders** of people: `add_address`, `invite`, `redeem`, …: durable when they return.
+//! - **orders** of people: `add_address`, `invite`, `redeem`, `set_rule`, …: durable when they return.
 //! - **getters**: `&self`, in [`query`].
 //!
 //! The way of a change: [`marks`] → [`capture`] → [`chain`] → log → [`exchange`] → log → merge → [`apply`]; [`genesis`] and
@@ -46,10 +46,12 @@ mod recover;
 mod reference_tests;
 mod rehearsal;
 mod rescan;
+mod rules;
 mod sameness;
 mod settings;
 mod step;
 pub mod view;
+mod waiting;
 mod whole;
 
 use std::collections::VecDeque;

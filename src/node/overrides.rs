@@ -157,6 +157,14 @@ impl Draft<'_> {
                 self.delete(row)?;
                 Ok("the row is deleted (it stays while other rows need it)".to_string())
             }
+            AuditKind::WriteLost { .. } => {
+                self.touch(row)?;
+                Ok("the row is back, with all that was written to it".to_string())
+            }
+            AuditKind::RingCut { column, loser } => {
+                self.update(row, &[(column.clone(), loser.cell.clone())])?;
+                Ok(format!("{column} is written again; while it closes a ring, the youngest edge is not shown"))
+            }
             AuditKind::IdMoved { from, holder, .. } => {
                 let record = self.row(&record.row)?;
                 let depth = record.claim.map_or(0, |claim| claim.depth) + 1;
@@ -173,12 +181,7 @@ impl Draft<'_> {
             AuditKind::Suspect { meant, before, after, .. } => {
                 let meant = self.canonical(meant)?;
                 if after.is_empty() {
-                    // A touch with a value that the row has anyway brings it back.
-                    let alive = self.row(&row)?.cells.first().map(|state| (state.column, state.cell.clone()));
-                    let names = self.names(&row)?;
-                    let cells: Vec<(String, Cell)> =
-                        alive.into_iter().map(|(column, cell)| (names[column as usize].clone(), cell)).collect();
-                    self.update(row, &cells)?;
+                    self.touch(row)?;
                     self.delete(meant)?;
                     return Ok("the delete is taken back here and done to the row that had the id before".to_string());
                 }
@@ -197,9 +200,12 @@ impl Draft<'_> {
         Ok(self.row(row)?.members().first().copied().unwrap_or(*row))
     }
 
-    fn names(&self, row: &RowId) -> Result<Vec<String>, NodeError> {
-        let table = self.row(row)?.table;
-        Ok(self.read.columns(table)?)
+    /// Writes a value that the row has anyway: that brings a deleted row back.
+    fn touch(&mut self, row: RowId) -> Result<(), NodeError> {
+        let record = self.row(&row)?;
+        let names = self.read.columns(record.table)?;
+        let first = record.cells.first().map(|state| (names[state.column as usize].clone(), state.cell.clone()));
+        self.update(row, &first.into_iter().collect::<Vec<_>>())
     }
 
     fn update(&mut self, row: RowId, cells: &[(String, Cell)]) -> Result<(), NodeError> {

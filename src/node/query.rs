@@ -306,6 +306,28 @@ impl Node {
                 };
                 view.reason = "somebody changed the row without knowing of its delete: it lives on".to_string();
             }
+            AuditKind::WriteLost { write, delete, stamp } => {
+                view.kind = "write".to_string();
+                view.winner = AuthoredView {
+                    value: "deleted".to_string(),
+                    node: self.author(&delete.origin),
+                    time: rfc3339(stamp.wall_ms()),
+                };
+                view.loser.value = "changed".to_string();
+                view.loser.node = self.author(&write.origin);
+                view.reason =
+                    "somebody changed the row without knowing of its delete; in this table a delete wins: to have \
+                               the row again, insert it again"
+                        .to_string();
+            }
+            AuditKind::RingCut { column, loser } => {
+                view.kind = "ring".to_string();
+                view.column = column.clone();
+                view.loser = self.authored(loser);
+                view.reason = "rows would have been each other's parents: the youngest reference of the ring is not \
+                               shown; give the row another parent"
+                    .to_string();
+            }
             AuditKind::IdMoved { from, to, holder } => {
                 view.kind = "id".to_string();
                 view.winner.value = format!("{from} belongs to {holder}");
@@ -475,6 +497,8 @@ pub(super) fn cell_text(cell: &Cell) -> String {
     match cell {
         Cell::Plain(value) => value.to_string(),
         Cell::Ref(reference) => format!("→ {}.{} {}", reference.table, reference.column, reference.row),
+        Cell::Step { value, by } => format!("{value} ({by:+})"),
+        Cell::Edit(edit) => edit.value.to_string(),
     }
 }
 

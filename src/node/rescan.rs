@@ -48,6 +48,7 @@ impl Node {
     pub(super) fn adopt_schema(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
         // What the triggers saw before is read against the old schema's state.
         self.schemas[position] = self.databases[position].file.schema().clone();
+        self.databases[position].rules_stated = false;
         self.capture(position, now)?;
         let name = self.schemas[position].database.clone();
         for table in self.databases[position].file.tables_to_scan() {

@@ -119,7 +119,7 @@ impl Node {
                 }
             }
         }
-        Ok(())
+        self.state_rules(position, now)
     }
 
     fn apply_batch(&mut self, position: usize, now: Now) -> Result<Outcome, NodeError> {

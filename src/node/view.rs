@@ -305,6 +305,23 @@ pub struct WhereRow {
     pub state: String,
 }
 
+/// A rule that somebody set and that holds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RuleView {
+    /// Database.
+    pub database: String,
+    /// Table.
+    pub table: String,
+    /// Column; empty for a rule of the whole table.
+    pub column: String,
+    /// The rule's name.
+    pub rule: String,
+    /// Name of the server that set it.
+    pub node: String,
+    /// When.
+    pub time: String,
+}
+
 /// Result of checking every chain and signature.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LogReport {

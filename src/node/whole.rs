@@ -68,7 +68,7 @@ fn known(read: &LogRead, database: &str, row: &RowId, cut: &Cut) -> Result<Vec<(
                 let columns = &event.tables[change.table() as usize].columns;
                 let dot = if matches!(row, RowId::Genesis(_)) { GENESIS_DOT } else { event.dot(index as u32) };
                 let mut add = |column: u32, cell: &Cell, stamp: Stamp, dot: Dot, born: bool| {
-                    let state = CellState { column: 0, cell: cell.clone(), stamp, dot, born };
+                    let state = CellState { column: 0, cell: cell.without_difference(), stamp, dot, born, tally: None };
                     values.push((columns[column as usize].clone(), state));
                 };
                 match change {

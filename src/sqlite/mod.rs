@@ -66,6 +66,8 @@ pub struct FileSettings {
     pub references: Vec<(String, String, String)>,
     /// Patterns of tables whose integer primary key is a natural key.
     pub natural_keys: Vec<String>,
+    /// Rules of tables and columns that the cluster shall have.
+    pub rules: Vec<crate::model::rule::StatedRule>,
 }
 
 /// One of the app's databases.

@@ -7,14 +7,15 @@
 use prost::Message;
 
 use super::event_encode::{
-    CELL_BLOB, CELL_INTEGER, CELL_NULL, CELL_REAL, CELL_REF, CELL_TEXT, FORM_AFTER, FORM_ID, KIND_CLAIM, KIND_DELETE,
-    KIND_INSERT, KIND_MERGE, KIND_RULE, KIND_SPLIT, KIND_UPDATE, ROW_BORN, ROW_EVENT, ROW_GENESIS, ROW_KEYED, ROW_THIS,
+    CELL_BLOB, CELL_EDIT, CELL_INTEGER, CELL_NULL, CELL_REAL, CELL_REF, CELL_STEP, CELL_TEXT, FORM_AFTER, FORM_ID,
+    KIND_CLAIM, KIND_DELETE, KIND_INSERT, KIND_MERGE, KIND_RULE, KIND_SPLIT, KIND_UPDATE, ROW_BORN, ROW_EVENT,
+    ROW_GENESIS, ROW_KEYED, ROW_THIS,
 };
 use super::varint::Stream;
 use super::{WireError, event_proto, limits};
 use crate::model::{
-    Birth, Cell, Change, Cut, Event, Header, NodeId, Origin, OriginId, Reference, RowId, Rule, Stamp, TableColumns,
-    Value,
+    Birth, Cell, Change, Cut, Edit, Event, Header, NodeId, Origin, OriginId, Reference, RowId, Rule, Stamp,
+    TableColumns, Value,
 };
 
 /// The event in these bytes.
@@ -301,8 +302,30 @@ impl Decoder<'_> {
             CELL_TEXT => Cell::Plain(Value::Text(self.read_content()?)),
             CELL_BLOB => Cell::Plain(Value::Blob(self.read_content()?)),
             CELL_REF => Cell::Ref(self.read_reference(index)?),
+            CELL_STEP => Cell::Step { value: self.integers.zigzag()?, by: self.integers.zigzag()? },
+            CELL_EDIT => Cell::Edit(Box::new(self.read_edit()?)),
             _ => return Err(malformed("unknown type of cell")),
         })
+    }
+
+    fn read_edit(&mut self) -> Result<Edit, WireError> {
+        let value = match self.lengths.below(2, "a list that is neither NULL nor a text")? {
+            0 => Value::Null,
+            _ => Value::Text(self.read_content()?),
+        };
+        Ok(Edit { value, added: self.read_elements()?, removed: self.read_elements()? })
+    }
+
+    /// Elements of a list; they count as cells, so that a small message cannot name more than a large one.
+    fn read_elements(&mut self) -> Result<Vec<Vec<u8>>, WireError> {
+        let count = self.lengths.below(limits::EVENT_CELLS_MAX + 1, "too many elements of a list")?;
+        self.cells += count;
+        within(self.cells, limits::EVENT_CELLS_MAX, "cells of an event")?;
+        let mut elements = Vec::new();
+        for _ in 0..count {
+            elements.push(self.read_content()?);
+        }
+        Ok(elements)
     }
 
     fn read_content(&mut self) -> Result<Vec<u8>, WireError> {

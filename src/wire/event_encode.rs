@@ -9,7 +9,7 @@ use prost::Message;
 
 use super::event_proto;
 use super::varint::{write, write_zigzag};
-use crate::model::{Cell, Change, Event, OriginId, Reference, RowId, Stamp, Value};
+use crate::model::{Cell, Change, Edit, Event, OriginId, Reference, RowId, Stamp, Value};
 
 pub(super) const KIND_INSERT: u64 = 0;
 pub(super) const KIND_UPDATE: u64 = 1;
@@ -36,6 +36,8 @@ pub(super) const CELL_REAL: u64 = 2;
 pub(super) const CELL_TEXT: u64 = 3;
 pub(super) const CELL_BLOB: u64 = 4;
 pub(super) const CELL_REF: u64 = 5;
+pub(super) const CELL_STEP: u64 = 6;
+pub(super) const CELL_EDIT: u64 = 7;
 
 /// The canonical bytes of an event.
 pub(super) fn encode(event: &Event) -> Vec<u8> {
@@ -237,9 +239,37 @@ impl<'a> Encoder<'a> {
                 self.add_row(index, &reference.row);
                 CELL_REF
             }
+            Cell::Step { value, by } => {
+                write_zigzag(*value, &mut self.out.integers);
+                write_zigzag(*by, &mut self.out.integers);
+                CELL_STEP
+            }
+            Cell::Edit(edit) => {
+                self.add_edit(edit);
+                CELL_EDIT
+            }
         };
         write(8 * u64::from(column.wrapping_sub(next)) + kind, &mut self.shape);
         column.wrapping_add(1)
+    }
+
+    /// A list is NULL (the code 0) or a text (1). Encoding is total: a value that no list can have gives a code that no
+    /// decoder takes.
+    fn add_edit(&mut self, edit: &'a Edit) {
+        match &edit.value {
+            Value::Null => write(0, &mut self.out.lengths),
+            Value::Text(bytes) => {
+                write(1, &mut self.out.lengths);
+                self.add_content(bytes);
+            }
+            Value::Integer(_) | Value::Real(_) | Value::Blob(_) => write(2, &mut self.out.lengths),
+        }
+        for elements in [&edit.added, &edit.removed] {
+            write(elements.len() as u64, &mut self.out.lengths);
+            for element in elements {
+                self.add_content(element);
+            }
+        }
     }
 
     fn add_content(&mut self, bytes: &[u8]) {

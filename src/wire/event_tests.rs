@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    Birth, Cell, Change, Cut, Header, NodeId, Origin, OriginId, Reference, RowId, Rule, Stamp, TableColumns, Value,
+    Birth, Cell, Change, Cut, Edit, Header, NodeId, Origin, OriginId, Reference, RowId, Rule, Stamp, TableColumns,
+    Value,
 };
 
 fn origin() -> Origin {
@@ -39,7 +40,16 @@ fn row() -> impl Strategy<Value = RowId> {
 fn cell() -> impl Strategy<Value = Cell> {
     let reference = ("[a-c]", "[a-c]é?", row(), "[a-c]")
         .prop_map(|(database, table, row, column)| Cell::Ref(Reference { database, table, row, column }));
-    prop_oneof![4 => value().prop_map(Cell::Plain), 1 => reference]
+    let elements = || vec(vec(any::<u8>(), 0..4), 0..3);
+    let text = proptest::option::of(vec(any::<u8>(), 0..9)).prop_map(|text| text.map_or(Value::Null, Value::Text));
+    let edit = (text, elements(), elements())
+        .prop_map(|(value, added, removed)| Cell::Edit(Box::new(Edit { value, added, removed })));
+    prop_oneof![
+        4 => value().prop_map(Cell::Plain),
+        1 => reference,
+        1 => (any::<i64>(), any::<i64>()).prop_map(|(value, by)| Cell::Step { value, by }),
+        1 => edit,
+    ]
 }
 
 const COLUMNS: u32 = 5;

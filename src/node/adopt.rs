@@ -8,7 +8,7 @@
 //! junior to the cluster's.
 //!
 //! States: waiting (joined, not heard from anybody: no trigger, no birth) → adopted or, when nobody answers for
-//! [`WAIT_MS`], enrolled by content. Files that others refer to come first, and no file is written before those that refer
+//! [`super::waiting::WAIT_MS`], enrolled by content. Files that others refer to come first, and no file is written before those that refer
 //! to it are adopted too: their references are read by the ids that stand here now.
 //! Invariants: nothing of the cluster is deleted or overwritten by a joiner's old rows (but what a base proves was done
 //! here); no row of the joiner is dropped. A crash in here starts it again from the file: what was born already is found
@@ -31,78 +31,11 @@ use crate::merge::Evaluator;
 use crate::merge::store::{AuditKind, AuditRecord, CellVersion, Row, Store};
 use crate::model::{Cell, Change, DatabaseSchema, Dot, ForeignKey, Identity, Key, RowId, Stamp, TableSchema, Value};
 use crate::sqlite::{Drain, Image, Mark, MarkOp};
-use crate::wire::decode_event;
-
-/// How long a joined node waits for the cluster before it gives births to the rows of its files, ms.
-pub(super) const WAIT_MS: u64 = 15_000;
 
 /// What the file shows of a row.
 type Seen = (RowId, Option<(Key, Image)>);
 
 impl Node {
-    /// Whether somebody told all that the cluster holds, or the wait is over.
-    fn may_adopt(&self, position: usize, deadline_ms: u64, now: Now) -> Result<bool, NodeError> {
-        Ok(now.mono_ms >= deadline_ms || self.has_caught_up() && self.holds_causes(position)?)
-    }
-
-    /// Whether the log holds all that the authors of its events of a database knew. A fresh event can be pushed here before
-    /// what it builds on has come; to compare rows then would take them all for new.
-    fn holds_causes(&self, position: usize) -> Result<bool, NodeError> {
-        let read = self.log.read()?;
-        for (origin, head) in &self.heads {
-            let causes = read.cut_of(&self.schemas[position].database, *origin, head.seq)?;
-            if causes.iter().any(|dot| self.heads.get(dot.actor).is_none_or(|held| held.seq < dot.counter)) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Whether some connected peer told what it holds and this log holds all of it.
-    pub fn has_caught_up(&self) -> bool {
-        let holds = |peer: &super::exchange::Peer| {
-            peer.heads.iter().all(|(id, head)| self.heads.get(id).is_some_and(|mine| mine.seq >= head.seq))
-        };
-        self.exchange.peers.values().any(|peer| peer.connected && peer.heard && holds(peer))
-    }
-
-    /// Number of events in the log.
-    pub fn events_held(&self) -> u64 {
-        self.heads.values().map(|head| head.seq).sum()
-    }
-
-    /// Adopts a file whose time has come. False while it, or one that refers to it, waits.
-    pub(super) fn is_adopted(&mut self, position: usize, now: Now) -> Result<bool, NodeError> {
-        if let Some(deadline_ms) = self.databases[position].adopt_by_ms {
-            // What its rows refer to across files comes first.
-            let waits = self.parents_first().into_iter().take_while(|other| *other != position);
-            let first = !waits.into_iter().any(|other| self.databases[other].adopt_by_ms.is_some());
-            if !first || !self.may_adopt(position, deadline_ms, now)? {
-                return Ok(false);
-            }
-            self.enrol(position, now)?;
-            self.databases[position].adopt_by_ms = None;
-        }
-        // Ids must not move here before those who refer to them were read by the ids of now.
-        if self.is_referred_to_by_waiting(position) {
-            self.databases[position].was_busy(now);
-            return Ok(false);
-        }
-        Ok(true)
-    }
-
-    /// Whether a file that refers to this one still waits to be adopted.
-    fn is_referred_to_by_waiting(&self, position: usize) -> bool {
-        let name = self.schemas[position].database.as_str();
-        let refers = |schema: &DatabaseSchema| {
-            let mut keys = schema.tables.iter().flat_map(|table| &table.foreign_keys);
-            keys.any(|key| key.database.as_deref() == Some(name))
-        };
-        (0..self.schemas.len()).any(|other| {
-            other != position && self.databases[other].adopt_by_ms.is_some() && refers(&self.schemas[other])
-        })
-    }
-
     /// Compares a file with what the cluster holds and takes over what is the same. Tells what became of every row.
     pub(super) fn adopt(&mut self, position: usize, now: Now) -> Result<Vec<MetTable>, NodeError> {
         let meta = self.databases[position].file.meta()?;
@@ -483,21 +416,6 @@ impl Node {
             }
             rows.extend(page);
         }
-    }
-
-    /// Whether the log knows rows of a database; rules alone are none.
-    pub(super) fn knows_rows(&self, position: usize) -> Result<bool, NodeError> {
-        let read = self.log.read()?;
-        for origin in self.heads.keys() {
-            let mut from = 1;
-            while let Some((seq, stored)) = read.next_of_database(origin, from, &self.schemas[position].database)? {
-                if decode_event(&stored.bytes)?.changes.iter().any(|change| change.row().is_some()) {
-                    return Ok(true);
-                }
-                from = seq + 1;
-            }
-        }
-        Ok(false)
     }
 
     /// Whether an origin is one of this node's.

@@ -51,6 +51,7 @@ mod sameness;
 mod settings;
 mod step;
 pub mod view;
+mod waiting;
 mod whole;
 
 use std::collections::VecDeque;

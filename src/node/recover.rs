@@ -166,7 +166,7 @@ impl Node {
         let Some(known) = file_id else {
             if self.membership.len() > 1 {
                 // What is here may be what the cluster has: ask first.
-                self.databases[position].adopt_by_ms = Some(now.mono_ms + super::adopt::WAIT_MS);
+                self.databases[position].adopt_by_ms = Some(now.mono_ms + super::waiting::WAIT_MS);
                 return Ok(());
             }
             return self.enrol(position, now).map(drop);

@@ -100,7 +100,8 @@ impl Sameness<'_> {
             let Some(known) = key[0].as_integer().and_then(|id| mine.get(&id)) else { continue };
             let plain = |(column, cell): (usize, &Option<Cell>)| match cell {
                 Some(Cell::Plain(value)) => *value == image[column],
-                _ => true,
+                // References are looked at with the parents; what a rule composed was born as a plain value.
+                Some(Cell::Ref(_) | Cell::Step { .. } | Cell::Edit(_)) | None => true,
             };
             if known.cells.iter().enumerate().all(plain) {
                 self.same[table].insert(key.clone(), known.row);
@@ -246,7 +247,7 @@ impl Sameness<'_> {
         for key in &self.schema.tables[table].foreign_keys {
             let there = key.columns.iter().find_map(|column| match &known.cells[*column] {
                 Some(Cell::Ref(reference)) => Some(reference.row),
-                _ => None,
+                Some(Cell::Plain(_) | Cell::Step { .. } | Cell::Edit(_)) | None => None,
             });
             let agrees = match (self.leads(key, image)?, there) {
                 (Leads::Same(row), Some(there)) => self.there.canonical(row) == there,

@@ -39,6 +39,7 @@ mod overrides;
 mod pair_tests;
 pub mod port;
 mod query;
+mod query_conflicts;
 pub mod query_rows;
 mod rebuild;
 mod recover;

@@ -4,13 +4,13 @@
 
 use super::membership::Membership;
 use super::view::{
-    AuthoredView, ChangeView, ClusterView, ConflictView, DatabaseView, EventFilter, EventPage, EventView, LogReport,
-    NodeView, OnlyHere, PeerView, ShelfView, Status,
+    ChangeView, ClusterView, DatabaseView, EventFilter, EventPage, EventView, LogReport, NodeView, OnlyHere, PeerView,
+    ShelfView, Status,
 };
 use super::{Node, NodeError, Now};
 use crate::log::{Log, LogRead, verify};
 use crate::merge::image::digest;
-use crate::merge::store::{AuditKind, AuditRecord, CellVersion, Shelved};
+use crate::merge::store::Shelved;
 use crate::model::{Cell, Change, Event, NodeId, Origin, OriginId, RowId, Stamp};
 use crate::node::genesis::GENESIS_INCARNATION;
 use crate::wire::decode_event;
@@ -264,128 +264,6 @@ impl Node {
             }
             None if *origin == crate::merge::integrate::GENESIS_ORIGIN => "genesis".to_string(),
             None => origin.to_string(),
-        }
-    }
-
-    /// Audit records numbered above `after`, at most `limit`.
-    pub fn conflicts(&self, after: u64, limit: usize) -> Result<Vec<ConflictView>, NodeError> {
-        let read = self.log.read()?;
-        read.audit_page(after, limit)?.iter().map(|record| self.conflict_view(&read, record)).collect()
-    }
-
-    /// One audit record.
-    pub fn conflict(&self, number: u64) -> Result<Option<ConflictView>, NodeError> {
-        let read = self.log.read()?;
-        read.audit(number)?.map(|record| self.conflict_view(&read, &record)).transpose()
-    }
-
-    pub(super) fn conflict_view(&self, read: &LogRead, record: &AuditRecord) -> Result<ConflictView, NodeError> {
-        let mut view = ConflictView {
-            number: record.number,
-            database: record.database.clone(),
-            table: record.table.clone(),
-            row: record.row.to_string(),
-            id: self.shown_id(read, &record.row)?,
-            seen: rfc3339(record.seen_ms),
-            ..ConflictView::default()
-        };
-        match &record.kind {
-            AuditKind::Cell { column, winner, loser } => {
-                view.kind = "cell".to_string();
-                view.column = column.clone();
-                view.winner = self.authored(winner);
-                view.loser = self.authored(loser);
-                view.reason = "both were written without knowing the other; the later stamp is shown".to_string();
-            }
-            AuditKind::DeleteLost { delete, stamp } => {
-                view.kind = "delete".to_string();
-                view.loser = AuthoredView {
-                    value: "deleted".to_string(),
-                    node: self.author(&delete.origin),
-                    time: rfc3339(stamp.wall_ms()),
-                };
-                view.reason = "somebody changed the row without knowing of its delete: it lives on".to_string();
-            }
-            AuditKind::WriteLost { write, delete, stamp } => {
-                view.kind = "write".to_string();
-                view.winner = AuthoredView {
-                    value: "deleted".to_string(),
-                    node: self.author(&delete.origin),
-                    time: rfc3339(stamp.wall_ms()),
-                };
-                view.loser.value = "changed".to_string();
-                view.loser.node = self.author(&write.origin);
-                view.reason =
-                    "somebody changed the row without knowing of its delete; in this table a delete wins: to have \
-                               the row again, insert it again"
-                        .to_string();
-            }
-            AuditKind::RingCut { column, loser } => {
-                view.kind = "ring".to_string();
-                view.column = column.clone();
-                view.loser = self.authored(loser);
-                view.reason = "rows would have been each other's parents: the youngest reference of the ring is not \
-                               shown; give the row another parent"
-                    .to_string();
-            }
-            AuditKind::IdMoved { from, to, holder } => {
-                view.kind = "id".to_string();
-                view.winner.value = format!("{from} belongs to {holder}");
-                view.winner.node = self.birthplace(holder);
-                view.loser.value = format!("{from} became {to}");
-                view.loser.node = self.birthplace(&record.row);
-                view.reason = "two rows were born with one id; the senior one keeps it, references follow".to_string();
-            }
-            AuditKind::Merged { into, lost } => {
-                view.kind = "merge".to_string();
-                view.column = lost.iter().map(|(column, _)| column.as_str()).collect::<Vec<_>>().join(", ");
-                view.winner.value = format!("one row with {into}");
-                view.winner.node = self.birthplace(into);
-                let lost = lost.iter().map(|(column, version)| format!("{column} {}", cell_text(&version.cell)));
-                view.loser.value = lost.collect::<Vec<_>>().join(", ");
-                view.loser.node = self.birthplace(&record.row);
-                view.reason = "two rows with one key, or that a person said are the same, became one".to_string();
-            }
-            AuditKind::Suspect { id, meant, before, after } => {
-                let cells = |cells: &[(String, Cell)]| -> String {
-                    let text = cells.iter().map(|(column, cell)| format!("{column} {}", cell_text(cell)));
-                    text.collect::<Vec<_>>().join(", ")
-                };
-                view.kind = "suspect".to_string();
-                view.column = before.iter().map(|(column, _)| column.as_str()).collect::<Vec<_>>().join(", ");
-                view.winner.value = if after.is_empty() { "deleted".to_string() } else { cells(after) };
-                view.winner.node = self.settings.name.clone();
-                view.loser.value = cells(before);
-                view.loser.node = self.birthplace(&record.row);
-                view.reason = format!(
-                    "id {id} belonged to {} ({meant}) until shortly before: the app may have meant that row",
-                    self.shown_id(read, meant)?
-                );
-            }
-            AuditKind::Parted { from } => {
-                view.kind = "split".to_string();
-                view.winner.value = format!("no more one row with {from}");
-                view.winner.node = self.birthplace(from);
-                view.reason = "a person split them, or their key was changed before the merge was known".to_string();
-            }
-        }
-        Ok(view)
-    }
-
-    /// Name of the node a row was born on.
-    fn birthplace(&self, row: &RowId) -> String {
-        match row {
-            RowId::Born(birth) => self.author(&birth.origin),
-            RowId::Genesis(_) => "genesis".to_string(),
-            RowId::Keyed(_) => String::new(),
-        }
-    }
-
-    fn authored(&self, version: &CellVersion) -> AuthoredView {
-        AuthoredView {
-            value: cell_text(&version.cell),
-            node: self.author(&version.dot.origin),
-            time: rfc3339(version.stamp.wall_ms()),
         }
     }
 

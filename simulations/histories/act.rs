@@ -19,6 +19,9 @@ use litemesh::model::{
 /// So many tables are tried before an act is given up.
 const ATTEMPTS: u32 = 4;
 
+/// A child whose parent goes, with what its columns get.
+type LeftBehind = (At, RowId, Vec<(usize, Cell)>);
+
 /// The body of an event to be.
 #[derive(Clone, Default)]
 pub struct Draft {
@@ -309,7 +312,7 @@ impl<'a> Act<'a> {
     fn delete(&mut self, at: At) -> Option<()> {
         let (row, _) = self.pick_shown(at)?;
         let (mut gone, mut open) = (BTreeSet::new(), vec![(at, row)]);
-        let mut left: Vec<(At, RowId, Vec<(usize, Cell)>)> = Vec::new();
+        let mut left: Vec<LeftBehind> = Vec::new();
         // With foreign keys off the app leaves children behind, with the bare value.
         let orphans = self.world.options.dangling && self.dice.chance(40);
         while let Some((at, row)) = open.pop() {

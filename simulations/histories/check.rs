@@ -174,6 +174,11 @@ pub fn redeliver(world: &mut World<'_>, node: usize, dice: &mut Dice) -> Result<
     let (scene, now_ms) = (world.scene, world.now_ms);
     let before = world.nodes[node].store.rows().clone();
     apply(&mut world.nodes[node].store, scene, &again, world.plant, now_ms);
+    let state = world.nodes[node].state.clone();
+    same(scene, &mut world.nodes[node].store, &state, now_ms).map_err(|violation| Violation {
+        check: "I3 redelivery changes nothing",
+        what: format!("node {node}, {}: {}", violation.check, violation.what),
+    })?;
     let after = world.nodes[node].store.rows();
     for (row, record) in &before {
         // How far deletes reach is kept as a prefix per origin: another one may name the same touches.
@@ -182,8 +187,6 @@ pub fn redeliver(world: &mut World<'_>, node: usize, dice: &mut Dice) -> Result<
             return wrong("I3 redelivery changes nothing", format!("node {node}: {record:?} became {again:?}"));
         }
     }
-    let state = world.nodes[node].state.clone();
-    same(scene, &mut world.nodes[node].store, &state, now_ms)?;
     world.mark("redelivered");
     Ok(())
 }

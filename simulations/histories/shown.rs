@@ -78,8 +78,14 @@ impl Work<'_> {
 
     /// Again and again somebody who comes first in all the keys it still holds is shown, and takes these from the others:
     /// who can carry a tag goes on without that key, who cannot goes to the shelf. Where nobody comes first everywhere, the
-    /// most senior one is shown.
+    /// most senior one is shown. Decided: of several who come first everywhere the least row is taken first; who is shown
+    /// does not depend on it, only which of several holders a row on the shelf names.
     fn contest(&mut self, mut open: BTreeMap<RowId, Vec<Held>>) {
+        let mut holders: BTreeMap<Key, u32> = BTreeMap::new();
+        for held in open.values().flatten() {
+            *holders.entry(held.key.clone()).or_default() += 1;
+        }
+        open.retain(|_, keys| keys.iter().any(|held| holders[&held.key] > 1));
         while !open.is_empty() {
             let mut first: BTreeMap<&Key, (&Order, RowId)> = BTreeMap::new();
             for (row, keys) in &open {
@@ -88,17 +94,12 @@ impl Work<'_> {
                     *best = (*best).min((&held.order, *row));
                 }
             }
-            let wins = |row: &RowId, keys: &[Held]| keys.iter().all(|held| first[&held.key].1 == *row);
-            let mut winners: Vec<RowId> =
-                open.iter().filter(|(row, keys)| wins(row, keys)).map(|(row, _)| *row).collect();
-            if winners.is_empty() {
-                winners.extend(open.keys().min_by_key(|row| self.state.rows[*row].k));
-            }
-            for winner in winners {
-                let Some(taken) = open.remove(&winner) else { continue };
-                for lost in &taken {
-                    self.take_key(&mut open, &lost.key, winner);
-                }
+            let wins = |keys: &[Held], row: &RowId| keys.iter().all(|held| first[&held.key].1 == *row);
+            let winner = open.iter().find(|(row, keys)| wins(keys, row)).map(|(row, _)| *row);
+            let senior = || open.keys().min_by_key(|row| self.state.rows[*row].k).copied();
+            let Some(winner) = winner.or_else(senior) else { return };
+            for lost in open.remove(&winner).unwrap_or_default() {
+                self.take_key(&mut open, &lost.key, winner);
             }
         }
     }

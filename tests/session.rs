@@ -54,6 +54,9 @@ impl Sessions {
 #[allow(clippy::print_stderr)]
 fn an_id_leads_to_its_row_before_during_and_after_a_merge() {
     let mut cluster = Cluster::scouting(2);
+    for server in &cluster.servers {
+        server.steered("scouting", &["team"]);
+    }
     cluster.part();
     let sessions: Vec<Sessions> = cluster.servers.iter().map(Sessions::start).collect();
     // A day's import on the far side, in one go: the merge has much to do.

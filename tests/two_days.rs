@@ -170,3 +170,36 @@ fn two_days_of_the_real_app_lose_nothing() {
     let (Some(scouting), Some(users)) = (beside("real_app/scouting.db"), beside("real_app/users.db")) else { return };
     meet_after_a_day_apart(Some((&scouting, &users)));
 }
+
+/// The servers know each other before the day: ids come from runs of their own, and none moves when they meet again.
+#[allow(clippy::print_stderr)]
+fn a_day_apart_as_members(files: Option<(&Path, &Path)>) {
+    let mut cluster = two(files);
+    cluster.enrol();
+    cluster.settled(120);
+    for server in &cluster.servers {
+        server.steered("scouting", &["team", "event", "match", "scouting_data", "pit_scouting_data"]);
+        server.steered("users", &["user"]);
+    }
+    cluster.part();
+    let days: Vec<Value> = cluster.servers.iter().map(day).collect();
+    cluster.heal();
+    cluster.settled(120);
+    for server in &cluster.servers {
+        let rows = assert_all_there(server, &days);
+        let moved = conflicts(server, "id");
+        eprintln!("{}: {rows} rows found, {moved} ids moved", server.name);
+        assert_eq!(moved, 0, "ids of {} moved although both servers have runs of their own", server.name);
+    }
+}
+
+#[test]
+fn a_day_apart_as_members_moves_no_id() {
+    a_day_apart_as_members(None);
+}
+
+#[test]
+fn a_day_apart_of_the_real_app_as_members_moves_no_id() {
+    let (Some(scouting), Some(users)) = (beside("real_app/scouting.db"), beside("real_app/users.db")) else { return };
+    a_day_apart_as_members(Some((&scouting, &users)));
+}

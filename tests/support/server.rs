@@ -91,6 +91,20 @@ impl Server {
         &found.unwrap_or_else(|| panic!("{} has no database {name}", self.name)).1
     }
 
+    /// Waits until new ids of these tables come from this server's own runs.
+    #[track_caller]
+    pub(crate) fn steered(&self, database: &str, tables: &[&str]) {
+        until(&format!("ids of {} are steered", self.name), 60, || {
+            let plain = tables.iter().find(|table| {
+                let query = format!(
+                    "SELECT count(*) FROM sqlite_master WHERE tbl_name = '{table}' AND name GLOB '_litemesh_*_steer'"
+                );
+                super::dump::number(self.database(database), &query) == 0
+            });
+            plain.map_or(Ok(()), |table| Err(format!("{database}.{table} is not yet")))
+        });
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.join("data")
     }

@@ -122,3 +122,26 @@ fn every_place_on_the_map_exists() {
         assert!(root.join(word).exists(), "README.md names {word}, which does not exist");
     }
 }
+
+/// What the README calls shown is shown: every test that its table names is there.
+#[test]
+fn every_disagreement_has_its_test() {
+    let table = include_str!("../README.md").split("## When two servers disagree").nth(1).unwrap();
+    let table = table.split("\n## ").next().unwrap();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = String::new();
+    for folder in ["tests", "src/merge"] {
+        for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                sources += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ") && !line.contains("they did")).collect();
+    assert!(rows.len() > 15, "{} kinds", rows.len());
+    for row in rows {
+        let named = row.rsplit('`').nth(1).unwrap_or_else(|| panic!("no test in {row}"));
+        assert!(named == "histories" || sources.contains(&format!("fn {named}(")), "{named} does not exist");
+    }
+}

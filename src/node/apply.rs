@@ -92,7 +92,10 @@ pub(super) fn apply(
             }
             // Everything before the event that moves ids can be shown now.
             Attempt::Merges(pairs) => return Ok(Outcome::Merges(pairs)),
-            Attempt::Moves { before: 0 } => return Ok(Outcome::NotQuiet),
+            Attempt::Moves { before: 0 } => {
+                database.wait_for_quiet(context.now);
+                return Ok(Outcome::NotQuiet);
+            }
             Attempt::Moves { before } => limit = ready[..before].iter().map(|event| event.changes.len()).sum(),
         }
     }

@@ -117,14 +117,15 @@ impl Database {
         self.last_write_ms = Some(now.mono_ms);
     }
 
-    /// Whether visible ids may move now: no writer for a while, or waited long enough. Else the wait begins or goes on.
-    pub(super) fn may_move_ids(&mut self, now: Now) -> bool {
+    /// Whether visible ids may move now: no writer for a while, or waited long enough.
+    pub(super) fn may_move_ids(&self, now: Now) -> bool {
         let quiet = self.last_write_ms.is_none_or(|last| now.mono_ms >= last + QUIET_MS);
-        let waited = self.waiting_since_ms.is_some_and(|since| now.mono_ms >= since + QUIET_WAIT_MS_MAX);
-        if !quiet && !waited {
-            self.waiting_since_ms.get_or_insert(now.mono_ms);
-        }
-        quiet || waited
+        quiet || self.waiting_since_ms.is_some_and(|since| now.mono_ms >= since + QUIET_WAIT_MS_MAX)
+    }
+
+    /// Ids would move and may not: the wait begins, or goes on. Only then; what moves no id never waits.
+    pub(super) fn wait_for_quiet(&mut self, now: Now) {
+        self.waiting_since_ms.get_or_insert(now.mono_ms);
     }
 
     /// Ends the wait for a quiet moment: everything that waited is applied.

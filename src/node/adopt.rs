@@ -21,6 +21,7 @@ use super::capture::{CHANGES_MAX, Ids, Part, table_entry};
 use super::database::SCAN_PAGE;
 use super::found::{Found, FoundIndex};
 use super::genesis::births;
+use super::lag::{Seen, note_lag, take_over};
 use super::meeting::{Fate, Lacking, Meeting, MetRow, MetTable, Verdict};
 use super::rescan::all_rows;
 use super::sameness::{Known, Sameness, There};
@@ -31,9 +32,6 @@ use crate::merge::Evaluator;
 use crate::merge::store::{AuditKind, AuditRecord, CellVersion, Row, Store};
 use crate::model::{Cell, Change, DatabaseSchema, Dot, ForeignKey, Identity, Key, RowId, Stamp, TableSchema, Value};
 use crate::sqlite::{Drain, Image, Mark, MarkOp};
-
-/// What the file shows of a row.
-type Seen = (RowId, Option<(Key, Image)>);
 
 impl Node {
     /// Compares a file with what the cluster holds and takes over what is the same. Tells what became of every row.
@@ -221,15 +219,11 @@ impl Node {
                 }
             }
         }
-        let mut standing = BTreeSet::new();
-        for (row, shown) in seen.iter().filter(|(_, shown)| shown.is_some()) {
-            let canonical = evaluator.canonical(row)?;
-            let stands = if standing.insert(canonical) { canonical } else { *row };
-            evaluator.mark_shown(&stands, shown.as_ref())?;
-        }
+        take_over(&mut evaluator, seen)?;
         evaluator.touch_again(touched)?;
         evaluator.settle()?;
         clean_equal(&mut evaluator, &name)?;
+        note_lag(&mut evaluator, &name, &self.databases[position].file, seen)?;
         evaluator.finish()?;
         write.commit_durable()?;
         self.databases[position].behind = true;

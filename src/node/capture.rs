@@ -184,7 +184,9 @@ impl<S: Store> Capture<'_, '_, S> {
             let Some(key) = trace.key.clone() else {
                 // Whoever deletes a row deletes all that it is made of, as far as this node knows.
                 for member in self.evaluator.members(&row)? {
-                    if !reborn.contains(&member) {
+                    // The file still shows some rows apart that are one by now.
+                    let apart = member != row && self.evaluator.row(&member)?.is_some_and(|row| row.shown.is_some());
+                    if !apart && !reborn.contains(&member) {
                         deletes.push(Planned { row: Occupant::Existing(member), ..planned(What::Delete) });
                     }
                 }
@@ -192,9 +194,12 @@ impl<S: Store> Capture<'_, '_, S> {
             };
             let table = &self.schema.tables[trace.table];
             let Some(image) = image_of(self.drain, &table.name, &key) else { continue };
-            if let (Some(id), Some(current)) = (key[0].as_integer(), self.evaluator.row(&row)?.map(|row| row.id))
+            let stood = self.evaluator.row(&row)?.is_some_and(|row| {
+                row.shown.as_ref() == Some(&key) || row.id.is_some() && row.id == key[0].as_integer()
+            });
+            if let Some(id) = key[0].as_integer()
                 && !matches!(table.identity, Identity::Keyed(_))
-                && current != Some(id)
+                && !stood
             {
                 writes.push(planned(What::Claim(id)));
             }
@@ -237,14 +242,15 @@ impl<S: Store> Capture<'_, '_, S> {
     /// Columns whose value differs from what the store shows, with their whole composite foreign keys.
     fn changed_columns(&mut self, row: &RowId, table: &TableSchema, image: &Image) -> Result<Vec<usize>, S::Error> {
         let Some(record) = self.evaluator.view(row)? else { return Ok(Vec::new()) };
-        let before = self.image_before(&record, table)?;
+        let before = self.image_before(row, &record, table)?;
+        let hash = self.evaluator.row(row)?.map_or(record.image_hash, |row| row.image_hash);
         let mut changed: BTreeSet<usize> = (0..table.columns.len())
             .filter(|column| table.identity != Identity::Surrogate(*column) && before[*column] != image[*column])
             .collect();
         // A column that was added since the row was last shown holds its default: that says nothing, while the log may know
         // values for it from servers that had the column earlier.
         if changed.iter().any(|column| image[*column] == table.columns[*column].default) {
-            let width = |width: &usize| image_hash(&table.name, &before[..*width]) == record.image_hash;
+            let width = |width: &usize| image_hash(&table.name, &before[..*width]) == hash;
             let shown = (0..=before.len()).rev().find(width).unwrap_or(before.len());
             changed.retain(|column| *column < shown || image[*column] != table.columns[*column].default);
         }
@@ -258,8 +264,12 @@ impl<S: Store> Capture<'_, '_, S> {
 
     /// What the file showed of a row before the app wrote. While the id of a row in another file has moved there and not yet
     /// in this one, that is the id the other row was born with, not the one it has: the hash of what was shown tells.
-    fn image_before(&mut self, record: &Row, table: &TableSchema) -> Result<Image, S::Error> {
+    fn image_before(&mut self, row: &RowId, record: &Row, table: &TableSchema) -> Result<Image, S::Error> {
         let image = self.evaluator.image(record, table)?;
+        if let Some(mut lag) = self.evaluator.lag(row)?.filter(|lag| lag.len() <= image.len()) {
+            lag.extend_from_slice(&image[lag.len()..]);
+            return Ok(lag);
+        }
         if image_hash(&table.name, &image) == record.image_hash {
             return Ok(image);
         }
@@ -476,8 +486,9 @@ impl<S: Store> Capture<'_, '_, S> {
         let name = &table.columns[column].name;
         let number = names.iter().position(|known| known.eq_ignore_ascii_case(name));
         let Some(before) = number.and_then(|number| record.cell(number as u16)) else { return Ok((cell, written)) };
+        let seen = self.evaluator.lag(row)?.and_then(|lag| lag.get(column).cloned());
         let cell = match cell {
-            Cell::Plain(value) => self.evaluator.difference(record.table, before, value)?,
+            Cell::Plain(value) => self.evaluator.difference(record.table, before, seen.as_ref(), value)?,
             other => other,
         };
         Ok((cell, written.max(before.latest().next())))

@@ -27,6 +27,7 @@ mod exchange;
 mod found;
 pub mod genesis;
 pub mod invite;
+mod lag;
 mod likeness;
 mod marks;
 pub mod meeting;

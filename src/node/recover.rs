@@ -29,10 +29,11 @@ use super::database::{Database, SCHEMA_SEPARATOR, schema_key};
 use super::exchange::Exchange;
 use super::found::Found;
 use super::genesis::genesis;
+use super::lag::{note_lag, take_over};
 use super::meeting::{Meeting, MetTable};
 use super::membership::{Membership, found_cluster};
 use super::orders::{load_invites, load_membership, ranks, store_members};
-use super::step::{clean_equal, heads_of, others, take_over};
+use super::step::{clean_equal, heads_of, others};
 use super::{DatabaseSettings, Node, NodeError, NodeSettings, Now};
 use crate::clock::HybridClock;
 use crate::log::Log;
@@ -315,6 +316,7 @@ impl Node {
             let shown = see(&database.file, observed, &written)?;
             take_over(&mut evaluator, &shown)?;
             clean_equal(&mut evaluator, &name)?;
+            note_lag(&mut evaluator, &name, &database.file, &shown)?;
             evaluator.finish()?;
             for event in &events {
                 super::apply::note_held(&mut write, &self.schemas[position], event)?;

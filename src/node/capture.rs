@@ -182,9 +182,8 @@ impl<S: Store> Capture<'_, '_, S> {
             let planned =
                 |what| Planned { table: trace.table, row: Occupant::Existing(row), wall_ms: trace.wall_ms, what };
             let Some(key) = trace.key.clone() else {
-                // Whoever deletes a row deletes all that it is made of, as far as this node knows.
+                // Whoever deletes a row deletes all that it is made of, but what the file still shows apart.
                 for member in self.evaluator.members(&row)? {
-                    // The file still shows some rows apart that are one by now.
                     let apart = member != row && self.evaluator.row(&member)?.is_some_and(|row| row.shown.is_some());
                     if !apart && !reborn.contains(&member) {
                         deletes.push(Planned { row: Occupant::Existing(member), ..planned(What::Delete) });
@@ -194,12 +193,11 @@ impl<S: Store> Capture<'_, '_, S> {
             };
             let table = &self.schema.tables[trace.table];
             let Some(image) = image_of(self.drain, &table.name, &key) else { continue };
-            let stood = self.evaluator.row(&row)?.is_some_and(|row| {
-                row.shown.as_ref() == Some(&key) || row.id.is_some() && row.id == key[0].as_integer()
-            });
+            // Where it stood may be another id than it has by now.
+            let stays = |row: &Row| row.shown.as_ref() == Some(&key) || row.id == key[0].as_integer();
             if let Some(id) = key[0].as_integer()
                 && !matches!(table.identity, Identity::Keyed(_))
-                && !stood
+                && !self.evaluator.row(&row)?.is_some_and(stays)
             {
                 writes.push(planned(What::Claim(id)));
             }
@@ -262,11 +260,16 @@ impl<S: Store> Capture<'_, '_, S> {
         Ok(changed.into_iter().collect())
     }
 
+    /// What the app saw of a row that lags; what is found in a file is put beside what the log shows instead.
+    fn lag(&mut self, row: &RowId) -> Result<Option<Image>, S::Error> {
+        if self.author.ids == Ids::Found { Ok(None) } else { self.evaluator.lag(row) }
+    }
+
     /// What the file showed of a row before the app wrote. While the id of a row in another file has moved there and not yet
     /// in this one, that is the id the other row was born with, not the one it has: the hash of what was shown tells.
     fn image_before(&mut self, row: &RowId, record: &Row, table: &TableSchema) -> Result<Image, S::Error> {
         let image = self.evaluator.image(record, table)?;
-        if let Some(mut lag) = self.evaluator.lag(row)?.filter(|lag| lag.len() <= image.len()) {
+        if let Some(mut lag) = self.lag(row)?.filter(|lag| lag.len() <= image.len()) {
             lag.extend_from_slice(&image[lag.len()..]);
             return Ok(lag);
         }
@@ -486,7 +489,7 @@ impl<S: Store> Capture<'_, '_, S> {
         let name = &table.columns[column].name;
         let number = names.iter().position(|known| known.eq_ignore_ascii_case(name));
         let Some(before) = number.and_then(|number| record.cell(number as u16)) else { return Ok((cell, written)) };
-        let seen = self.evaluator.lag(row)?.and_then(|lag| lag.get(column).cloned());
+        let seen = self.lag(row)?.and_then(|lag| lag.get(column).cloned());
         let cell = match cell {
             Cell::Plain(value) => self.evaluator.difference(record.table, before, seen.as_ref(), value)?,
             other => other,

@@ -210,7 +210,7 @@ impl Node {
         self.schemas[position] = database.file.schema().clone();
         let independent = self.meeting(&self.schemas[position].database)? == Meeting::Independent;
         let mut met = Vec::new();
-        if independent || self.knows_rows(position)? {
+        if independent || self.knows_rows(position)? && self.holds_causes(position)? {
             met = self.adopt(position, now)?;
         } else {
             let database = &mut self.databases[position];

@@ -11,8 +11,8 @@
 //! [`super::waiting::WAIT_MS`], enrolled by content. Files that others refer to come first, and no file is written before those that refer
 //! to it are adopted too: their references are read by the ids that stand here now.
 //! Invariants: nothing of the cluster is deleted or overwritten by a joiner's old rows (but what a base proves was done
-//! here); no row of the joiner is dropped. A crash in here starts it again from the file: what was born already is found
-//! again as the same row. Caller: `recover`, `step`, `rehearsal`.
+//! here); no row of the joiner is dropped. A crash before the births are logged starts it again from the file; the note that
+//! the file is enrolled is written with the births (with a base, after them: there what was born already is found again). Caller: `recover`, `step`, `rehearsal`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,7 +74,11 @@ impl Node {
                 drain.images.entry(at.clone()).or_insert_with(|| image.clone());
             }
         }
+        // What differs from a base is logged after the births: until then the file counts as not enrolled.
+        let marks = outbox.marks.iter().map(|mark| mark.rid).collect();
+        self.databases[position].enrolling = source.base.is_none().then_some(marks);
         self.log_drain(position, &drain, Ids::Found, now)?;
+        self.databases[position].enrolling = None;
         if source.base.is_some() {
             self.log_edits(position, &met, now)?;
         }

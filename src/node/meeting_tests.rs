@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::super::pair_tests::{Pair, Site};
-use super::super::{Input, Node};
+use super::super::Node;
 use super::Meeting;
 
 const TEAMS: &str = "CREATE TABLE team(id INTEGER PRIMARY KEY, number INTEGER, name TEXT, place TEXT);
@@ -134,9 +134,9 @@ fn a_write_to_an_old_row_before_the_first_apply_carries_no_old_values_with_it() 
     let second = Site::new(2).with("app", &format!("{TEAMS}{OLD}"), &[]);
     let mut pair = Pair::start([&first, &second], &[]);
     first.app("app", "UPDATE team SET place = 'X', number = 34 WHERE id = 3");
-    pair.nodes[0].handle(Input::FileTouched(0), pair.now).unwrap();
-    pair.meet_without_files();
     let now = pair.now;
+    assert!(pair.nodes[0].capture(0, now).unwrap());
+    pair.meet_without_files();
     pair.nodes[1].enrol(0, now).unwrap();
     second.app("app", "UPDATE team SET name = 'changed' WHERE id = 3");
     pair.nodes[1].capture(0, now).unwrap();

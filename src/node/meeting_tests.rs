@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::super::pair_tests::{Pair, Site};
 use super::super::Node;
+use super::super::pair_tests::{Pair, Site};
 use super::Meeting;
 
 const TEAMS: &str = "CREATE TABLE team(id INTEGER PRIMARY KEY, number INTEGER, name TEXT, place TEXT);

@@ -28,6 +28,8 @@ mod found;
 pub mod genesis;
 pub mod invite;
 mod lag;
+#[cfg(test)]
+mod lag_tests;
 mod likeness;
 mod marks;
 pub mod meeting;

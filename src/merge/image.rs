@@ -193,7 +193,7 @@ impl<S: Store> Evaluator<'_, S> {
 
     /// What the file shows of a row that is evaluated further than it is written, where that was noted.
     pub fn lag(&mut self, id: &RowId) -> Result<Option<Vec<Value>>, S::Error> {
-        Ok(self.row(id)?.and_then(|row| row.lag.as_deref().cloned()))
+        Ok(self.row(id)?.and_then(|row| row.lag.as_deref().map(<[Value]>::to_vec)))
     }
 
     /// Notes what the file shows of a row until it is written. False where the file shows something else.
@@ -203,7 +203,7 @@ impl<S: Store> Evaluator<'_, S> {
             return Ok(false);
         }
         if let Some(row) = self.row_mut(id)? {
-            row.lag = Some(Box::new(image.to_vec()));
+            row.lag = Some(image.into());
         }
         Ok(true)
     }

@@ -99,6 +99,7 @@ fn row(table: u8, seed: u8, text: Vec<u8>) -> Row {
     row.shelved = (seed.is_multiple_of(4)).then(|| Shelved::Refused { message: "CHECK".into() });
     row.shown = (seed % 4 == 1).then(|| vec![Value::Integer(1), Value::text("k")]);
     row.image_hash = [seed; 32];
+    row.lag = (seed % 3 == 1).then(|| vec![Value::Null, Value::text("old")].into());
     row.unique = vec![[seed; 16]; usize::from(seed % 2)];
     row
 }

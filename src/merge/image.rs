@@ -186,8 +186,26 @@ impl<S: Store> Evaluator<'_, S> {
         if let Some(row) = self.row_mut(id)? {
             row.shown = new_key;
             row.image_hash = new_hash;
+            row.lag = None;
         }
         Ok(())
+    }
+
+    /// What the file shows of a row that is evaluated further than it is written, where that was noted.
+    pub fn lag(&mut self, id: &RowId) -> Result<Option<Vec<Value>>, S::Error> {
+        Ok(self.row(id)?.and_then(|row| row.lag.as_deref().map(<[Value]>::to_vec)))
+    }
+
+    /// Notes what the file shows of a row until it is written. False where the file shows something else.
+    pub fn note_lag(&mut self, id: &RowId, image: &[Value]) -> Result<bool, S::Error> {
+        let Some((table, hash)) = self.row(id)?.map(|row| (row.table, row.image_hash)) else { return Ok(false) };
+        if image_hash(&self.info(table)?.name.clone(), image) != hash {
+            return Ok(false);
+        }
+        if let Some(row) = self.row_mut(id)? {
+            row.lag = Some(image.into());
+        }
+        Ok(true)
     }
 }
 

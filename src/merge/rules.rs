@@ -278,18 +278,27 @@ impl<S: Store> Evaluator<'_, S> {
 
 impl<S: Store> Evaluator<'_, S> {
     /// A new value of a cell as it travels: with what it adds to the value before, where the column's rule asks for that.
-    pub fn difference(&mut self, table: TableId, before: &CellState, new: Value) -> Result<Cell, S::Error> {
+    /// `seen`: what the author had before its eyes, where that is not what the cell shows.
+    pub fn difference(
+        &mut self,
+        table: TableId,
+        before: &CellState,
+        seen: Option<&Value>,
+        new: Value,
+    ) -> Result<Cell, S::Error> {
         let ruling = self.ruling(table, before.column)?;
         Ok(match (ruling.rule, &new) {
             (Rule::Counter, Value::Integer(value)) => {
-                let by = i128::from(*value) - registers::counted(&ruling, before);
+                let seen = seen.and_then(Value::as_integer).map(i128::from);
+                let by = i128::from(*value) - seen.unwrap_or_else(|| registers::counted(&ruling, before));
                 // Only beyond SQLite's own numbers is a difference cut short.
                 let by = by.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
                 Cell::Step { value: *value, by }
             }
             (Rule::Set, _) => match lists::elements(&new) {
                 Some(elements) => {
-                    let before = registers::present(&ruling, before);
+                    let seen = seen.and_then(lists::elements).map(|seen| seen.into_iter().collect());
+                    let before: BTreeSet<Vec<u8>> = seen.unwrap_or_else(|| registers::present(&ruling, before));
                     let after: BTreeSet<Vec<u8>> = elements.into_iter().collect();
                     let added = after.difference(&before).cloned().collect();
                     let removed = before.difference(&after).cloned().collect();

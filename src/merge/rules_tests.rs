@@ -181,7 +181,7 @@ impl World {
         let ranks = Ranks::default();
         let mut evaluator = Evaluator::new(&mut store, &ranks, &[], 0);
         let table = evaluator.store().find_table(DATABASE, "team").unwrap().unwrap();
-        let Ok(cell) = evaluator.difference(table, &state, value.clone());
+        let Ok(cell) = evaluator.difference(table, &state, None, value.clone());
         Some(Change::Update { table: 0, row, cells: vec![(u32::from(column), cell, stamp.max(state.latest().next()))] })
     }
 

@@ -45,6 +45,8 @@ pub struct Row {
     pub shown: Option<Key>,
     /// Hash of the image the file shows; zeros while it is not in the file.
     pub image_hash: [u8; 32],
+    /// The image the file shows, while it is known to be another than the row evaluates to: the app still writes to it.
+    pub lag: Option<Box<[crate::model::Value]>>,
     /// Index keys this row holds among the UNIQUE keys of its table.
     pub unique: Vec<[u8; 16]>,
     /// Merges and splits that name it, and its place among the rows that are one with it; `None` for most rows.
@@ -135,6 +137,7 @@ impl Row {
             shelved: None,
             shown: None,
             image_hash: [0; 32],
+            lag: None,
             unique: Vec::new(),
             bonds: None,
             overlay: Vec::new(),

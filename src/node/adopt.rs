@@ -11,8 +11,8 @@
 //! [`super::waiting::WAIT_MS`], enrolled by content. Files that others refer to come first, and no file is written before those that refer
 //! to it are adopted too: their references are read by the ids that stand here now.
 //! Invariants: nothing of the cluster is deleted or overwritten by a joiner's old rows (but what a base proves was done
-//! here); no row of the joiner is dropped. A crash in here starts it again from the file: what was born already is found
-//! again as the same row. Caller: `recover`, `step`, `rehearsal`.
+//! here); no row of the joiner is dropped. A crash before the births are logged starts it again from the file; the note that
+//! the file is enrolled is written with the births (with a base, after them: there what was born already is found again). Caller: `recover`, `step`, `rehearsal`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +21,7 @@ use super::capture::{CHANGES_MAX, Ids, Part, table_entry};
 use super::database::SCAN_PAGE;
 use super::found::{Found, FoundIndex};
 use super::genesis::births;
+use super::lag::{Seen, note_lag, take_over};
 use super::meeting::{Fate, Lacking, Meeting, MetRow, MetTable, Verdict};
 use super::rescan::all_rows;
 use super::sameness::{Known, Sameness, There};
@@ -31,9 +32,6 @@ use crate::merge::Evaluator;
 use crate::merge::store::{AuditKind, AuditRecord, CellVersion, Row, Store};
 use crate::model::{Cell, Change, DatabaseSchema, Dot, ForeignKey, Identity, Key, RowId, Stamp, TableSchema, Value};
 use crate::sqlite::{Drain, Image, Mark, MarkOp};
-
-/// What the file shows of a row.
-type Seen = (RowId, Option<(Key, Image)>);
 
 impl Node {
     /// Compares a file with what the cluster holds and takes over what is the same. Tells what became of every row.
@@ -76,7 +74,11 @@ impl Node {
                 drain.images.entry(at.clone()).or_insert_with(|| image.clone());
             }
         }
+        // What differs from a base is logged after the births: until then the file counts as not enrolled.
+        let marks = outbox.marks.iter().map(|mark| mark.rid).collect();
+        self.databases[position].enrolling = source.base.is_none().then_some(marks);
         self.log_drain(position, &drain, Ids::Found, now)?;
+        self.databases[position].enrolling = None;
         if source.base.is_some() {
             self.log_edits(position, &met, now)?;
         }
@@ -221,15 +223,11 @@ impl Node {
                 }
             }
         }
-        let mut standing = BTreeSet::new();
-        for (row, shown) in seen.iter().filter(|(_, shown)| shown.is_some()) {
-            let canonical = evaluator.canonical(row)?;
-            let stands = if standing.insert(canonical) { canonical } else { *row };
-            evaluator.mark_shown(&stands, shown.as_ref())?;
-        }
+        take_over(&mut evaluator, seen)?;
         evaluator.touch_again(touched)?;
         evaluator.settle()?;
         clean_equal(&mut evaluator, &name)?;
+        note_lag(&mut evaluator, &name, &self.databases[position].file, seen)?;
         evaluator.finish()?;
         write.commit_durable()?;
         self.databases[position].behind = true;

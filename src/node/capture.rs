@@ -182,9 +182,10 @@ impl<S: Store> Capture<'_, '_, S> {
             let planned =
                 |what| Planned { table: trace.table, row: Occupant::Existing(row), wall_ms: trace.wall_ms, what };
             let Some(key) = trace.key.clone() else {
-                // Whoever deletes a row deletes all that it is made of, as far as this node knows.
+                // Whoever deletes a row deletes all that it is made of, but what the file still shows apart.
                 for member in self.evaluator.members(&row)? {
-                    if !reborn.contains(&member) {
+                    let apart = member != row && self.evaluator.row(&member)?.is_some_and(|row| row.shown.is_some());
+                    if !apart && !reborn.contains(&member) {
                         deletes.push(Planned { row: Occupant::Existing(member), ..planned(What::Delete) });
                     }
                 }
@@ -192,9 +193,11 @@ impl<S: Store> Capture<'_, '_, S> {
             };
             let table = &self.schema.tables[trace.table];
             let Some(image) = image_of(self.drain, &table.name, &key) else { continue };
-            if let (Some(id), Some(current)) = (key[0].as_integer(), self.evaluator.row(&row)?.map(|row| row.id))
+            // Where it stood may be another id than it has by now.
+            let stays = |row: &Row| row.shown.as_ref() == Some(&key) || row.id == key[0].as_integer();
+            if let Some(id) = key[0].as_integer()
                 && !matches!(table.identity, Identity::Keyed(_))
-                && current != Some(id)
+                && !self.evaluator.row(&row)?.is_some_and(stays)
             {
                 writes.push(planned(What::Claim(id)));
             }
@@ -237,14 +240,15 @@ impl<S: Store> Capture<'_, '_, S> {
     /// Columns whose value differs from what the store shows, with their whole composite foreign keys.
     fn changed_columns(&mut self, row: &RowId, table: &TableSchema, image: &Image) -> Result<Vec<usize>, S::Error> {
         let Some(record) = self.evaluator.view(row)? else { return Ok(Vec::new()) };
-        let before = self.image_before(&record, table)?;
+        let before = self.image_before(row, &record, table)?;
+        let hash = self.evaluator.row(row)?.map_or(record.image_hash, |row| row.image_hash);
         let mut changed: BTreeSet<usize> = (0..table.columns.len())
             .filter(|column| table.identity != Identity::Surrogate(*column) && before[*column] != image[*column])
             .collect();
         // A column that was added since the row was last shown holds its default: that says nothing, while the log may know
         // values for it from servers that had the column earlier.
         if changed.iter().any(|column| image[*column] == table.columns[*column].default) {
-            let width = |width: &usize| image_hash(&table.name, &before[..*width]) == record.image_hash;
+            let width = |width: &usize| image_hash(&table.name, &before[..*width]) == hash;
             let shown = (0..=before.len()).rev().find(width).unwrap_or(before.len());
             changed.retain(|column| *column < shown || image[*column] != table.columns[*column].default);
         }
@@ -256,10 +260,19 @@ impl<S: Store> Capture<'_, '_, S> {
         Ok(changed.into_iter().collect())
     }
 
+    /// What the app saw of a row that lags; what is found in a file is put beside what the log shows instead.
+    fn lag(&mut self, row: &RowId) -> Result<Option<Image>, S::Error> {
+        if self.author.ids == Ids::Found { Ok(None) } else { self.evaluator.lag(row) }
+    }
+
     /// What the file showed of a row before the app wrote. While the id of a row in another file has moved there and not yet
     /// in this one, that is the id the other row was born with, not the one it has: the hash of what was shown tells.
-    fn image_before(&mut self, record: &Row, table: &TableSchema) -> Result<Image, S::Error> {
+    fn image_before(&mut self, row: &RowId, record: &Row, table: &TableSchema) -> Result<Image, S::Error> {
         let image = self.evaluator.image(record, table)?;
+        if let Some(mut lag) = self.lag(row)?.filter(|lag| lag.len() <= image.len()) {
+            lag.extend_from_slice(&image[lag.len()..]);
+            return Ok(lag);
+        }
         if image_hash(&table.name, &image) == record.image_hash {
             return Ok(image);
         }
@@ -476,8 +489,9 @@ impl<S: Store> Capture<'_, '_, S> {
         let name = &table.columns[column].name;
         let number = names.iter().position(|known| known.eq_ignore_ascii_case(name));
         let Some(before) = number.and_then(|number| record.cell(number as u16)) else { return Ok((cell, written)) };
+        let seen = self.lag(row)?.and_then(|lag| lag.get(column).cloned());
         let cell = match cell {
-            Cell::Plain(value) => self.evaluator.difference(record.table, before, value)?,
+            Cell::Plain(value) => self.evaluator.difference(record.table, before, seen.as_ref(), value)?,
             other => other,
         };
         Ok((cell, written.max(before.latest().next())))

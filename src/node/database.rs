@@ -48,6 +48,8 @@ pub(super) struct Database {
     pub(super) said: Cut,
     /// Marks that are in the log and perhaps still in the outbox, by the random id of each.
     pub(super) uncleared: BTreeSet<[u8; 16]>,
+    /// While it is adopted: the marks that its births take in. The note that it is enrolled is written with the births.
+    pub(super) enrolling: Option<Vec<[u8; 16]>>,
     /// `PRAGMA data_version` when the file was last drained.
     pub(super) data_version: Option<i64>,
     /// The file waits to be adopted: until the cluster is heard, or this, monotonic ms.
@@ -79,6 +81,7 @@ impl Database {
             cursor: Cut::default(),
             said: Cut::default(),
             uncleared: BTreeSet::new(),
+            enrolling: None,
             data_version: None,
             adopt_by_ms: None,
             ready: false,

@@ -7,6 +7,7 @@
 
 use super::capture::{Part, table_entry};
 use super::chain::{Sealed, Sealing};
+use super::lag::note_lag;
 use super::step::{append_own, clean_equal, delta, others};
 use super::{Node, NodeError, Now};
 use crate::merge::Evaluator;
@@ -51,6 +52,7 @@ impl Node {
         append_own(&mut evaluator, &sealed)?;
         evaluator.settle()?;
         let left = clean_equal(&mut evaluator, &name)?;
+        note_lag(&mut evaluator, &name, &database.file, &[])?;
         evaluator.finish()?;
         let mut cursor = database.cursor.clone();
         let fresh: Vec<(Head, SignedEvent)> = sealed.into_iter().map(Sealed::into_signed).collect();

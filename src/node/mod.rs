@@ -27,6 +27,9 @@ mod exchange;
 mod found;
 pub mod genesis;
 pub mod invite;
+mod lag;
+#[cfg(test)]
+mod lag_tests;
 mod likeness;
 mod marks;
 pub mod meeting;

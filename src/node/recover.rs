@@ -12,6 +12,7 @@
 //! | checkpoint                                      | SQLite's own recovery                                            |
 //! | file older than the log's note (epoch, file id) | log is truth: rows the log knows are written back, rows it does   |
 //! |                                                 | not know are captured as new ([`super::rescan`])                 |
+//! | adoption: births logged, marks in the outbox    | the births came with the note of the file: goes on as after a capture |
 //! | log missing                                     | a new log: rows enrolled again by content, the rest from peers   |
 //! | log half created                                | created aside and renamed, so it is either there or not (`log`)  |
 //! | data directory copied or restored               | new incarnation; a peer that holds more of the old one serves it |
@@ -29,13 +30,14 @@ use super::database::{Database, SCHEMA_SEPARATOR, schema_key};
 use super::exchange::Exchange;
 use super::found::Found;
 use super::genesis::genesis;
+use super::lag::{note_lag, take_over};
 use super::meeting::{Meeting, MetTable};
 use super::membership::{Membership, found_cluster};
 use super::orders::{load_invites, load_membership, ranks, store_members};
-use super::step::{clean_equal, heads_of, others, take_over};
+use super::step::{clean_equal, heads_of, others};
 use super::{DatabaseSettings, Node, NodeError, NodeSettings, Now};
 use crate::clock::HybridClock;
-use crate::log::Log;
+use crate::log::{Log, LogWrite};
 use crate::merge::Evaluator;
 use crate::merge::store::Store;
 use crate::model::{Cut, ForeignKey, Head, Heads, Key, MemberRecord, RowId, Value};
@@ -207,9 +209,12 @@ impl Node {
         let database = &mut self.databases[position];
         database.file.enroll()?;
         self.schemas[position] = database.file.schema().clone();
+        // All rows are read below, and the triggers stand.
+        self.all_scanned(position)?;
+        self.databases[position].file.schema_seen()?;
         let independent = self.meeting(&self.schemas[position].database)? == Meeting::Independent;
         let mut met = Vec::new();
-        if independent || self.knows_rows(position)? {
+        if independent || self.knows_rows(position)? && self.holds_causes(position)? {
             met = self.adopt(position, now)?;
         } else {
             let database = &mut self.databases[position];
@@ -219,8 +224,6 @@ impl Node {
             let tables: Vec<usize> = (0..self.schemas[position].tables.len()).collect();
             self.adopt_tables(position, &tables, now)?;
         }
-        self.all_scanned(position)?;
-        self.databases[position].file.schema_seen()?;
         let epoch = self.databases[position].file.fence()?;
         self.databases[position].ready = true;
         self.note_file(position, epoch)?;
@@ -315,6 +318,7 @@ impl Node {
             let shown = see(&database.file, observed, &written)?;
             take_over(&mut evaluator, &shown)?;
             clean_equal(&mut evaluator, &name)?;
+            note_lag(&mut evaluator, &name, &database.file, &shown)?;
             evaluator.finish()?;
             for event in &events {
                 super::apply::note_held(&mut write, &self.schemas[position], event)?;
@@ -336,11 +340,9 @@ impl Node {
     pub(super) fn note_file(&mut self, position: usize, epoch: u64) -> Result<(), NodeError> {
         let database = &self.databases[position];
         let name = &database.settings.name;
-        let meta = database.file.meta()?;
         let mut write = self.log.write()?;
-        write.put_meta(&file_key(name), &meta.file_id)?;
+        note_enrolled(&mut write, name, &database.file)?;
         write.put_cursor(name, &database.cursor, epoch)?;
-        write.put_meta(&schema_key(name), self.schema_text(position)?.as_bytes())?;
         write.commit_durable()?;
         Ok(())
     }
@@ -411,6 +413,13 @@ fn open_file(
     file.set_slot(slot);
     let schema = file.schema().clone();
     Ok((Database::new(settings, file, now), schema))
+}
+
+/// Notes which file a database is, and its schema.
+pub(super) fn note_enrolled(write: &mut LogWrite, name: &str, file: &AppFile) -> Result<(), NodeError> {
+    write.put_meta(&file_key(name), &file.meta()?.file_id)?;
+    write.put_meta(&schema_key(name), file.schema_sql()?.join(SCHEMA_SEPARATOR).as_bytes())?;
+    Ok(())
 }
 
 /// Under this name the log keeps which file a database is.

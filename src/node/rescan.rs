@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::capture::Ids;
 use super::database::{SCAN_PAGE, schema_key};
-use super::step::{clean_equal, take_over};
+use super::lag::{note_lag, take_over};
+use super::step::clean_equal;
 use super::{Node, NodeError, Now};
 use crate::merge::Evaluator;
 use crate::merge::store::{Store, TableId};
@@ -223,6 +224,7 @@ impl Node {
         evaluator.touch_again(seen.iter().map(|(row, _)| *row))?;
         evaluator.settle()?;
         clean_equal(&mut evaluator, &name)?;
+        note_lag(&mut evaluator, &name, &self.databases[position].file, seen)?;
         evaluator.finish()?;
         write.commit_durable()?;
         self.databases[position].behind = true;
@@ -294,6 +296,7 @@ impl Node {
         evaluator.touch_again(rows)?;
         evaluator.settle()?;
         let left = clean_equal(&mut evaluator, &name)?;
+        note_lag(&mut evaluator, &name, &self.databases[position].file, &[])?;
         evaluator.finish()?;
         write.commit_durable()?;
         self.databases[position].behind |= left;

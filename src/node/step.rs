@@ -9,10 +9,10 @@ use super::apply::{Context, Outcome, apply, clean};
 use super::capture::{Author, Ids, capture};
 use super::chain::{Sealed, Sealing};
 use super::exchange::Accepted;
+use super::lag::{note_lag, take_over};
 use super::{Effect, Node, NodeError, Now, standing};
 use crate::log::LogWrite;
 use crate::merge::Evaluator;
-use crate::merge::image::Shown;
 use crate::merge::store::{AuditKind, Store};
 use crate::model::{Cut, Head, Heads, NodeId, RowId};
 use crate::sqlite::{Drain, Mark, SqliteError};
@@ -269,6 +269,7 @@ impl Node {
         flag(&mut evaluator, captured.suspects)?;
         take_over(&mut evaluator, &captured.observed)?;
         let left = clean_equal(&mut evaluator, &name)?;
+        note_lag(&mut evaluator, &name, &database.file, &captured.observed)?;
         evaluator.finish()?;
         let mut cursor = database.cursor.clone();
         let fresh: Vec<(Head, SignedEvent)> = sealed.into_iter().map(Sealed::into_signed).collect();
@@ -283,6 +284,12 @@ impl Node {
                 write.drop_rids_through(&name, head.seq)?;
                 write.put_rids(&name, head.seq, &rids)?;
             }
+        }
+        if let (Some((head, _)), Some(marks)) = (fresh.last(), database.enrolling.take()) {
+            // From here on the file is as any other: what the app writes is told by marks, also after a crash.
+            super::recover::note_enrolled(&mut write, &name, &database.file)?;
+            write.put_rids(&name, head.seq, &marks)?;
+            database.uncleared.extend(marks);
         }
         write.put_cursor(&name, &cursor, epoch)?;
         write.put_clock(self.clock.last())?;
@@ -431,21 +438,6 @@ fn flag<S: Store>(evaluator: &mut Evaluator<'_, S>, suspects: Vec<(RowId, AuditK
         if let Some(table) = evaluator.row(&row)?.map(|record| record.table) {
             evaluator.audit(table, row, kind)?;
         }
-    }
-    Ok(())
-}
-
-/// Takes over what the file shows: first the rows that leave their keys, then those that have them now.
-pub(super) fn take_over<S: Store>(
-    evaluator: &mut Evaluator<'_, S>,
-    observed: &[(RowId, Option<Shown>)],
-) -> Result<(), S::Error> {
-    for (row, _) in observed {
-        evaluator.mark_shown(row, None)?;
-    }
-    for (row, shown) in observed.iter().filter(|(_, shown)| shown.is_some()) {
-        let canonical = evaluator.canonical(row)?;
-        evaluator.mark_shown(&canonical, shown.as_ref())?;
     }
     Ok(())
 }

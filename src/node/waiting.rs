@@ -1,8 +1,11 @@
 //! When a file may be adopted: once the cluster was heard, in the order of references.
 //!
-//! Invariant: rows are compared with all that the cluster told and its causes, or after a bounded wait; no file is written
-//! before those that refer to it were read. Callers: the step; daemon (joining).
+//! Invariant: rows are compared with all that the cluster told and its causes. After a bounded wait without those they are
+//! enrolled by content, as if nobody had answered: what is equal there has the same births, while rows that a part of the
+//! log does not know would all be taken for new. No file is written before those that refer to it were read.
+//! Callers: the step; daemon (joining).
 
+use super::meeting::Meeting;
 use super::{Node, NodeError, Now};
 use crate::model::DatabaseSchema;
 use crate::wire::decode_event;
@@ -13,7 +16,17 @@ pub(super) const WAIT_MS: u64 = 15_000;
 impl Node {
     /// Whether somebody told all that the cluster holds, or the wait is over.
     fn may_adopt(&self, position: usize, deadline_ms: u64, now: Now) -> Result<bool, NodeError> {
-        Ok(now.mono_ms >= deadline_ms || self.has_caught_up() && self.holds_causes(position)?)
+        if self.holds_causes(position)? {
+            return Ok(now.mono_ms >= deadline_ms || self.has_caught_up());
+        }
+        Ok(now.mono_ms >= deadline_ms && !self.needs_cluster(position)?)
+    }
+
+    /// Whether a file says nothing without the cluster's rows: it carries a cut of them, or is to be compared with a base.
+    fn needs_cluster(&self, position: usize) -> Result<bool, NodeError> {
+        let file = &self.databases[position].file;
+        let copied = file.is_enrolled()? && file.meta()?.applied.iter().any(|dot| self.heads.contains_key(dot.actor));
+        Ok(copied || matches!(self.meeting(&self.schemas[position].database)?, Meeting::Base(_)))
     }
 
     /// Whether some connected peer told what it holds and this log holds all of it.
@@ -26,7 +39,7 @@ impl Node {
 
     /// Whether the log holds all that the authors of its events of a database knew. A fresh event can be pushed here before
     /// what it builds on has come; to compare rows then would take them all for new.
-    fn holds_causes(&self, position: usize) -> Result<bool, NodeError> {
+    pub(super) fn holds_causes(&self, position: usize) -> Result<bool, NodeError> {
         let read = self.log.read()?;
         for (origin, head) in &self.heads {
             let causes = read.cut_of(&self.schemas[position].database, *origin, head.seq)?;

@@ -13,9 +13,10 @@ use super::lag::{note_lag, take_over};
 use super::{Effect, Node, NodeError, Now, standing};
 use crate::log::LogWrite;
 use crate::merge::Evaluator;
+use crate::merge::image::Shown;
 use crate::merge::store::{AuditKind, Store};
 use crate::model::{Cut, Head, Heads, NodeId, RowId};
-use crate::sqlite::{Drain, Mark, SqliteError};
+use crate::sqlite::{AppFile, Drain, Mark, SqliteError};
 use crate::wire::limits;
 use crate::wire::message::{Announcement, Message, SignedEvent};
 
@@ -267,9 +268,7 @@ impl Node {
         append_own(&mut evaluator, &sealed)?;
         evaluator.settle()?;
         flag(&mut evaluator, captured.suspects)?;
-        take_over(&mut evaluator, &captured.observed)?;
-        let left = clean_equal(&mut evaluator, &name)?;
-        note_lag(&mut evaluator, &name, &database.file, &captured.observed)?;
+        let left = take_captured(&mut evaluator, &name, &database.file, &captured.observed)?;
         evaluator.finish()?;
         let mut cursor = database.cursor.clone();
         let fresh: Vec<(Head, SignedEvent)> = sealed.into_iter().map(Sealed::into_signed).collect();
@@ -430,6 +429,19 @@ pub(super) fn append_own(evaluator: &mut Evaluator<'_, LogWrite>, sealed: &[Seal
         evaluator.integrate(&one.event)?;
     }
     Ok(())
+}
+
+/// Takes over what a drain saw of the file. True when rows are left whose image must be written.
+fn take_captured(
+    evaluator: &mut Evaluator<'_, LogWrite>,
+    database: &str,
+    file: &AppFile,
+    observed: &[(RowId, Option<Shown>)],
+) -> Result<bool, NodeError> {
+    take_over(evaluator, observed)?;
+    let left = clean_equal(evaluator, database)?;
+    note_lag(evaluator, database, file, observed)?;
+    Ok(left)
 }
 
 /// Notes writes that perhaps meant another row.

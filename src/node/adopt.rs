@@ -18,11 +18,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::base::Base;
 use super::capture::{CHANGES_MAX, Ids, Part, table_entry};
-use super::database::SCAN_PAGE;
+use super::database::{Database, SCAN_PAGE};
 use super::found::{Found, FoundIndex};
 use super::genesis::births;
 use super::lag::{Seen, note_lag, take_over};
 use super::meeting::{Fate, Lacking, Meeting, MetRow, MetTable, Verdict};
+use super::recover::note_enrolled;
 use super::rescan::all_rows;
 use super::sameness::{Known, Sameness, There};
 use super::step::clean_equal;
@@ -512,4 +513,16 @@ fn add_mark(drain: &mut Drain, op: MarkOp, table: &str, key: &Key, image: Option
         wall_ms,
     });
     drain.images.insert((table.to_string(), key.clone()), image);
+}
+
+impl Database {
+    /// With the births of a file that is adopted goes the note that it is enrolled: from here on it is as any other, and
+    /// what the app writes is told by marks, also after a crash.
+    pub(super) fn note_adopted(&mut self, write: &mut LogWrite, seq: u64) -> Result<(), NodeError> {
+        let Some(marks) = self.enrolling.take() else { return Ok(()) };
+        note_enrolled(write, &self.settings.name, &self.file)?;
+        write.put_rids(&self.settings.name, seq, &marks)?;
+        self.uncleared.extend(marks);
+        Ok(())
+    }
 }

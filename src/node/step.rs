@@ -284,11 +284,8 @@ impl Node {
                 write.put_rids(&name, head.seq, &rids)?;
             }
         }
-        if let (Some((head, _)), Some(marks)) = (fresh.last(), database.enrolling.take()) {
-            // From here on the file is as any other: what the app writes is told by marks, also after a crash.
-            super::recover::note_enrolled(&mut write, &name, &database.file)?;
-            write.put_rids(&name, head.seq, &marks)?;
-            database.uncleared.extend(marks);
+        if let Some((head, _)) = fresh.last() {
+            database.note_adopted(&mut write, head.seq)?;
         }
         write.put_cursor(&name, &cursor, epoch)?;
         write.put_clock(self.clock.last())?;

@@ -58,7 +58,9 @@ impl AppFile {
         }
         let mut layout = schema::read_layout(&transaction, &self.settings)?;
         let mut registry = outbox::read_registry(&transaction)?;
-        // The app may have changed its schema once more: then its ids stay plain until the next look.
+        // The app may have changed its schema during the trials: that is a change like any other, and its ids stay plain
+        // until the next look.
+        let same = same && layout.version == self.layout.version;
         let runs = runs.filter(|_| layout.version == self.decisions.version);
         let change = install(&transaction, &layout, &mut registry, runs.map(|runs| (runs, &self.decisions)))?;
         let outbox_width = outbox::width(&transaction)?;

@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 root=$PWD
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
+# A folder of its own: a planted binary must never lie where the real one is looked for.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/planted
 
 # plant NAME, then triples of FILE, OLD, NEW: OLD must stand in FILE exactly once.
 plant() {

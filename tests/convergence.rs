@@ -159,14 +159,7 @@ fn two_rows_with_one_id_both_stay() {
 /// Of two concurrent values of one cell one is shown, the same on both, and the other is listed on both with its author.
 #[test]
 fn the_losing_value_is_kept_and_listed() {
-    let mut cluster = Cluster::scouting(2);
-    cluster.part();
-    for server in &cluster.servers {
-        let change = format!("UPDATE team SET location = 'by {}' WHERE id = 1", server.name);
-        app(server.database("scouting"), &change);
-    }
-    cluster.heal();
-    cluster.settled(30);
+    let cluster = Cluster::with_one_cell_written_twice();
     let file = cluster.servers[0].database("scouting");
     let shown = texts(file, "SELECT location FROM team WHERE id = 1").remove(0);
     let lost = if shown == "by s0" { "by s1" } else { "by s0" };

@@ -90,14 +90,7 @@ fn nonsense_is_refused_with_the_way_out() {
 
 #[test]
 fn a_value_that_lost_is_put_back_everywhere() {
-    let mut cluster = Cluster::scouting(2);
-    cluster.part();
-    for server in &cluster.servers {
-        let change = format!("UPDATE team SET location = 'by {}' WHERE id = 1", server.name);
-        app(server.database("scouting"), &change);
-    }
-    cluster.heal();
-    cluster.settled(30);
+    let cluster = Cluster::with_one_cell_written_twice();
     let location = "SELECT location FROM team WHERE id = 1";
     let shown = texts(cluster.servers[0].database("scouting"), location).remove(0);
     let lost = if shown == "by s0" { "by s1" } else { "by s0" };

@@ -68,6 +68,6 @@ pub(super) async fn split(State(services): Shared, body: Bytes) -> Reply<Decisio
 
 pub(super) async fn retry_shelf(State(services): Shared, body: Bytes) -> Reply<Value> {
     let _: Nothing = parse(&body)?;
-    ask(&services.port, |node, now| node.retry_shelf(now)).await??;
+    ask(&services.port, |node, now| node.retry_refused(now)).await??;
     Ok(Json(json!({ "said": "rows that SQLite refused are tried again now" })))
 }

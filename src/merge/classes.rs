@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Evaluator;
 use super::registers::fold;
 use super::store::{AuditKind, Bonds, CellState, CellVersion, LinkKind, Row, Store, TableId};
+use crate::model::identity::hash_16;
 use crate::model::{Cell, Identity, RowId, TableSchema};
 
 impl<S: Store> Evaluator<'_, S> {
@@ -42,9 +43,9 @@ impl<S: Store> Evaluator<'_, S> {
         if view.members().len() < 2 {
             return Ok(Some(view));
         }
-        let own: BTreeSet<u16> = match self.schema(view.table)? {
+        let own = match self.schema(view.table)? {
             Some(schema) => self.key_numbers(view.table, schema)?,
-            None => BTreeSet::new(),
+            None => Vec::new(),
         };
         // By column: the members' cells, the canonical row's first.
         let mut cells: BTreeMap<u16, Vec<CellState>> = BTreeMap::new();
@@ -62,10 +63,10 @@ impl<S: Store> Evaluator<'_, S> {
         Ok(Some(view))
     }
 
-    /// Numbers of the columns that form the key of a keyed table.
-    fn key_numbers(&mut self, table: TableId, schema: &TableSchema) -> Result<BTreeSet<u16>, S::Error> {
-        let Identity::Keyed(columns) = &schema.identity else { return Ok(BTreeSet::new()) };
-        let mut numbers = BTreeSet::new();
+    /// Numbers of the columns that form the key of a keyed table, in key order.
+    fn key_numbers(&mut self, table: TableId, schema: &TableSchema) -> Result<Vec<u16>, S::Error> {
+        let Identity::Keyed(columns) = &schema.identity else { return Ok(Vec::new()) };
+        let mut numbers = Vec::with_capacity(columns.len());
         for column in columns {
             numbers.extend(self.find_column(table, &schema.columns[*column].name)?);
         }
@@ -133,7 +134,7 @@ impl<S: Store> Evaluator<'_, S> {
         let Some(row) = self.row(id)?.cloned() else { return Ok(None) };
         let Some(schema) = self.schema(row.table)?.filter(|schema| refers_by_key(schema)) else { return Ok(None) };
         let mut bytes = Vec::new();
-        for number in self.key_numbers_in_order(row.table, schema)? {
+        for number in self.key_numbers(row.table, schema)? {
             let Some(state) = row.cell(number) else { return Ok(None) };
             let mut cell = state.cell.clone();
             if let Cell::Ref(reference) = &mut cell {
@@ -141,18 +142,7 @@ impl<S: Store> Evaluator<'_, S> {
             }
             cell.write_canonical(&mut bytes);
         }
-        let mut hasher = blake3::Hasher::new_derive_key("litemesh 1 resolved key");
-        hasher.update(&bytes);
-        Ok(Some(crate::model::identity::first_16(&hasher)))
-    }
-
-    fn key_numbers_in_order(&mut self, table: TableId, schema: &TableSchema) -> Result<Vec<u16>, S::Error> {
-        let Identity::Keyed(columns) = &schema.identity else { return Ok(Vec::new()) };
-        let mut numbers = Vec::with_capacity(columns.len());
-        for column in columns {
-            numbers.extend(self.find_column(table, &schema.columns[*column].name)?);
-        }
-        Ok(numbers)
+        Ok(Some(hash_16("litemesh 1 resolved key", &bytes)))
     }
 
     /// The region of a row, after all its rows that wait to be looked at were indexed under their keys of now.
@@ -204,9 +194,10 @@ impl<S: Store> Evaluator<'_, S> {
             seniority.insert(*id, self.ranks.seniority(id, &row));
             for link in row.links().iter().filter(|link| !link.void) {
                 let pair = (*id.min(&link.other), *id.max(&link.other));
-                match link.kind {
-                    LinkKind::Merge => merges.insert(link.dot, pair).map(|_| ()).unwrap_or_default(),
-                    LinkKind::Split => drop(bars.insert(pair)),
+                if link.kind == LinkKind::Merge {
+                    merges.insert(link.dot, pair);
+                } else {
+                    bars.insert(pair);
                 }
             }
             if let Some(key) = row.bonds.as_ref().and_then(|bonds| bonds.key) {

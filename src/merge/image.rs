@@ -76,7 +76,7 @@ impl<S: Store> Evaluator<'_, S> {
                 continue;
             }
             let number = self.find_column(row.table, &column.name)?;
-            if let Some((_, shown)) = row.overlay.iter().find(|(overlaid, _)| Some(*overlaid) == number) {
+            if let Some(shown) = number.and_then(|number| row.tagged(number)) {
                 image.push(shown.clone());
                 continue;
             }
@@ -84,11 +84,7 @@ impl<S: Store> Evaluator<'_, S> {
                 image.push(if column.not_null { self.own_value(row, schema, position)? } else { Value::Null });
                 continue;
             }
-            let held = number.and_then(|number| match &row.whole {
-                Some(whole) => whole.cells.iter().find(|state| state.column == number),
-                None => row.cell(number),
-            });
-            let cell = held.map(|state| state.cell.clone());
+            let cell = number.and_then(|number| row.shown_cell(number)).map(|state| state.cell.clone());
             let value = match cell {
                 None => column.default.clone(),
                 Some(Cell::Plain(value)) => value,
@@ -120,14 +116,10 @@ impl<S: Store> Evaluator<'_, S> {
             return Ok(parent.id.map_or(Value::Null, Value::Integer));
         }
         let number = self.find_column(parent.table, &reference.column)?;
-        if let Some((_, shown)) = parent.overlay.iter().find(|(overlaid, _)| Some(*overlaid) == number) {
+        if let Some(shown) = number.and_then(|number| parent.tagged(number)) {
             return Ok(shown.clone());
         }
-        let held = number.and_then(|number| match &parent.whole {
-            Some(whole) => whole.cells.iter().find(|state| state.column == number),
-            None => parent.cell(number),
-        });
-        match held {
+        match number.and_then(|number| parent.shown_cell(number)) {
             Some(state) if depth < DEPTH_MAX => self.cell_value(&state.cell, depth + 1),
             Some(_) | None => Ok(Value::Null),
         }

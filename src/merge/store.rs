@@ -174,6 +174,19 @@ impl Row {
         self.cells.binary_search_by_key(&column, |state| state.column).ok().map(|position| &self.cells[position])
     }
 
+    /// What is shown of a column before tags: its winning value, or that of the whole row shown instead (R9).
+    pub fn shown_cell(&self, column: u16) -> Option<&CellState> {
+        match &self.whole {
+            Some(whole) => whole.cells.iter().find(|state| state.column == column),
+            None => self.cell(column),
+        }
+    }
+
+    /// The tagged value that a column shows instead of its own (R8).
+    pub fn tagged(&self, column: u16) -> Option<&crate::model::Value> {
+        self.overlay.iter().find(|(overlaid, _)| *overlaid == column).map(|(_, shown)| shown)
+    }
+
     /// The rows its cells refer to, with the columns that do, in column order.
     pub fn parents(&self) -> impl Iterator<Item = (u16, &crate::model::Reference)> {
         self.cells.iter().filter_map(|state| match &state.cell {

@@ -15,6 +15,7 @@ use super::Evaluator;
 use super::integrate::GENESIS_ORIGIN;
 use super::rank::Seniority;
 use super::store::{LinkKind, Row, Shelved, Store, TableId};
+use crate::model::identity::hash_16;
 use crate::model::schema::ComputedKey;
 use crate::model::{Cell, Collation, Identity, RowId, Rule, Stamp, TableSchema, UniqueKey, Value};
 
@@ -210,7 +211,7 @@ impl<S: Store> Evaluator<'_, S> {
     }
 
     /// Whether a split keeps two classes apart.
-    fn barred(&mut self, one: &RowId, other: &RowId) -> Result<bool, S::Error> {
+    pub fn barred(&mut self, one: &RowId, other: &RowId) -> Result<bool, S::Error> {
         let others = self.members(other)?;
         for member in self.members(one)? {
             let links = self.row(&member)?.map(|row| row.links().to_vec()).unwrap_or_default();
@@ -329,9 +330,7 @@ impl<S: Store> Evaluator<'_, S> {
                 taggable = Some((number, text.clone()));
             }
         }
-        let mut hasher = blake3::Hasher::new_derive_key("litemesh 1 computed unique key");
-        hasher.update(&bytes);
-        let hash = crate::model::identity::first_16(&hasher);
+        let hash = hash_16("litemesh 1 computed unique key", &bytes);
         Ok(Some(HeldKey { index: index.to_string(), hash, written, born, columns, taggable }))
     }
 }
@@ -359,9 +358,7 @@ fn own_key(schema: &TableSchema) -> Option<UniqueKey> {
 
 /// Under this hash the store keeps who holds a key: of the names and folded values of its columns.
 pub(super) fn hash_key(bytes: &[u8]) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new_derive_key("litemesh 1 unique key");
-    hasher.update(bytes);
-    crate::model::identity::first_16(&hasher)
+    hash_16("litemesh 1 unique key", bytes)
 }
 
 /// Shows, tags and shelves the classes of one component.

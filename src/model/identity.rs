@@ -120,6 +120,11 @@ impl RowId {
     }
 }
 
+/// The first 16 bytes of the blake3 hash of `bytes` under a context that no other use shares.
+pub fn hash_16(context: &str, bytes: &[u8]) -> [u8; 16] {
+    first_16(blake3::Hasher::new_derive_key(context).update(bytes))
+}
+
 /// The first 16 bytes of a finished blake3 hash.
 pub fn first_16(hasher: &blake3::Hasher) -> [u8; 16] {
     let mut out = [0u8; 16];

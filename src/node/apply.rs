@@ -90,12 +90,12 @@ pub(super) fn apply(
                 database.was_free();
                 return Ok(Outcome::Applied);
             }
-            // Everything before the event that moves ids can be shown now.
             Attempt::Merges(pairs) => return Ok(Outcome::Merges(pairs)),
             Attempt::Moves { before: 0 } => {
                 database.wait_for_quiet(context.now);
                 return Ok(Outcome::NotQuiet);
             }
+            // Everything before the event that moves ids can be shown now.
             Attempt::Moves { before } => limit = ready[..before].iter().map(|event| event.changes.len()).sum(),
         }
     }

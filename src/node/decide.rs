@@ -30,6 +30,18 @@ impl Node {
         self.write_decision(position, part, now)
     }
 
+    /// What the app wrote before a person's decision goes before it into the log.
+    pub(super) fn hear_app_first(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+        if !self.databases[position].ready {
+            let name = &self.databases[position].settings.name;
+            return Err(NodeError::Invalid(format!(
+                "{name} is not replicated yet (the node waits to hear the cluster): try again in a few seconds"
+            )));
+        }
+        self.capture(position, now)?;
+        Ok(())
+    }
+
     /// Writes an event of this node that no app wrote.
     pub(super) fn write_decision(&mut self, position: usize, part: Part, now: Now) -> Result<(), NodeError> {
         if part.changes.is_empty() {

@@ -13,7 +13,7 @@ use super::rehearsal::near_view;
 use super::{Node, NodeError};
 use crate::log::LogWrite;
 use crate::merge::Evaluator;
-use crate::merge::store::{AuditKind, LinkKind, Row, Shelved};
+use crate::merge::store::{AuditKind, Row, Shelved};
 use crate::model::{DatabaseSchema, RowId, TableSchema};
 use crate::sqlite::Image;
 
@@ -74,12 +74,8 @@ impl Node {
         let (Some(left), Some(right)) = (self.side(evaluator, one)?, self.side(evaluator, other)?) else {
             return Ok(None);
         };
-        let others = evaluator.members(other)?;
-        for member in evaluator.members(one)? {
-            let links = evaluator.row(&member)?.map(|row| row.links().to_vec()).unwrap_or_default();
-            if links.iter().any(|link| link.kind == LinkKind::Split && !link.void && others.contains(&link.other)) {
-                return Ok(None);
-            }
+        if evaluator.barred(one, other)? {
+            return Ok(None);
         }
         let Some(cells) = nearly_equal(&left.record, &right.record) else { return Ok(None) };
         let pair = (left.view(one), right.view(other));

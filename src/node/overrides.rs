@@ -23,7 +23,7 @@ impl Node {
         if one == two {
             return Err(NodeError::Invalid(format!("{id} and {other} are one row already: nothing to do")));
         }
-        let schema = self.schema_of(position, &place.table)?;
+        let schema = self.replicated_table(position, &place.table)?;
         if matches!(schema.identity, Identity::Keyed(_)) {
             return Err(NodeError::Invalid(format!(
                 "rows of {}.{} are told apart by their key alone: change the key of one of them in the app instead",
@@ -49,7 +49,7 @@ impl Node {
                 place.database, place.table
             )));
         }
-        let schema = self.schema_of(position, &place.table)?;
+        let schema = self.replicated_table(position, &place.table)?;
         let mut part = Part::default();
         let table = table_entry(&mut part.tables, schema);
         for (at, row) in members.iter().enumerate() {
@@ -67,16 +67,11 @@ impl Node {
         let record = self.log.read()?.audit(number)?.ok_or_else(missing)?;
         let position = self.ready_database(&record.database, now)?;
         // What the app wrote since may have changed the row.
-        let schema = self.schema_of(position, &record.table)?;
+        let schema = self.replicated_table(position, &record.table)?;
         let mut draft = Draft { read: self.log.read()?, schema, part: Part::default() };
         let said = draft.restore(&record)?;
         let Draft { part, .. } = draft;
         self.decide(position, part, format!("conflict {number}: {said}"), now)
-    }
-
-    /// Tries rows on the shelf again that SQLite refused; the number of rows on the shelf afterwards comes with `shelf`.
-    pub fn retry_shelf(&mut self, now: Now) -> Result<(), NodeError> {
-        self.retry_refused(now)
     }
 
     fn decide(&mut self, position: usize, part: Part, said: String, now: Now) -> Result<DecisionView, NodeError> {
@@ -109,23 +104,9 @@ impl Node {
 
     /// The database, with all that its app wrote captured.
     fn ready_database(&mut self, name: &str, now: Now) -> Result<usize, NodeError> {
-        let position = self.schemas.iter().position(|schema| schema.database == name).ok_or_else(|| {
-            let known: Vec<&str> = self.schemas.iter().map(|schema| schema.database.as_str()).collect();
-            NodeError::Invalid(format!("no database is named {name}: this node has {}", known.join(", ")))
-        })?;
-        if !self.databases[position].ready {
-            return Err(NodeError::Invalid(format!(
-                "{name} is not replicated yet (the node waits to hear the cluster): try again in a few seconds"
-            )));
-        }
-        self.capture(position, now)?;
+        let position = self.position_of(name)?;
+        self.hear_app_first(position, now)?;
         Ok(position)
-    }
-
-    fn schema_of(&self, position: usize, table: &str) -> Result<&TableSchema, NodeError> {
-        self.schemas[position].table(table).ok_or_else(|| {
-            NodeError::Invalid(format!("no replicated table is named {table}: `litemesh preflight` lists them"))
-        })
     }
 }
 

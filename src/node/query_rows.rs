@@ -173,16 +173,27 @@ impl Node {
         Ok(rows)
     }
 
-    fn table_of(&self, read: &LogRead, database: &str, table: &str) -> Result<(TableId, &TableSchema), NodeError> {
-        let schema = self.schemas.iter().find(|schema| schema.database == database).ok_or_else(|| {
+    /// The position of a database that a person names.
+    pub(super) fn position_of(&self, database: &str) -> Result<usize, NodeError> {
+        self.schemas.iter().position(|schema| schema.database == database).ok_or_else(|| {
             let known: Vec<&str> = self.schemas.iter().map(|schema| schema.database.as_str()).collect();
             NodeError::Invalid(format!("no database is named {database}: this node has {}", known.join(", ")))
-        })?;
-        let found = schema.table(table).ok_or_else(|| {
+        })
+    }
+
+    /// A table that a person names.
+    pub(super) fn replicated_table(&self, position: usize, table: &str) -> Result<&TableSchema, NodeError> {
+        let schema = &self.schemas[position];
+        schema.table(table).ok_or_else(|| {
+            let database = &schema.database;
             NodeError::Invalid(format!(
                 "no replicated table of {database} is named {table}: `litemesh preflight` lists them"
             ))
-        })?;
+        })
+    }
+
+    fn table_of(&self, read: &LogRead, database: &str, table: &str) -> Result<(TableId, &TableSchema), NodeError> {
+        let found = self.replicated_table(self.position_of(database)?, table)?;
         let id = read
             .find_table(database, &found.name)?
             .ok_or_else(|| NodeError::Invalid(format!("{database}.{table} has never held a row")))?;

@@ -303,8 +303,8 @@ impl Node {
         Ok(())
     }
 
-    /// Tries rows again that SQLite refused.
-    pub(super) fn retry_refused(&mut self, now: Now) -> Result<(), NodeError> {
+    /// Tries rows again that SQLite refused: the next apply writes them, or says once more why not.
+    pub fn retry_refused(&mut self, now: Now) -> Result<(), NodeError> {
         let shelf = self.log.read()?.shelf()?;
         if shelf.is_empty() {
             return Ok(());

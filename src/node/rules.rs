@@ -52,15 +52,8 @@ impl Node {
         rule: &str,
         now: Now,
     ) -> Result<RuleView, NodeError> {
-        let position = self.schemas.iter().position(|schema| schema.database == database).ok_or_else(|| {
-            let known: Vec<&str> = self.schemas.iter().map(|schema| schema.database.as_str()).collect();
-            NodeError::Invalid(format!("no database is named {database}: this node has {}", known.join(", ")))
-        })?;
-        let schema = self.schemas[position].table(table).ok_or_else(|| {
-            NodeError::Invalid(format!(
-                "no replicated table of {database} is named {table}: `litemesh preflight` lists them"
-            ))
-        })?;
+        let position = self.position_of(database)?;
+        let schema = self.replicated_table(position, table)?;
         let of_column = column.is_some();
         let rule = Rule::from_name(rule, of_column).ok_or_else(|| {
             let known = Rule::ALL.into_iter().filter(|rule| rule.fits(of_column)).map(Rule::name);
@@ -174,16 +167,7 @@ impl Node {
         let entry = table_entry(&mut part.tables, schema);
         let column = column.and_then(|column| schema.column(column)).map(|column| column as u32);
         part.changes.push(Change::Rule { table: entry, column, rule });
-        self.say(position, part, now)
-    }
-
-    /// Writes an event of this node that no write of the app is behind. What the app wrote before it goes before it.
-    pub(super) fn say(&mut self, position: usize, part: Part, now: Now) -> Result<(), NodeError> {
-        if !self.databases[position].ready {
-            let name = &self.databases[position].settings.name;
-            return Err(NodeError::Invalid(format!("database {name} is not read yet: try again in a moment")));
-        }
-        self.capture(position, now)?;
+        self.hear_app_first(position, now)?;
         self.write_decision(position, part, now)
     }
 }

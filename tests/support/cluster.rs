@@ -24,6 +24,20 @@ impl Cluster {
         Self::of(count, &[("scouting", "scouting.sql"), ("users", "users.sql")], Some("scouting.toml"))
     }
 
+    /// Two servers that met again after both had written the location of team 1: `by s0` and `by s1`.
+    #[track_caller]
+    pub(crate) fn with_one_cell_written_twice() -> Self {
+        let mut cluster = Self::scouting(2);
+        cluster.part();
+        for server in &cluster.servers {
+            let change = format!("UPDATE team SET location = 'by {}' WHERE id = 1", server.name);
+            super::app(server.database("scouting"), &change);
+        }
+        cluster.heal();
+        cluster.settled(30);
+        cluster
+    }
+
     /// Servers that run, connected, each with a copy of the fixtures (database name, script).
     #[track_caller]
     pub(crate) fn of(count: usize, fixtures: &[(&str, &str)], config: Option<&str>) -> Self {

@@ -225,7 +225,7 @@ impl World {
                     }
                 }
                 Effect::PeerFault { peer, reason } => panic!("server {from} blames {peer}: {reason}"),
-                Effect::MembersChanged | Effect::Applied(_) => {}
+                Effect::MembersChanged | Effect::Reopened | Effect::Applied(_) => {}
             }
         }
     }

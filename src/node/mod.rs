@@ -54,6 +54,9 @@ mod rules;
 mod sameness;
 mod settings;
 mod step;
+pub mod store_fault;
+#[cfg(test)]
+mod store_fault_tests;
 pub mod view;
 mod waiting;
 mod whole;
@@ -76,6 +79,7 @@ use database::Database;
 use exchange::{Exchange, Standing};
 use invite::Invites;
 use membership::{Membership, MembershipError};
+use store_fault::StoreFault;
 
 /// A node: see the module.
 pub struct Node {
@@ -102,6 +106,9 @@ pub struct Node {
     retry_refused_ms: u64,
     /// Number of the last audit record that was looked at for moved accounts.
     accounts_told: u64,
+    /// See [`store_fault`].
+    fault: Option<StoreFault>,
+    broken: bool,
 }
 
 /// Why something could not be done.
@@ -150,9 +157,22 @@ impl Node {
         self.chain.origin().node
     }
 
-    /// Takes an input; all but a tick are cheap, and leave their work to the next one. An error means that a store failed: nothing half-done remains, and the same node may be used on
-    /// (a full disk passes) or dropped.
+    /// Takes an input; all but a tick are cheap, and leave their work to the next one. An error means that a store failed:
+    /// nothing half-done remains. After an error of the log's storage the node is broken ([`Node::is_broken`]); after any
+    /// other it may be used on.
     pub fn handle(&mut self, input: Input, now: Now) -> Result<(), NodeError> {
+        let tick = input == Input::Tick;
+        let spared = self.fault.is_some() && matches!(input, Input::Received { .. } | Input::Announced { .. });
+        let result = if spared { Ok(()) } else { self.take(input, now) };
+        match &result {
+            Ok(()) if tick => self.note_success(now),
+            Ok(()) => {}
+            Err(error) => self.note_failure(error),
+        }
+        result
+    }
+
+    fn take(&mut self, input: Input, now: Now) -> Result<(), NodeError> {
         match input {
             Input::FileTouched(position) => {
                 if let Some(database) = self.databases.get_mut(position) {

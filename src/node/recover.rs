@@ -106,6 +106,8 @@ impl Node {
             due: true,
             retry_refused_ms: now.mono_ms,
             accounts_told: 0,
+            fault: None,
+            broken: false,
         };
         node.accounts_told = node.log.read()?.last_audit()?;
         node.rank_origins();
@@ -144,10 +146,18 @@ impl Node {
         self.alert(format!(
             "the file of database {name} was replaced by another one: its rows are compared with the log"
         ));
+        self.open_again(position, now)
+    }
+
+    /// Closes and opens a file.
+    pub(super) fn open_again(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
         let (database, schema) = open_file(self.databases[position].settings.clone(), self.slot(), now)?;
         self.databases[position] = database;
         self.schemas[position] = schema;
-        self.recover(position, now)
+        let recovered = self.recover(position, now);
+        // Half recovered is not recovered: the next step begins again.
+        self.databases[position].doubted = recovered.is_err();
+        recovered
     }
 
     /// Brings the log's state and one file together.

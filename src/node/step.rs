@@ -58,6 +58,8 @@ impl Node {
     fn database_trouble(&mut self, position: usize, error: &SqliteError, now: Now) {
         let database = &mut self.databases[position];
         database.trouble = error.to_string();
+        // After a failed read or sync nobody knows what of the file reached the disk: it is opened and recovered again.
+        database.doubted |= error.is_of_disk();
         database.was_busy(now);
         let name = database.settings.name.clone();
         self.alert(format!("database {name}: {error}"));
@@ -66,6 +68,9 @@ impl Node {
     fn step_database(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
         if self.databases[position].is_busy(now) {
             return Ok(());
+        }
+        if self.databases[position].doubted {
+            self.open_again(position, now)?;
         }
         if !self.is_adopted(position, now)? {
             return Ok(());

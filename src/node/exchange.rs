@@ -52,7 +52,9 @@ pub(super) struct Peer {
     /// What the last hello told: heads and whether all was applied.
     told: Option<(Heads, bool)>,
     hello_at_ms: u64,
-    members_told: usize,
+    /// Digests of the membership: as it was when the peer was last sent the records, and as the peer last said.
+    members_told: Option<u64>,
+    members_heard: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -121,15 +123,14 @@ impl Exchange {
 
     fn hello(&mut self, to: NodeId, reply: bool, standing: &Standing<'_>) -> Effect {
         let peer = self.peers.entry(to).or_default();
-        let records = standing.membership.records();
-        let members = if peer.members_told == records.len() {
+        let membership = standing.membership.digest();
+        // Told is not heard: frames get lost, and without the records the peer takes the newcomers for strangers.
+        let members: Vec<_> = if peer.members_heard == Some(membership) {
             Vec::new()
         } else {
-            records.into_iter().cloned().collect::<Vec<_>>()
+            standing.membership.records().into_iter().cloned().collect()
         };
-        if !members.is_empty() {
-            peer.members_told = members.len();
-        }
+        peer.members_told = Some(membership);
         peer.told = Some((standing.heads.clone(), standing.applied_all));
         peer.hello_at_ms = standing.now.mono_ms;
         let hello = Hello {
@@ -140,6 +141,7 @@ impl Exchange {
             applied_all: standing.applied_all,
             members,
             reply,
+            membership,
         };
         Effect::Send { peer: to, frame: Message::Hello(hello).encode() }
     }
@@ -151,6 +153,7 @@ impl Exchange {
         peer.last_seen_ms = standing.now.wall_ms;
         peer.skew_ms = Some(hello.wall_ms as i64 - standing.now.wall_ms as i64);
         peer.applied_all = hello.applied_all;
+        peer.members_heard = Some(hello.membership);
         peer.take_heads(&hello.heads);
         let mut effects = Vec::new();
         if hello.reply {
@@ -338,7 +341,7 @@ impl Exchange {
             let peer = &self.peers[&id];
             let news =
                 peer.told.as_ref().is_none_or(|(heads, all)| heads != standing.heads || *all != standing.applied_all)
-                    || peer.members_told != standing.membership.len();
+                    || peer.members_told != Some(standing.membership.digest());
             let gap = if news { HELLO_GAP_MS } else { HELLO_IDLE_MS };
             if now_ms >= peer.hello_at_ms + gap {
                 let asks = !news || peer.told.is_none() || !peer.heard;
@@ -350,10 +353,10 @@ impl Exchange {
     }
 
     /// When [`Exchange::tick`] is wanted next, monotonic ms.
-    pub(super) fn deadline_ms(&self, heads: &Heads, applied_all: bool, members: usize) -> Option<u64> {
+    pub(super) fn deadline_ms(&self, heads: &Heads, applied_all: bool, members: u64) -> Option<u64> {
         let of_peer = |peer: &Peer| {
             let news = peer.told.as_ref().is_none_or(|(told, all)| told != heads || *all != applied_all)
-                || peer.members_told != members;
+                || peer.members_told != Some(members);
             let hello = peer.hello_at_ms + if news { HELLO_GAP_MS } else { HELLO_IDLE_MS };
             peer.pull.as_ref().map_or(hello, |pull| hello.min(pull.until_ms))
         };

@@ -24,6 +24,8 @@ mod decide;
 mod duplicates;
 pub mod effect;
 mod exchange;
+#[cfg(test)]
+mod exchange_tests;
 mod found;
 pub mod genesis;
 pub mod invite;
@@ -219,7 +221,7 @@ impl Node {
             return Some(now.mono_ms);
         }
         let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();
-        let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.len());
+        let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest());
         [files, peers].into_iter().flatten().min()
     }
 

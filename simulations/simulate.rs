@@ -7,6 +7,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod disk;
 mod world;
 
 use std::process::ExitCode;
@@ -154,6 +155,7 @@ fn run(seed: u64, steps: u64) -> Verdict {
                     world.start(server);
                 }
             }
+            94..=99 => world.disk_fault(server),
             _ => {}
         }
         let pause = world.dice.below(if world.dice.clone().chance(10) { 5_000 } else { 60 });

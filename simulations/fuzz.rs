@@ -7,6 +7,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+#[path = "fuzz/arena.rs"]
+mod arena;
 #[path = "fuzz/codec.rs"]
 mod codec;
 #[path = "world/dice.rs"]
@@ -19,6 +21,8 @@ mod drive;
 mod found;
 #[path = "fuzz/made.rs"]
 mod made;
+#[path = "fuzz/member.rs"]
+mod member;
 #[path = "fuzz/mutate.rs"]
 mod mutate;
 #[path = "world/scratch.rs"]

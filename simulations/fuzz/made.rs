@@ -32,9 +32,20 @@ pub fn value(draws: &mut Draws<'_>) -> Value {
     }
 }
 
+/// Who writes, and rows that are there.
+#[derive(Clone, Copy)]
+pub struct Cast<'c> {
+    /// The event's origin.
+    pub own: OriginId,
+    /// Rows of others.
+    pub known: &'c [RowId],
+}
+
 /// A row: of this event, of its author, of another one, of the genesis, or named by its key.
-pub fn row(draws: &mut Draws<'_>, own: OriginId) -> RowId {
+pub fn row(draws: &mut Draws<'_>, cast: Cast<'_>) -> RowId {
+    let own = cast.own;
     match draws.below(8) {
+        0 | 1 if !cast.known.is_empty() => *draws.pick(cast.known),
         0..=3 => RowId::Born(Birth { origin: own, seq: 1 + draws.below(8), index: draws.below(6) as u32 }),
         4 => RowId::Born(Birth { origin: own, seq: draws.number(), index: draws.number() as u32 }),
         5 => RowId::Born(Birth { origin: OriginId(draws.fixed()), seq: draws.number(), index: draws.byte().into() }),
@@ -43,7 +54,7 @@ pub fn row(draws: &mut Draws<'_>, own: OriginId) -> RowId {
     }
 }
 
-fn cell(draws: &mut Draws<'_>, tables: &[TableColumns], own: OriginId) -> Cell {
+fn cell(draws: &mut Draws<'_>, tables: &[TableColumns], cast: Cast<'_>) -> Cell {
     match draws.below(8) {
         0 => {
             let table = draws.pick(tables);
@@ -51,7 +62,7 @@ fn cell(draws: &mut Draws<'_>, tables: &[TableColumns], own: OriginId) -> Cell {
             Cell::Ref(Reference {
                 database: draws.pick(&["app", "app", "app", "other", ""]).to_string(),
                 table: table.table.clone(),
-                row: row(draws, own),
+                row: row(draws, cast),
                 column: column.cloned().unwrap_or_default(),
             })
         }
@@ -66,46 +77,46 @@ fn cell(draws: &mut Draws<'_>, tables: &[TableColumns], own: OriginId) -> Cell {
     }
 }
 
-fn cells(draws: &mut Draws<'_>, tables: &[TableColumns], table: usize, own: OriginId) -> Vec<(u32, Cell)> {
+fn cells(draws: &mut Draws<'_>, tables: &[TableColumns], table: usize, cast: Cast<'_>) -> Vec<(u32, Cell)> {
     let columns = tables[table].columns.len() as u32;
     let all = draws.chance(60);
     let wanted: Vec<u32> = (0..columns).filter(|_| all || draws.chance(50)).collect();
-    wanted.into_iter().map(|column| (column, cell(draws, tables, own))).collect()
+    wanted.into_iter().map(|column| (column, cell(draws, tables, cast))).collect()
 }
 
 /// A change of one of these tables.
-pub fn change(draws: &mut Draws<'_>, tables: &[TableColumns], own: OriginId, at: (u64, u32)) -> Change {
+pub fn change(draws: &mut Draws<'_>, tables: &[TableColumns], cast: Cast<'_>, at: (u64, u32)) -> Change {
     let position = draws.below(tables.len() as u64) as usize;
     let table = position as u32;
     let columns = tables[position].columns.len() as u32;
     match draws.below(16) {
         0..=5 => {
-            let born = RowId::Born(Birth { origin: own, seq: at.0, index: at.1 });
-            let row = if draws.chance(10) { row(draws, own) } else { born };
+            let born = RowId::Born(Birth { origin: cast.own, seq: at.0, index: at.1 });
+            let row = if draws.chance(10) { row(draws, cast) } else { born };
             let claim = draws.chance(80).then(|| draws.number() as i64);
-            let after = draws.chance(20).then(|| self::row(draws, own));
-            Change::Insert { table, row, claim, after, cells: cells(draws, tables, position, own) }
+            let after = draws.chance(20).then(|| self::row(draws, cast));
+            Change::Insert { table, row, claim, after, cells: cells(draws, tables, position, cast) }
         }
         6..=9 => {
-            let row = row(draws, own);
-            let cells = cells(draws, tables, position, own);
+            let row = row(draws, cast);
+            let cells = cells(draws, tables, position, cast);
             let stamped = |(column, cell)| (column, cell, Stamp(draws.number()));
             Change::Update { table, row, cells: cells.into_iter().map(stamped).collect() }
         }
-        10 => Change::Delete { table, row: row(draws, own) },
+        10 => Change::Delete { table, row: row(draws, cast) },
         11 => Change::Claim {
             table,
-            row: row(draws, own),
+            row: row(draws, cast),
             id: draws.number() as i64,
-            after: draws.chance(40).then(|| row(draws, own)),
+            after: draws.chance(40).then(|| row(draws, cast)),
             depth: draws.number() as u32,
         },
         12 => {
             let some: BTreeSet<u32> = (0..draws.below(3)).map(|_| draws.below(u64::from(columns)) as u32).collect();
             let columns = if columns == 0 { Vec::new() } else { some.into_iter().collect() };
-            Change::Merge { table, row: row(draws, own), other: row(draws, own), columns }
+            Change::Merge { table, row: row(draws, cast), other: row(draws, cast), columns }
         }
-        13 => Change::Split { table, row: row(draws, own), other: row(draws, own) },
+        13 => Change::Split { table, row: row(draws, cast), other: row(draws, cast) },
         _ => {
             let column = (columns > 0 && draws.chance(60)).then(|| draws.below(u64::from(columns)) as u32);
             Change::Rule { table, column, rule: *draws.pick(&Rule::ALL) }
@@ -126,7 +137,8 @@ pub fn event(draws: &mut Draws<'_>) -> Event {
         .collect();
     let seq = draws.number().max(1);
     let count = if draws.chance(4) { draws.below(600) } else { draws.below(8) };
-    let changes = (0..count as u32).map(|index| change(draws, &tables, origin.id(), (seq, index))).collect();
+    let cast = Cast { own: origin.id(), known: &[] };
+    let changes = (0..count as u32).map(|index| change(draws, &tables, cast, (seq, index))).collect();
     Event { header: header(draws, origin, seq), tables, changes }
 }
 

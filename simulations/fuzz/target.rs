@@ -26,7 +26,7 @@ pub struct Target {
 
 /// All targets of this build.
 pub const TARGETS: &[Target] =
-    &[crate::codec::EVENT, crate::codec::MESSAGE, crate::codec::MEMBER, crate::codec::INVITE];
+    &[crate::codec::EVENT, crate::codec::MESSAGE, crate::codec::MEMBER, crate::codec::INVITE, crate::member::NODE];
 
 /// The target of this name.
 pub fn find(name: &str) -> Option<&'static Target> {

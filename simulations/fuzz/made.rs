@@ -205,6 +205,7 @@ pub fn message(draws: &mut Draws<'_>) -> Message {
             applied_all: draws.chance(50),
             members: (0..draws.below(3)).map(|_| record(draws)).collect(),
             reply: draws.chance(50),
+            membership: draws.number(),
         }),
         1 => Message::Pull(Pull {
             request: draws.number(),

@@ -42,6 +42,7 @@ use super::membership::{Membership, found_cluster};
 use super::orders::{load_invites, load_membership, ranks, store_members};
 use super::settings::{KEY_FILE, LOG_FILE};
 use super::step::{clean_equal, heads_of, others};
+use super::view::KnownAddress;
 use super::{DatabaseSettings, Node, NodeError, NodeSettings, Now};
 use crate::clock::HybridClock;
 use crate::log::{Log, LogWrite};
@@ -61,6 +62,12 @@ impl Node {
 
     /// Enters a cluster: stores its member records (the founder's among them) in a data directory that has none.
     pub fn enter(log: &Log, records: Vec<MemberRecord>) -> Result<(), NodeError> {
+        Node::enter_at(log, records, &[])
+    }
+
+    /// The same, with ways to reach other members: in one commit, because a member that knows nobody, and that no code
+    /// lets in a second time, would stay alone.
+    pub fn enter_at(log: &Log, records: Vec<MemberRecord>, addresses: &[KnownAddress]) -> Result<(), NodeError> {
         if load_membership(log)?.is_some() {
             return Err(NodeError::Invalid(
                 "this data directory belongs to a cluster already: use another --data directory".to_string(),
@@ -73,6 +80,9 @@ impl Node {
         }
         let mut write = log.write()?;
         store_members(&mut write, &membership)?;
+        for address in addresses {
+            write.put_address(&address.address, &address.peer)?;
+        }
         write.commit_durable()?;
         Ok(())
     }

@@ -7,6 +7,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod crash;
 mod disk;
 mod world;
 
@@ -28,6 +29,7 @@ struct Options {
     steps: u64,
     twice: bool,
     regressions: bool,
+    crash: bool,
 }
 
 enum Verdict {
@@ -49,6 +51,9 @@ fn main() -> ExitCode {
         eprintln!("usage: simulate [--seed N | --first N | --regressions] [--secs N] [--steps N] [--twice]");
         return ExitCode::from(2);
     };
+    if options.crash {
+        return crash(&options);
+    }
     let started = Instant::now();
     let mut sum = Sum::default();
     let result = if options.regressions { regressions(&options, &mut sum) } else { seeds(&options, started, &mut sum) };
@@ -63,6 +68,21 @@ fn main() -> ExitCode {
         started.elapsed().as_secs_f64(),
     );
     ExitCode::SUCCESS
+}
+
+/// The scenario `crash`: every cycle a power cut or a kill.
+fn crash(options: &Options) -> ExitCode {
+    let Options { seed, first, secs, twice, .. } = *options;
+    match crash::run(crash::Options { seed, first, secs, twice }) {
+        Ok(report) => {
+            println!("{report}");
+            ExitCode::SUCCESS
+        }
+        Err(what) => {
+            eprintln!("{what}");
+            ExitCode::from(129)
+        }
+    }
 }
 
 /// One seed, or seed after seed until the time is over.
@@ -120,7 +140,8 @@ fn one(seed: u64, steps: u64, twice: bool, tell: bool, sum: &mut Sum) -> Result<
 }
 
 fn options() -> Option<Options> {
-    let mut options = Options { seed: None, first: 1, secs: 10, steps: 150, twice: false, regressions: false };
+    let mut options =
+        Options { seed: None, first: 1, secs: 10, steps: 150, twice: false, regressions: false, crash: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || words.next()?.parse::<u64>().ok();
@@ -130,6 +151,7 @@ fn options() -> Option<Options> {
             "--secs" => options.secs = number()?,
             "--steps" => options.steps = number()?,
             "--twice" => options.twice = true,
+            "--scenario" => options.crash = words.next()? == "crash",
             "--regressions" => options.regressions = true,
             _ => return None,
         }

@@ -333,13 +333,14 @@ impl App {
     }
 }
 
-/// The app's connections. A commit that returned is on the disk: SQLite's default, `synchronous=FULL`.
+/// The app's connections. A commit that returned is on the disk: SQLite's default (FULL) says that of the WAL, but leaves
+/// the end of a rollback journal, as the file has it before it is enrolled, to the next sync of its directory; EXTRA does not.
 fn open(root: &Path) -> (Connection, Connection) {
     let [scouting, users] = ["scouting.db", "users.db"].map(|name| {
         let connection = Connection::open(root.join(name)).expect("a database can be made");
         connection.busy_timeout(std::time::Duration::from_secs(5)).expect("a timeout can be set");
         // As Python and the sqlite3 shell have it; the bundled library is built the other way round.
-        connection.execute_batch("PRAGMA foreign_keys = OFF").expect("a pragma");
+        connection.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA synchronous = EXTRA").expect("a pragma");
         connection
     });
     users.execute_batch("PRAGMA foreign_keys = ON").expect("a pragma");

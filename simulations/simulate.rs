@@ -7,6 +7,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod plant;
 mod world;
 
 use std::process::ExitCode;
@@ -45,7 +46,9 @@ struct Sum {
 
 fn main() -> ExitCode {
     let Some(options) = options() else {
-        eprintln!("usage: simulate [--seed N | --first N | --regressions] [--secs N] [--steps N] [--twice]");
+        eprintln!(
+            "usage: simulate [--seed N | --first N | --regressions] [--secs N] [--steps N] [--twice] [--plant NAME]"
+        );
         return ExitCode::from(2);
     };
     let started = Instant::now();
@@ -129,6 +132,7 @@ fn options() -> Option<Options> {
             "--secs" => options.secs = number()?,
             "--steps" => options.steps = number()?,
             "--twice" => options.twice = true,
+            "--plant" => plant::plant(&words.next()?)?,
             "--regressions" => options.regressions = true,
             _ => return None,
         }

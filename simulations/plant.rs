@@ -3,20 +3,18 @@
 //! Invariant: without the option, or without the feature `planted`, nothing is planted. Callers: `simulate`, `histories`.
 
 /// Plants the bug of this name. `None`, and a word why, when there is none.
+#[cfg(feature = "planted")]
 pub fn plant(name: &str) -> Option<()> {
-    #[cfg(feature = "planted")]
-    match litemesh::model::Bug::parse(name) {
-        Some(bug) => litemesh::model::planted::plant(bug),
-        None => {
-            eprintln!("no bug is called {name}: `drill --list` names them");
-            return None;
-        }
+    let bug = litemesh::model::Bug::parse(name);
+    if bug.is_none() {
+        eprintln!("no bug is called {name}: `drill --list` names them");
     }
-    #[cfg(not(feature = "planted"))]
-    {
-        eprintln!("{name} cannot be planted: this program was built without `--features planted`");
-        return None;
-    }
-    #[cfg(feature = "planted")]
-    Some(())
+    bug.map(litemesh::model::planted::plant)
+}
+
+/// Plants nothing: this program has no bugs to plant.
+#[cfg(not(feature = "planted"))]
+pub fn plant(name: &str) -> Option<()> {
+    eprintln!("{name} cannot be planted: this program was built without `--features planted`");
+    None
 }

@@ -7,6 +7,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod disk;
 mod plant;
 mod world;
 
@@ -158,6 +159,7 @@ fn run(seed: u64, steps: u64) -> Verdict {
                     world.start(server);
                 }
             }
+            94..=99 => world.disk_fault(server),
             _ => {}
         }
         let pause = world.dice.below(if world.dice.clone().chance(10) { 5_000 } else { 60 });

@@ -54,20 +54,17 @@ pub struct App {
 impl App {
     /// Makes the files and opens them.
     pub fn new(root: &Path, position: usize) -> App {
-        std::fs::create_dir_all(root).expect("a temporary directory can be filled");
-        let open = |name: &str, schema: &str| {
-            let connection = Connection::open(root.join(name)).expect("a database can be made");
-            connection.execute_batch(schema).expect("the schema is valid");
-            connection.busy_timeout(std::time::Duration::from_secs(5)).expect("a timeout can be set");
-            // As Python and the sqlite3 shell have it; the bundled library is built the other way round.
-            connection.execute_batch("PRAGMA foreign_keys = OFF").expect("a pragma");
-            connection
-        };
-        let (scouting, users) = (open("scouting.db", SCOUTING), open("users.db", USERS));
-        users.execute_batch("PRAGMA foreign_keys = ON").expect("a pragma");
+        let (scouting, users) = open(root);
+        scouting.execute_batch(SCOUTING).expect("the schema is valid");
+        users.execute_batch(USERS).expect("the schema is valid");
         let (removed, replaced) = (BTreeSet::new(), BTreeMap::new());
         let board = BTreeMap::new();
         App { scouting, users, position, next: 0, inserted: BTreeMap::new(), removed, replaced, board }
+    }
+
+    /// Starts the app again, after the power was gone.
+    pub fn restart(&mut self, root: &Path) {
+        (self.scouting, self.users) = open(root);
     }
 
     /// The connection to one of the files.
@@ -87,25 +84,6 @@ impl App {
     pub fn enrolled(&self, database: &str) -> bool {
         let found = "SELECT count(*) FROM sqlite_master WHERE name = '_litemesh_outbox'";
         self.file(database).query_row(found, [], |row| row.get::<_, i64>(0)).is_ok_and(|count| count > 0)
-    }
-
-    /// The marks in the outbox of a file, and the epoch of the last apply.
-    pub fn marks(&self, database: &str) -> (Vec<Vec<Value>>, i64) {
-        if !self.enrolled(database) {
-            return (Vec::new(), 0);
-        }
-        let file = self.file(database);
-        let epoch = "SELECT value FROM _litemesh_meta WHERE name = 'applied_epoch'";
-        (rows(file, "_litemesh_outbox"), file.query_row(epoch, [], |row| row.get(0)).unwrap_or(0))
-    }
-
-    /// Puts marks back that a node cleared: its last commit to the file is undone, as by a crash right before it.
-    pub fn put_back(&self, database: &str, marks: &[Vec<Value>]) {
-        for mark in marks {
-            let places = vec!["?"; mark.len()].join(", ");
-            let sql = format!("INSERT INTO _litemesh_outbox VALUES ({places})");
-            self.file(database).execute(&sql, rusqlite::params_from_iter(mark)).expect("the outbox takes marks");
-        }
     }
 
     fn marker(&mut self, table: &str) -> String {
@@ -353,6 +331,19 @@ impl App {
         }
         "replace team by id"
     }
+}
+
+/// The app's connections. A commit that returned is on the disk: SQLite's default, `synchronous=FULL`.
+fn open(root: &Path) -> (Connection, Connection) {
+    let [scouting, users] = ["scouting.db", "users.db"].map(|name| {
+        let connection = Connection::open(root.join(name)).expect("a database can be made");
+        connection.busy_timeout(std::time::Duration::from_secs(5)).expect("a timeout can be set");
+        // As Python and the sqlite3 shell have it; the bundled library is built the other way round.
+        connection.execute_batch("PRAGMA foreign_keys = OFF").expect("a pragma");
+        connection
+    });
+    users.execute_batch("PRAGMA foreign_keys = ON").expect("a pragma");
+    (scouting, users)
 }
 
 /// All rows of a table, as they come.

@@ -1,29 +1,28 @@
 //! A whole cluster of real nodes on a virtual network and clock.
 //!
-//! Everything below `net` is the shipped code, with real redb and SQLite files in a temporary directory. The world owns
-//! time, the network (loss, repetition, delay, reordering, cuts), the kills, and the apps that write. Invariant: the same
-//! seed gives the same trace, frame for frame. Marks carry the machine's real time, so the virtual clocks stay in its
-//! past: then every stamp is virtual. Callers: the `simulate` binary, tests.
+//! Everything below `net` is the shipped code, with real redb and SQLite on simulated disks ([`crate::disk`]). The world owns
+//! time, the network (loss, repetition, delay, reordering, cuts), the disks and their faults ([`storage`]), the kills, and the
+//! apps that write. Invariant: the same seed gives the same trace, frame for frame. Callers: the `simulate` binary, tests.
 
 pub mod app;
 pub mod check;
+pub mod check_known;
 pub mod dice;
 pub mod scratch;
+pub mod storage;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use litemesh::log::Log;
 use litemesh::model::rule::StatedRule;
 use litemesh::model::{NodeId, Rule};
 use litemesh::node::{DatabaseSettings, Effect, Input, Node, NodeSettings, Now};
 
 use app::App;
 use dice::Dice;
-use rusqlite::types::Value;
+use storage::{DiskFaults, Storage};
 
-/// 2025-06-01: a year ahead of it is still in the real clock's past.
+/// 2025-06-01.
 const WALL_BASE_MS: u64 = 1_748_736_000_000;
 
 /// How hostile a run is. Each fault is off in a part of the seeds, so that faults do not hide each other.
@@ -41,6 +40,8 @@ pub struct Faults {
     pub kills: bool,
     /// Largest clock error of a node, ms.
     pub skew_ms: u64,
+    /// What happens to disks.
+    pub disk: DiskFaults,
 }
 
 impl Faults {
@@ -48,7 +49,15 @@ impl Faults {
     pub fn draw(dice: &mut Dice) -> Faults {
         let mut on = |most: u64| if dice.chance(70) { dice.below(most) } else { 0 };
         let (loss, repeat, delay_ms, skew_ms) = (on(40), on(20), on(300), on(31_000_000_000));
-        Faults { loss, repeat, delay_ms: delay_ms + 1, cuts: dice.chance(70), kills: dice.chance(60), skew_ms }
+        Faults {
+            loss,
+            repeat,
+            delay_ms: delay_ms + 1,
+            cuts: dice.chance(70),
+            kills: dice.chance(60),
+            skew_ms,
+            disk: DiskFaults::draw(dice),
+        }
     }
 }
 
@@ -58,6 +67,8 @@ pub struct Server {
     pub node: Option<Node>,
     /// The app, which always runs.
     pub app: App,
+    /// The disk, and what is wrong with it.
+    pub storage: Storage,
     id: NodeId,
     settings: NodeSettings,
     skew_ms: i64,
@@ -95,22 +106,23 @@ impl World {
     /// A cluster of `count` servers on the same (empty) schema, all members, all connected.
     pub fn new(seed: u64, count: usize) -> World {
         let mut dice = Dice::new(seed);
+        crate::disk::begin(seed, WALL_BASE_MS);
         let faults = Faults::draw(&mut dice);
         let directory = scratch::Scratch::new();
         let mut records = Vec::new();
         let mut servers = Vec::new();
         for position in 0..count {
             let root = directory.path().join(format!("server-{position}"));
+            let storage = Storage::new(&root, seed, position);
             let app = App::new(&root, position);
             let settings = settings(&root, seed, position);
-            std::fs::create_dir_all(&settings.data_dir).expect("a temporary directory can be filled");
             let skew_ms = if position > 0 { dice.below(faults.skew_ms + 1) as i64 } else { 0 };
             records.push(member(&settings, position, &records));
             let id = litemesh::node::membership::node_id(&settings.key_seed);
-            servers.push(Server { node: None, app, id, settings, skew_ms, epoch: 0, counts: false });
+            servers.push(Server { node: None, app, storage, id, settings, skew_ms, epoch: 0, counts: false });
         }
         for server in &servers {
-            let log = Log::open(&server.settings.data_dir.join("log.redb")).expect("a new log can be made");
+            let log = server.storage.open_log().expect("a new log can be made");
             Node::enter(&log, records.clone()).expect("the records fit together");
         }
         let mut world = World {
@@ -137,19 +149,6 @@ impl World {
     pub fn now(&self, server: usize) -> Now {
         let wall_ms = (WALL_BASE_MS + self.now_ms).saturating_add_signed(self.servers[server].skew_ms);
         Now { mono_ms: self.now_ms, wall_ms }
-    }
-
-    /// Starts a server's node and connects it.
-    pub fn start(&mut self, position: usize) {
-        let now = self.now(position);
-        let server = &mut self.servers[position];
-        server.epoch += 1;
-        let log = Arc::new(Log::open(&server.settings.data_dir.join("log.redb")).expect("the log opens after a kill"));
-        server.node = Some(Node::open(server.settings.clone(), log, now).expect("the node opens after a kill"));
-        for other in 0..self.servers.len() {
-            self.connect(position, other);
-        }
-        self.effects(position);
     }
 
     fn connect(&mut self, a: usize, b: usize) {
@@ -182,33 +181,6 @@ impl World {
         } else {
             self.connect(a, b);
         }
-    }
-
-    /// Kills a server's node: what redb had not synced but handed to the system stays, as with `kill -9`.
-    pub fn kill(&mut self, position: usize) {
-        if self.servers[position].node.is_none() {
-            return;
-        }
-        self.note(&format!("kill {position}"));
-        let log = self.servers[position].settings.data_dir.join("log.redb");
-        let copy = log.with_extension("killed");
-        std::fs::copy(&log, &copy).expect("the log can be copied");
-        self.servers[position].node = None;
-        std::fs::rename(&copy, &log).expect("the copy can take the log's place");
-        let peer = self.servers[position].id;
-        for other in 0..self.servers.len() {
-            if other != position {
-                self.input(other, Input::PeerDisconnected { peer });
-            }
-        }
-    }
-
-    /// Gives a server an input, if its node runs.
-    pub fn input(&mut self, position: usize, input: Input) {
-        let now = self.now(position);
-        let Some(node) = self.servers[position].node.as_mut() else { return };
-        node.handle(input, now).unwrap_or_else(|error| panic!("server {position} at {} ms: {error}", self.now_ms));
-        self.effects(position);
     }
 
     fn effects(&mut self, from: usize) {
@@ -257,6 +229,9 @@ impl World {
         loop {
             let frame = self.queue.first_key_value().map(|((at, _), _)| *at);
             let tick = (0..self.servers.len()).filter_map(|position| self.deadline(position)).min();
+            if self.start_due(end) {
+                continue;
+            }
             let next = [frame, tick].into_iter().flatten().min().unwrap_or(end).max(self.now_ms);
             if next > end {
                 self.now_ms = end;
@@ -297,34 +272,15 @@ impl World {
 
     /// Has a server's app do one random thing.
     pub fn write(&mut self, position: usize) {
+        self.set_clock(position);
         let wrote = self.servers[position].app.act(&mut self.dice);
         self.count(position);
         self.note(&format!("app {position} {wrote}"));
-        // A clone: what it draws is drawn again, so that runs without this fault stay as they were.
-        let crash = self.faults.kills && self.servers[position].node.is_some() && self.dice.clone().chance(4);
-        let before = ["scouting", "users"].map(|name| self.servers[position].app.marks(name));
+        if self.faults.kills && self.servers[position].storage.dice.chance(4) {
+            self.kill_soon(position);
+        }
         self.input(position, Input::FileTouched(0));
         self.input(position, Input::FileTouched(1));
-        if crash {
-            self.crash_before_clearing(position, before);
-        }
-    }
-
-    /// Kills a node between its log's commit and the clearing of the marks, where it has just done both and nothing else.
-    fn crash_before_clearing(&mut self, position: usize, before: [(Vec<Vec<Value>>, i64); 2]) {
-        let app = &self.servers[position].app;
-        let mut back = false;
-        for (name, (marks, epoch)) in ["scouting", "users"].into_iter().zip(before) {
-            let (left, now) = app.marks(name);
-            if left.is_empty() && now == epoch && !marks.is_empty() {
-                app.put_back(name, &marks);
-                back = true;
-            }
-        }
-        if back {
-            self.note(&format!("marks of {position} come back"));
-            self.kill(position);
-        }
     }
 
     /// Puts a line into the trace.
@@ -335,13 +291,22 @@ impl World {
 
     /// Ends all faults: everything is mended, started, and the network is perfect.
     pub fn heal(&mut self) {
-        self.faults = Faults { loss: 0, repeat: 0, delay_ms: 2, cuts: false, kills: false, skew_ms: 0 };
+        self.faults = Faults {
+            loss: 0,
+            repeat: 0,
+            delay_ms: 2,
+            cuts: false,
+            kills: false,
+            skew_ms: 0,
+            disk: DiskFaults::default(),
+        };
         for a in 0..self.servers.len() {
             for b in a + 1..self.servers.len() {
                 self.set_cut(a, b, false);
             }
         }
         for position in 0..self.servers.len() {
+            self.mend_disk(position);
             if self.servers[position].node.is_none() {
                 self.start(position);
             }
@@ -375,6 +340,7 @@ fn settings(root: &Path, seed: u64, position: usize) -> NodeSettings {
         })
         .to_vec();
     NodeSettings {
+        // Not there: a node binds its incarnation to the directory's inode, which no seed decides.
         data_dir: root.join("data"),
         key_seed: [position as u8 + 1; 32],
         name: format!("server-{position}"),

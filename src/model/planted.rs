@@ -55,6 +55,7 @@ bugs! {
     CounterSendsTotal = "counter-sends-total": "A counter's new value travels instead of what was added to it."
     GenesisPerServer = "genesis-per-server": "Rows that every copy of a file had from the start count as different rows."
     IncarnationKept = "incarnation-kept": "A copied data directory goes on writing under the identity of the first one."
+    OwnPastIgnored = "own-past-ignored": "A log that was put back from a backup numbers new events as old ones."
     CatchUpSkipped = "catch-up-skipped": "Recovery leaves out what the file shows and the log's state does not know."
     OneCursor = "one-cursor": "Recovery takes the first file's cursor for all files."
     RestoreDeletes = "restore-deletes": "Rows that a restored backup lacks are deleted on every server."

@@ -151,7 +151,7 @@ impl Exchange {
         let peer = self.peers.entry(from).or_default();
         peer.heard = true;
         peer.last_seen_ms = standing.now.wall_ms;
-        peer.skew_ms = Some(hello.wall_ms as i64 - standing.now.wall_ms as i64);
+        peer.skew_ms = Some(crate::clock::skew_ms(hello.wall_ms, standing.now.wall_ms));
         peer.applied_all = hello.applied_all;
         peer.members_heard = Some(hello.membership);
         peer.take_heads(&hello.heads);

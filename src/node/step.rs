@@ -293,8 +293,6 @@ impl Node {
                 write.drop_rids_through(&name, head.seq)?;
                 write.put_rids(&name, head.seq, &rids)?;
             }
-        }
-        if let Some((head, _)) = fresh.last() {
             database.note_adopted(&mut write, head.seq)?;
         }
         write.put_cursor(&name, &cursor, epoch)?;
@@ -306,6 +304,7 @@ impl Node {
         };
         if let Some((head, _)) = fresh.last() {
             self.heads.insert(origin, *head);
+            database.file.note_logged(origin, head.seq);
             database.said = said;
             if outbox {
                 database.uncleared = rids.into_iter().collect();

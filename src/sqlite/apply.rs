@@ -64,7 +64,11 @@ impl Apply<'_> {
 
     /// Clears marks in this transaction, as [`AppFile::clear_marks`] does in its own.
     pub fn clear_marks(&mut self, through_seq: i64) -> Result<(), SqliteError> {
-        if through_seq == 0 { Ok(()) } else { drain::clear(&self.file.connection, through_seq, self.file.drained) }
+        if through_seq == 0 {
+            Ok(())
+        } else {
+            drain::clear(&self.file.connection, through_seq, self.file.drained, self.file.logged)
+        }
     }
 
     /// The file, to read rows as this transaction sees them.

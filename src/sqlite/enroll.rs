@@ -48,6 +48,7 @@ impl AppFile {
             outbox_width: 0,
             installed: false,
             drained: None,
+            logged: None,
             slot: None,
             decisions: Default::default(),
             steered: None,

@@ -1,0 +1,266 @@
+//! Disks of the cluster's servers, and what goes wrong with them: kills, power cuts, failing syncs, full disks.
+//!
+//! A node is one process of its machine, its app another. Faults strike while the node works; the app's own turn is spared
+//! (what an app sees of a failing disk is the task of the scenario `crash`). Apps commit with `synchronous=FULL`: what the
+//! app was told stands in its file after a power cut, so the app's record holds through it.
+//! Invariants: a node whose store failed is dropped, log included, and opened again after a pause, as the daemon does; an
+//! error without a fault is the node's own and ends the run. Callers: the world; whoever draws steps.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use litemesh::log::{Log, LogError};
+use litemesh::node::{Input, Node, NodeError};
+
+use super::World;
+use super::dice::Dice;
+use crate::disk::{self, Crash, Disk};
+
+/// A node whose store failed is opened again after this, ms of virtual time.
+const REOPEN_MS: u64 = 1_000;
+
+/// A fault inside a step comes within so many operations of the disk.
+const SOON: u64 = 80;
+
+/// What happens to disks in a run. Each is off in a part of the seeds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DiskFaults {
+    /// The power fails.
+    pub power: bool,
+    /// A sync or a read fails, once.
+    pub errors: bool,
+    /// Disks are full for a while.
+    pub full: bool,
+}
+
+impl DiskFaults {
+    /// Draws the options of a run; from a clone, so that runs without these faults stay as they were.
+    pub fn draw(dice: &Dice) -> DiskFaults {
+        let mut dice = Dice::new(dice.clone().bits());
+        DiskFaults { power: dice.chance(60), errors: dice.chance(50), full: dice.chance(40) }
+    }
+}
+
+/// The storage of one server.
+pub struct Storage {
+    /// All its files.
+    pub disk: Disk,
+    /// What becomes of unsynced sectors, and where faults strike.
+    pub dice: Dice,
+    root: PathBuf,
+    /// The node's process: a new one with every start.
+    process: u32,
+    /// When a node that failed is opened again, virtual ms.
+    again_at_ms: Option<u64>,
+    /// Errors that the disk had given on purpose when the node was last well.
+    given: u64,
+}
+
+impl Storage {
+    /// An empty disk.
+    pub fn new(root: &Path, seed: u64, position: usize) -> Storage {
+        std::fs::create_dir_all(root).expect("a temporary directory can be filled");
+        let dice = Dice::new(seed ^ (position as u64 + 1) << 40);
+        let disk = Disk::new(root);
+        disk.spare_app();
+        Storage { disk, dice, root: root.to_owned(), process: disk::APP + 1, again_at_ms: None, given: 0 }
+    }
+
+    /// Opens the event log as the process that runs.
+    pub fn open_log(&self) -> Result<Log, LogError> {
+        Log::with_backend(self.disk.backend("log.redb").map_err(LogError::Storage)?)
+    }
+
+    /// Whether the node is dead, or an error that it met may come from a fault.
+    fn is_excused(&self) -> bool {
+        !self.disk.is_alive(self.process) || self.disk.counts().1 > self.given
+    }
+}
+
+impl World {
+    /// Sets the clock that SQLite reads to that of a server.
+    pub fn set_clock(&self, position: usize) {
+        disk::set_wall_ms(self.now(position).wall_ms);
+    }
+
+    /// Starts a server's node and connects it. Where a fault prevents it, the node is started again later.
+    pub fn start(&mut self, position: usize) {
+        let now = self.now(position);
+        self.set_clock(position);
+        let server = &mut self.servers[position];
+        server.epoch += 1;
+        server.storage.process += 1;
+        server.storage.again_at_ms = None;
+        disk::set_idle();
+        let opened = server.storage.disk.as_process(server.storage.process, || {
+            let log = Arc::new(server.storage.open_log()?);
+            Node::open(server.settings.clone(), log, now)
+        });
+        match opened {
+            Ok(node) => server.node = Some(node),
+            Err(error) => return self.failed(position, &error),
+        }
+        if !self.is_well(position) {
+            return;
+        }
+        for other in 0..self.servers.len() {
+            self.connect(position, other);
+        }
+        self.effects(position);
+    }
+
+    /// Gives a server an input, if its node runs.
+    pub fn input(&mut self, position: usize, input: Input) {
+        let now = self.now(position);
+        self.set_clock(position);
+        let server = &mut self.servers[position];
+        let Some(node) = server.node.as_mut() else { return };
+        disk::set_idle();
+        let handled = server.storage.disk.as_process(server.storage.process, || node.handle(input, now));
+        if let Err(error) = handled {
+            return self.failed(position, &error);
+        }
+        if self.is_well(position) {
+            self.effects(position);
+        }
+    }
+
+    /// A node met an error: it is dropped, and opened again after a pause.
+    fn failed(&mut self, position: usize, error: &NodeError) {
+        let storage = &mut self.servers[position].storage;
+        assert!(storage.is_excused(), "server {position} at {} ms: {error}", self.now_ms);
+        if self.is_well(position) {
+            self.note(&format!("reopen {position}"));
+            self.drop_node(position);
+            self.servers[position].storage.again_at_ms = Some(self.now_ms + REOPEN_MS);
+        }
+    }
+
+    /// Sees whether a fuse struck; then the server is down.
+    fn is_well(&mut self, position: usize) -> bool {
+        let storage = &mut self.servers[position].storage;
+        storage.given = storage.disk.counts().1;
+        if !storage.disk.is_on() {
+            self.power_cut(position);
+            return false;
+        }
+        if !storage.disk.is_alive(storage.process) {
+            self.kill(position);
+            return false;
+        }
+        true
+    }
+
+    /// Starts what waits for its time before `end`. True when the caller must look anew.
+    pub(super) fn start_due(&mut self, end: u64) -> bool {
+        let due = |at: &u64| *at <= end;
+        let waiting = (0..self.servers.len()).filter_map(|at| Some((self.servers[at].storage.again_at_ms?, at))).min();
+        let Some((at_ms, position)) = waiting.filter(|(at, _)| due(at)) else { return false };
+        let frame = self.queue.first_key_value().map(|((at, _), _)| *at);
+        let tick = (0..self.servers.len()).filter_map(|position| self.deadline(position)).min();
+        if [frame, tick].into_iter().flatten().any(|earlier| earlier < at_ms) {
+            return false;
+        }
+        self.now_ms = self.now_ms.max(at_ms);
+        self.start(position);
+        true
+    }
+
+    /// Kills a server's node: what it handed to the system stays.
+    pub fn kill(&mut self, position: usize) {
+        if self.servers[position].node.is_none() && self.servers[position].storage.again_at_ms.is_none() {
+            let storage = &self.servers[position].storage;
+            storage.disk.bury(storage.process, ());
+            return;
+        }
+        self.note(&format!("kill {position}"));
+        self.drop_node(position);
+        self.servers[position].storage.again_at_ms = None;
+    }
+
+    /// Ends a node without a last word.
+    fn drop_node(&mut self, position: usize) {
+        let server = &mut self.servers[position];
+        server.storage.disk.kill(server.storage.process);
+        server.storage.disk.bury(server.storage.process, server.node.take());
+        let peer = server.id;
+        for other in 0..self.servers.len() {
+            if other != position {
+                self.input(other, Input::PeerDisconnected { peer });
+            }
+        }
+    }
+
+    /// Kills a server's node at one of its next operations on the disk.
+    pub fn kill_at(&mut self, position: usize, operations: u64) {
+        let storage = &self.servers[position].storage;
+        if self.servers[position].node.is_some() {
+            storage.disk.crash_at(operations, Crash::Kill(storage.process));
+        }
+    }
+
+    /// The same, somewhere in the next step.
+    pub fn kill_soon(&mut self, position: usize) {
+        let operations = 1 + self.servers[position].storage.dice.below(SOON);
+        self.kill_at(position, operations);
+    }
+
+    /// Cuts a server's power, and has its app up again; the node starts when it is told to.
+    pub fn power_cut(&mut self, position: usize) {
+        self.note(&format!("power cut {position}"));
+        self.servers[position].storage.disk.cut();
+        self.drop_node(position);
+        let Storage { disk, dice, root, again_at_ms, .. } = &mut self.servers[position].storage;
+        disk.power_on(dice);
+        *again_at_ms = None;
+        let root = root.clone();
+        self.servers[position].app.restart(&root);
+    }
+
+    /// Cuts a server's power at one of the node's next operations.
+    pub fn power_cut_at(&mut self, position: usize, operations: u64) {
+        self.servers[position].storage.disk.crash_at(operations, Crash::Power);
+    }
+
+    /// One of the node's next syncs fails.
+    pub fn fail_sync(&mut self, position: usize, n: u64) {
+        self.servers[position].storage.disk.fail_sync(n);
+    }
+
+    /// One of the node's next reads fails.
+    pub fn fail_read(&mut self, position: usize, n: u64) {
+        self.servers[position].storage.disk.fail_read(n);
+    }
+
+    /// Fills a server's disk, or makes room again.
+    pub fn fill_disk(&mut self, position: usize, full: bool) {
+        self.servers[position].storage.disk.fill(full);
+    }
+
+    /// Flips a bit at rest in a file of a server (`log.redb`, `scouting.db`, …). False where the file ends before it.
+    pub fn flip(&mut self, position: usize, file: &str, bit: u64) -> bool {
+        self.servers[position].storage.disk.flip(file, bit)
+    }
+
+    /// Ends what is wrong with a disk.
+    pub fn mend_disk(&mut self, position: usize) {
+        let storage = &mut self.servers[position].storage;
+        storage.disk.disarm();
+        storage.disk.fill(false);
+    }
+
+    /// Does one random thing to a server's disk.
+    pub fn disk_fault(&mut self, position: usize) {
+        let faults = self.faults.disk;
+        let mut dice = self.servers[position].storage.dice.clone();
+        match dice.below(6) {
+            0 if faults.power => self.power_cut(position),
+            1 | 2 if faults.power => self.power_cut_at(position, 1 + dice.below(SOON)),
+            3 if faults.errors => self.fail_sync(position, 1 + dice.below(6)),
+            4 if faults.errors => self.fail_read(position, 1 + dice.below(30)),
+            5 if faults.full => self.fill_disk(position, dice.chance(50)),
+            _ => {}
+        }
+        self.servers[position].storage.dice.bits();
+    }
+}

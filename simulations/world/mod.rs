@@ -6,6 +6,7 @@
 
 pub mod app;
 pub mod check;
+pub mod check_known;
 pub mod dice;
 pub mod scratch;
 pub mod storage;

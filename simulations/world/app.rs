@@ -1,15 +1,18 @@
 //! An ordinary app: it writes to its two files as it likes, knows nothing of litemesh, and records what it committed.
 //!
 //! The record is independent of the node's code: every row gets a text of its own ("marker"), kept with the fate the app
-//! gave it. Invariant: an insert that SQLite acknowledged is in the record. Caller: the world.
+//! gave it. Its SQLite reads the machine's virtual clock ([`super::machine_clock`]). Invariant: an insert that SQLite
+//! acknowledged is in the record. Caller: the world.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params};
 
 use super::dice::Dice;
+use super::errors::Errors;
+use super::machine_clock::MachineClock;
 
 const SCOUTING: &str = "
 CREATE TABLE team (id INTEGER NOT NULL, number INTEGER NOT NULL, name VARCHAR(100), marker TEXT, PRIMARY KEY (id), UNIQUE (number));
@@ -39,8 +42,13 @@ pub const MARKED: [(&str, &str); 5] =
 pub struct App {
     scouting: Connection,
     users: Connection,
+    root: PathBuf,
     position: usize,
     next: u64,
+    /// What SQLite refused, and whether the app has itself to blame.
+    pub errors: Errors,
+    /// The clock of the machine it runs on.
+    pub clock: MachineClock,
     /// Markers of committed inserts, by table.
     pub inserted: BTreeMap<String, BTreeSet<String>>,
     /// Markers whose row this app deleted or replaced by another row.
@@ -52,22 +60,22 @@ pub struct App {
 }
 
 impl App {
-    /// Makes the files and opens them.
+    /// Opens the files; makes those that are not there. A copy of another app's files may lie there already.
     pub fn new(root: &Path, position: usize) -> App {
         std::fs::create_dir_all(root).expect("a temporary directory can be filled");
-        let open = |name: &str, schema: &str| {
-            let connection = Connection::open(root.join(name)).expect("a database can be made");
-            connection.execute_batch(schema).expect("the schema is valid");
-            connection.busy_timeout(std::time::Duration::from_secs(5)).expect("a timeout can be set");
-            // As Python and the sqlite3 shell have it; the bundled library is built the other way round.
-            connection.execute_batch("PRAGMA foreign_keys = OFF").expect("a pragma");
-            connection
-        };
-        let (scouting, users) = (open("scouting.db", SCOUTING), open("users.db", USERS));
-        users.execute_batch("PRAGMA foreign_keys = ON").expect("a pragma");
-        let (removed, replaced) = (BTreeSet::new(), BTreeMap::new());
-        let board = BTreeMap::new();
-        App { scouting, users, position, next: 0, inserted: BTreeMap::new(), removed, replaced, board }
+        let clock = MachineClock::default();
+        let (scouting, users) = open_files(root, &clock);
+        let (removed, replaced, board) = Default::default();
+        let (inserted, errors, root) = (BTreeMap::new(), Errors::default(), root.to_path_buf());
+        App { scouting, users, root, position, next: 0, errors, clock, inserted, removed, replaced, board }
+    }
+
+    /// Closes the files, lets `work` do something to them, and opens them again.
+    pub fn stopped(&mut self, work: impl FnOnce(&Path)) {
+        self.scouting = Connection::open_in_memory().expect("a database in memory");
+        self.users = Connection::open_in_memory().expect("a database in memory");
+        work(&self.root);
+        (self.scouting, self.users) = open_files(&self.root, &self.clock);
     }
 
     /// The connection to one of the files.
@@ -133,7 +141,8 @@ impl App {
         let marker = self.marker(table);
         let mut all: Vec<&dyn rusqlite::ToSql> = vec![&marker];
         all.extend_from_slice(values);
-        let done = self.file(database).execute(sql, all.as_slice()).is_ok_and(|rows| rows > 0);
+        let done = self.file(database).execute(sql, all.as_slice());
+        let done = self.errors.note(sql, done).is_some_and(|rows| rows > 0);
         if !done {
             self.unmark(table, &marker);
         }
@@ -177,7 +186,8 @@ impl App {
     pub fn hit(&mut self, turn: u64) {
         let (id, by, best) = (1 + (turn % 3) as i64, (turn * 7 % 11) as i64 - 3, (turn * 31 % 97) as i64);
         let sql = "UPDATE board SET hits = hits + ?2, best = max(best, ?3), who = ?4 WHERE id = ?1";
-        if self.scouting.execute(sql, params![id, by, best, format!("{}", self.position)]).is_ok_and(|rows| rows > 0) {
+        let done = self.scouting.execute(sql, params![id, by, best, format!("{}", self.position)]);
+        if self.errors.note(sql, done).is_some_and(|rows| rows > 0) {
             let (sum, greatest) = self.board.entry(id).or_default();
             (*sum, *greatest) = (*sum + by, best.max(*greatest));
         }
@@ -224,7 +234,9 @@ impl App {
         if added {
             let (user, role) = (self.users.last_insert_rowid(), 1 + dice.below(3) as i64);
             // The role may be gone or hidden on this server.
-            let _refused = self.users.execute("INSERT INTO user_role VALUES (?1, ?2)", params![user, role]);
+            let sql = "INSERT INTO user_role VALUES (?1, ?2)";
+            let refused = self.users.execute(sql, params![user, role]);
+            self.errors.note(sql, refused);
         }
         "add user"
     }
@@ -235,7 +247,9 @@ impl App {
         if dice.chance(30) {
             // Refused where the number is taken.
             let number = dice.below(60) as i64;
-            let _taken = self.scouting.execute("UPDATE team SET number = ?1 WHERE id = ?2", params![number, team]);
+            let sql = "UPDATE team SET number = ?1 WHERE id = ?2";
+            let taken = self.scouting.execute(sql, params![number, team]);
+            self.errors.note(sql, taken);
             return "renumber team";
         }
         let name = format!("n{}", dice.below(100));
@@ -326,7 +340,9 @@ impl App {
         }
         // Refused where the name is taken.
         let name = format!("user{}", dice.below(25));
-        let _taken = self.users.execute("UPDATE user SET username = ?1 WHERE id = ?2", params![name, user]);
+        let sql = "UPDATE user SET username = ?1 WHERE id = ?2";
+        let taken = self.users.execute(sql, params![name, user]);
+        self.errors.note(sql, taken);
         "rename user"
     }
 
@@ -353,6 +369,25 @@ impl App {
         }
         "replace team by id"
     }
+}
+
+fn open_files(root: &Path, clock: &MachineClock) -> (Connection, Connection) {
+    let open = |name: &str, schema: &str| {
+        let path = root.join(name);
+        let new = !path.exists();
+        let connection = Connection::open(path).expect("a database can be opened");
+        clock.install(&connection);
+        if new {
+            connection.execute_batch(schema).expect("the schema is valid");
+        }
+        connection.busy_timeout(std::time::Duration::from_secs(5)).expect("a timeout can be set");
+        // As Python and the sqlite3 shell have it; the bundled library is built the other way round.
+        connection.execute_batch("PRAGMA foreign_keys = OFF").expect("a pragma");
+        connection
+    };
+    let (scouting, users) = (open("scouting.db", SCOUTING), open("users.db", USERS));
+    users.execute_batch("PRAGMA foreign_keys = ON").expect("a pragma");
+    (scouting, users)
 }
 
 /// All rows of a table, as they come.

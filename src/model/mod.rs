@@ -10,6 +10,7 @@ pub mod identity;
 pub mod member;
 pub mod rule;
 pub mod schema;
+pub mod sometimes;
 pub mod stamp;
 pub mod value;
 

@@ -5,7 +5,10 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod crash;
+mod disk;
 mod ledger;
+mod plant;
 mod run;
 mod world;
 
@@ -25,6 +28,9 @@ use world::Violation;
 /// Seeds are begun for so long when nobody says how long or how many, s.
 const SECS_DEFAULT: u64 = 10;
 
+/// A scenario with a world of its own.
+const CRASH: &str = "crash";
+
 /// A failure is made small for at most so long.
 const SHRINK_LIMIT: Duration = Duration::from_secs(300);
 
@@ -40,7 +46,14 @@ fn main() -> ExitCode {
                 println!("{:<16} Does not verify: {}", "", scenario.does_not_verify.trim());
             }
         }
+        println!("{:<16} one or two small servers, and a crash in every cycle, at any operation of their disks", CRASH);
         return ExitCode::SUCCESS;
+    }
+    if asked.plant.as_deref().is_some_and(|bug| plant::plant(bug).is_none()) {
+        return ExitCode::from(2);
+    }
+    if asked.scenario == CRASH {
+        return crash(&asked);
     }
     keep_panics();
     let scenario = match Scenario::load(&asked.scenario) {
@@ -58,6 +71,44 @@ fn main() -> ExitCode {
     match result.and_then(|()| command.finish()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(code) => ExitCode::from(code),
+    }
+}
+
+/// The scenario `crash` has a world of its own.
+fn crash(asked: &Asked) -> ExitCode {
+    let Asked { seed, first, secs, twice, .. } = *asked;
+    match crash::run(crash::Options { seed, first, secs: secs.unwrap_or(SECS_DEFAULT), twice }) {
+        Ok(report) => {
+            println!("{report}");
+            let entry = ledger::Entry {
+                method: format!("simulate --scenario crash{}", if twice { " --twice" } else { "" }),
+                commit: ledger::commit(),
+                seeds: format!("{}-{}", seed.unwrap_or(first), seed.unwrap_or(first + report.runs.saturating_sub(1))),
+                runs: report.runs,
+                crashes: report.power_cuts + report.kills,
+                hours: 0.0,
+                reached: format!(
+                    "{} power cuts, {} kills, {} disk errors",
+                    report.power_cuts, report.kills, report.errors
+                ),
+                result: format!("{} commits, 0 lost, 0 doubled", report.commits),
+            };
+            asked.ledger.as_ref().map_or(ExitCode::SUCCESS, |path| entered(path, &entry))
+        }
+        Err(what) => {
+            eprintln!("{what}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn entered(path: &std::path::Path, entry: &ledger::Entry) -> ExitCode {
+    match ledger::append(path, entry) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}: {error}", path.display());
+            ExitCode::from(2)
+        }
     }
 }
 

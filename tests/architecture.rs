@@ -144,6 +144,7 @@ fn planted() -> Vec<(&'static str, String, &'static str)> {
         ("src/http/a.rs", of("use libp2p::Swarm;"), "homes"),
         ("src/net/a.rs", of("fn a() { println!(\"x\"); }"), "printing"),
         ("src/net/a.rs", of("fn a() { unsafe { b() } }"), "unsafe"),
+        ("simulations/disk/machine.rs", of("fn a() { unsafe { b() } }"), "unsafe"),
         ("src/net/util.rs", of(""), "names"),
         ("src/net/a.rs", of("// FIXME later"), "unfinished"),
         ("src/net/a.rs", of("fn a() { todo!() }"), "unfinished"),
@@ -246,7 +247,7 @@ fn check_words(source: &Source, code: &str, paths: &[Vec<String>], found: &mut V
         report("printing", format!("`{call}` outside cli/"));
     }
     // A SQLite VFS is a table of C functions: the fault disk of the simulator cannot be written without `unsafe`.
-    let may_be_unsafe = source.path.starts_with("simulations/") && source.path.contains("vfs");
+    let may_be_unsafe = source.path == "simulations/disk/vfs.rs";
     if !may_be_unsafe && paths.iter().flatten().any(|word| word == "unsafe") {
         report("unsafe", "`unsafe` outside the simulator's VFS".to_owned());
     }

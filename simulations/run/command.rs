@@ -11,7 +11,8 @@ pub const USAGE: &str = "\
 usage: simulate [--scenario NAME|FILE.toml|list] [--seed N | --first N | --regressions]
                 [--count N] [--secs N] [--steps N] [--twice] [--jobs N] [--json] [--ledger FILE]
                 [--marks | --marks require] [--trace] [--servers N] [--keep 1-9,12] [--without CLASS,CLASS]
-                [--no-shrink] [--save FILE.toml]
+                [--no-shrink] [--save FILE.toml] [--plant BUG]
+       simulate --scenario crash [--seed N | --first N] [--secs N] [--twice] [--plant BUG] [--ledger FILE]
 Runs whole clusters under faults; README.md in simulations/ tells all. Exit codes: 0 well, 1 wrong, 2 usage,
 3 a required mark was never reached, 101 a panic, 128 not settled, 129 not deterministic.";
 
@@ -58,6 +59,8 @@ pub struct Asked {
     pub without: Vec<String>,
     /// Leave a failure as it is.
     pub no_shrink: bool,
+    /// Plant this bug first.
+    pub plant: Option<String>,
     /// Write the (small) failing run to this file, as a regression.
     pub save: Option<PathBuf>,
 }
@@ -82,6 +85,7 @@ impl Asked {
                 "--jobs" => asked.jobs = number(value()?)?.clamp(1, 64),
                 "--servers" => asked.servers = Some(number(value()?)?.clamp(2, 16) as usize),
                 "--ledger" => asked.ledger = Some(PathBuf::from(value()?)),
+                "--plant" => asked.plant = Some(value()?),
                 "--save" => asked.save = Some(PathBuf::from(value()?)),
                 "--twice" => asked.twice = true,
                 "--json" => asked.json = true,

@@ -26,6 +26,9 @@ pub fn run(asked: &Asked, each: &mut dyn FnMut(Outcome) -> bool) -> Result<(), S
                 command.args([name, &value.to_string()]);
             }
         }
+        if let Some(bug) = &asked.plant {
+            command.args(["--plant", bug]);
+        }
         if asked.twice {
             command.arg("--twice");
         }

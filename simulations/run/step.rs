@@ -9,6 +9,7 @@
 use crate::world::World;
 use crate::world::dice::Dice;
 use crate::world::machines::Restored;
+use crate::world::storage::SOON;
 
 /// What happens at one moment of a run.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -29,8 +30,16 @@ pub struct Step {
 pub enum Act {
     /// A server's app does one random thing.
     Write { server: usize },
-    /// The same, and the node dies between its log's commit and the clearing of the marks.
-    Crash { server: usize },
+    /// The same, and the node dies at one of its next operations on the disk.
+    Crash { server: usize, operation: u64 },
+    /// The power fails, now or at one of the node's next operations on the disk.
+    Power { server: usize, operation: u64 },
+    /// One of the node's next syncs fails.
+    FailSync { server: usize, number: u64 },
+    /// One of the node's next reads fails.
+    FailRead { server: usize, number: u64 },
+    /// The disk is full, or has room again.
+    Full { server: usize, full: bool },
     /// A node is killed.
     Kill { server: usize },
     /// A node is started.
@@ -64,9 +73,14 @@ pub enum Act {
 }
 
 /// Names of kinds for scenarios, and the class that switches them off.
-pub const KINDS: [(&str, &str); 18] = [
+pub const KINDS: [(&str, &str); 23] = [
     ("write", "writes"),
     ("crash", "crashes"),
+    ("power", "power"),
+    ("fail-sync", "disk-errors"),
+    ("fail-read", "disk-errors"),
+    ("fill-disk", "full-disks"),
+    ("free-disk", "full-disks"),
     ("kill", "kills"),
     ("start", "kills"),
     ("cut", "cuts"),
@@ -98,14 +112,27 @@ impl Act {
         // Clocks are right again in a third of the jumps.
         let error_ms = if dice.chance(33) { 0 } else { amount };
         let count = 2 + dice.below((servers as u64 / 2).max(1)) as usize;
-        Act::parse(kind, server, other, error_ms, count)
+        let act = Act::parse(kind, server, other, error_ms, count)?;
+        Some(match act {
+            Act::Crash { server, .. } => Act::Crash { server, operation: 1 + dice.below(SOON) },
+            // At once in a third of the cuts.
+            Act::Power { server, .. } if dice.chance(67) => Act::Power { server, operation: 1 + dice.below(SOON) },
+            Act::FailSync { server, .. } => Act::FailSync { server, number: 1 + dice.below(6) },
+            Act::FailRead { server, .. } => Act::FailRead { server, number: 1 + dice.below(30) },
+            other => other,
+        })
     }
 
     /// A step of a kind about given servers.
     pub fn parse(kind: &str, server: usize, other: usize, error_ms: i64, count: usize) -> Option<Act> {
         Some(match kind {
             "write" => Act::Write { server },
-            "crash" => Act::Crash { server },
+            "crash" => Act::Crash { server, operation: 1 },
+            "power" => Act::Power { server, operation: 0 },
+            "fail-sync" => Act::FailSync { server, number: 1 },
+            "fail-read" => Act::FailRead { server, number: 1 },
+            "fill-disk" => Act::Full { server, full: true },
+            "free-disk" => Act::Full { server, full: false },
             "kill" => Act::Kill { server },
             "start" => Act::Start { server },
             "cut" => Act::Cut { a: server, b: other },
@@ -132,6 +159,9 @@ impl Act {
         match self {
             Act::Write { .. } => "writes",
             Act::Crash { .. } => "crashes",
+            Act::Power { .. } => "power",
+            Act::FailSync { .. } | Act::FailRead { .. } => "disk-errors",
+            Act::Full { .. } => "full-disks",
             Act::Kill { .. } | Act::Start { .. } => "kills",
             Act::Cut { .. } | Act::Join { .. } | Act::Mend => "cuts",
             Act::Deafen { .. } => "one-way",
@@ -147,9 +177,9 @@ impl Act {
     /// The servers it is about.
     pub fn servers(&self) -> Vec<usize> {
         match *self {
-            Act::Write { server } | Act::Crash { server } | Act::Kill { server } | Act::Start { server } => {
-                vec![server]
-            }
+            Act::Write { server } | Act::Kill { server } | Act::Start { server } => vec![server],
+            Act::Crash { server, .. } | Act::Power { server, .. } | Act::Full { server, .. } => vec![server],
+            Act::FailSync { server, .. } | Act::FailRead { server, .. } => vec![server],
             Act::Clock { server, .. } | Act::Clone { server } | Act::Snapshot { server } => vec![server],
             Act::Restore { server, .. } | Act::Replace { server } => vec![server],
             Act::Cut { a, b } | Act::Join { a, b } | Act::Meet { a, b } => vec![a, b],
@@ -169,9 +199,30 @@ pub fn done(world: &mut World, step: &Step) -> String {
     let could = |done: bool| if done { "" } else { ": not possible now" };
     match &step.act {
         Act::Write { server } => format!("the app of {server}: {}", world.write(*server, &mut dice)),
-        Act::Crash { server } => {
-            let done = could(world.write_and_crash(*server, &mut dice));
-            format!("the app of {server} writes, the node dies with its marks uncleared{done}")
+        Act::Crash { server, operation } => {
+            world.kill_at(*server, *operation);
+            let wrote = world.write(*server, &mut dice);
+            format!("the app of {server}: {wrote}; the node dies at operation {operation} from here")
+        }
+        Act::Power { server, operation: 0 } => {
+            world.power_cut(*server);
+            format!("the power of {server} fails")
+        }
+        Act::Power { server, operation } => {
+            world.power_cut_at(*server, *operation);
+            format!("the power of {server} fails at operation {operation} from here")
+        }
+        Act::FailSync { server, number } => {
+            world.fail_sync(*server, *number);
+            format!("sync {number} from here fails on the disk of {server}")
+        }
+        Act::FailRead { server, number } => {
+            world.fail_read(*server, *number);
+            format!("read {number} from here fails on the disk of {server}")
+        }
+        Act::Full { server, full } => {
+            world.fill_disk(*server, *full);
+            format!("the disk of {server} {}", if *full { "is full" } else { "has room" })
         }
         Act::Kill { server } => {
             world.kill(*server);

@@ -1,18 +1,17 @@
 //! An ordinary app: it writes to its two files as it likes, knows nothing of litemesh, and records what it committed.
 //!
 //! The record is independent of the node's code: every row gets a text of its own ("marker"), kept with the fate the app
-//! gave it. Its SQLite reads the machine's virtual clock ([`super::machine_clock`]). Invariant: an insert that SQLite
+//! gave it. Invariant: an insert that SQLite
 //! acknowledged is in the record. Caller: the world.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params};
 
 use super::dice::Dice;
 use super::errors::Errors;
-use super::machine_clock::MachineClock;
 
 const SCOUTING: &str = "
 CREATE TABLE team (id INTEGER NOT NULL, number INTEGER NOT NULL, name VARCHAR(100), marker TEXT, PRIMARY KEY (id), UNIQUE (number));
@@ -42,13 +41,10 @@ pub const MARKED: [(&str, &str); 5] =
 pub struct App {
     scouting: Connection,
     users: Connection,
-    root: PathBuf,
     position: usize,
     next: u64,
     /// What SQLite refused, and whether the app has itself to blame.
     pub errors: Errors,
-    /// The clock of the machine it runs on.
-    pub clock: MachineClock,
     /// Markers of committed inserts, by table.
     pub inserted: BTreeMap<String, BTreeSet<String>>,
     /// Markers whose row this app deleted or replaced by another row.
@@ -62,20 +58,27 @@ pub struct App {
 impl App {
     /// Opens the files; makes those that are not there. A copy of another app's files may lie there already.
     pub fn new(root: &Path, position: usize) -> App {
-        std::fs::create_dir_all(root).expect("a temporary directory can be filled");
-        let clock = MachineClock::default();
-        let (scouting, users) = open_files(root, &clock);
+        let (scouting, users) = open(root);
+        for (file, schema) in [(&scouting, SCOUTING), (&users, USERS)] {
+            let tables = "SELECT count(*) FROM sqlite_master";
+            if file.query_row(tables, [], |row| row.get::<_, i64>(0)).expect("a query") == 0 {
+                file.execute_batch(schema).expect("the schema is valid");
+            }
+        }
         let (removed, replaced, board) = Default::default();
-        let (inserted, errors, root) = (BTreeMap::new(), Errors::default(), root.to_path_buf());
-        App { scouting, users, root, position, next: 0, errors, clock, inserted, removed, replaced, board }
+        let (inserted, errors) = (BTreeMap::new(), Errors::default());
+        App { scouting, users, position, next: 0, errors, inserted, removed, replaced, board }
     }
 
-    /// Closes the files, lets `work` do something to them, and opens them again.
-    pub fn stopped(&mut self, work: impl FnOnce(&Path)) {
+    /// Closes the files, to be opened by [`App::restart`].
+    pub fn stop(&mut self) {
         self.scouting = Connection::open_in_memory().expect("a database in memory");
         self.users = Connection::open_in_memory().expect("a database in memory");
-        work(&self.root);
-        (self.scouting, self.users) = open_files(&self.root, &self.clock);
+    }
+
+    /// Starts the app again, after the power was gone or its files were put back.
+    pub fn restart(&mut self, root: &Path) {
+        (self.scouting, self.users) = open(root);
     }
 
     /// The connection to one of the files.
@@ -95,25 +98,6 @@ impl App {
     pub fn enrolled(&self, database: &str) -> bool {
         let found = "SELECT count(*) FROM sqlite_master WHERE name = '_litemesh_outbox'";
         self.file(database).query_row(found, [], |row| row.get::<_, i64>(0)).is_ok_and(|count| count > 0)
-    }
-
-    /// The marks in the outbox of a file, and the epoch of the last apply.
-    pub fn marks(&self, database: &str) -> (Vec<Vec<Value>>, i64) {
-        if !self.enrolled(database) {
-            return (Vec::new(), 0);
-        }
-        let file = self.file(database);
-        let epoch = "SELECT value FROM _litemesh_meta WHERE name = 'applied_epoch'";
-        (rows(file, "_litemesh_outbox"), file.query_row(epoch, [], |row| row.get(0)).unwrap_or(0))
-    }
-
-    /// Puts marks back that a node cleared: its last commit to the file is undone, as by a crash right before it.
-    pub fn put_back(&self, database: &str, marks: &[Vec<Value>]) {
-        for mark in marks {
-            let places = vec!["?"; mark.len()].join(", ");
-            let sql = format!("INSERT INTO _litemesh_outbox VALUES ({places})");
-            self.file(database).execute(&sql, rusqlite::params_from_iter(mark)).expect("the outbox takes marks");
-        }
     }
 
     fn marker(&mut self, table: &str) -> String {
@@ -371,21 +355,16 @@ impl App {
     }
 }
 
-fn open_files(root: &Path, clock: &MachineClock) -> (Connection, Connection) {
-    let open = |name: &str, schema: &str| {
-        let path = root.join(name);
-        let new = !path.exists();
-        let connection = Connection::open(path).expect("a database can be opened");
-        clock.install(&connection);
-        if new {
-            connection.execute_batch(schema).expect("the schema is valid");
-        }
+/// The app's connections. A commit that returned is on the disk: SQLite's default (FULL) says that of the WAL, but leaves
+/// the end of a rollback journal, as the file has it before it is enrolled, to the next sync of its directory; EXTRA does not.
+fn open(root: &Path) -> (Connection, Connection) {
+    let [scouting, users] = ["scouting.db", "users.db"].map(|name| {
+        let connection = Connection::open(root.join(name)).expect("a database can be made");
         connection.busy_timeout(std::time::Duration::from_secs(5)).expect("a timeout can be set");
         // As Python and the sqlite3 shell have it; the bundled library is built the other way round.
-        connection.execute_batch("PRAGMA foreign_keys = OFF").expect("a pragma");
+        connection.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA synchronous = EXTRA").expect("a pragma");
         connection
-    };
-    let (scouting, users) = (open("scouting.db", SCOUTING), open("users.db", USERS));
+    });
     users.execute_batch("PRAGMA foreign_keys = ON").expect("a pragma");
     (scouting, users)
 }

@@ -16,15 +16,16 @@ use litemesh::wire::decode_event;
 use rusqlite::types::Value;
 
 use super::app::{MARKED, rows};
-use super::{Server, Violation, World, check_events};
+use super::{Server, Violation, World, check_events, check_known};
 
 /// Runs every check. The first that fails says what is wrong, where.
 pub fn check(world: &World) -> Result<(), Violation> {
     type Check = fn(&World) -> Result<(), String>;
-    let all: [(&str, Check); 14] = [
+    let all: [(&str, Check); 15] = [
         ("same events", check_events::same_events),
         ("same rows", check_rows),
         ("fingerprints", check_fingerprints),
+        ("known writes", check_known::check),
         ("digests", check_digests),
         ("rows by the record", check_markers),
         ("deletes", check_deletes),

@@ -11,29 +11,29 @@
 //! rows, and nothing could tell. Invariant: a machine that is gone comes never back. Caller: the steps of a run.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use litemesh::log::Log;
 use litemesh::model::rule::StatedRule;
 use litemesh::model::{MemberRecord, Rule};
 use litemesh::node::membership::{Membership, admit, found_cluster, node_id};
 use litemesh::node::{DatabaseSettings, Input, Node, NodeSettings};
 
 use super::app::App;
+use super::dice::Dice;
 use super::network::Network;
+use super::storage::Storage;
 use super::trace::Trace;
 use super::watch::Watch;
 use super::{Server, Setting, WALL_BASE_MS, World, scratch};
+use crate::disk::Image;
 
-/// Files of an app, with those that SQLite keeps beside them.
-const APP_FILES: [&str; 4] = ["scouting.db", "scouting.db-wal", "users.db", "users.db-wal"];
+/// What servers had on their disks at an earlier time.
+pub type Snapshots = BTreeMap<usize, Image>;
 
-/// The event log in a data directory.
-const LOG_FILE: &str = "log.redb";
-
-/// Directories with what a server had at an earlier time, by server: of its app, of its node.
-#[derive(Default)]
-pub struct Snapshots(BTreeMap<usize, PathBuf>);
+/// Whether a file is the node's; all others are the app's.
+fn is_log(name: &str) -> bool {
+    name.ends_with(".redb")
+}
 
 /// What is put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -48,6 +48,7 @@ pub enum Restored {
 impl World {
     /// A cluster on the same (empty) schema, all members, all connected.
     pub fn new(setting: Setting) -> World {
+        crate::disk::begin(setting.seed, WALL_BASE_MS);
         let directory = scratch::Scratch::new();
         let network = Network::new(setting.weather.clone());
         let mut world = World {
@@ -68,10 +69,10 @@ impl World {
         for position in 0..world.setting.servers {
             let settings = world.settings(position, position);
             records.push(member(&settings, position, &records));
-            world.add(settings);
+            world.add(settings, &Image::default());
         }
         for server in &world.servers {
-            let log = Log::open(&server.settings.data_dir.join(LOG_FILE)).expect("a new log can be made");
+            let log = server.storage.open_log().expect("a new log can be made");
             Node::enter(&log, records.clone()).expect("the records fit together");
         }
         world
@@ -86,18 +87,20 @@ impl World {
         self.directory.path().join(format!("server-{position}"))
     }
 
-    /// A server whose node does not run yet. Files may lie in its directory already.
-    fn add(&mut self, settings: NodeSettings) {
+    /// A server whose node does not run yet, with these files on its disk.
+    fn add(&mut self, settings: NodeSettings, image: &Image) {
         let position = self.servers.len();
-        std::fs::create_dir_all(&settings.data_dir).expect("a temporary directory can be filled");
-        let app = App::new(&self.root(position), position);
-        app.clock.seed(self.seed.wrapping_mul(1_000_003) ^ ((position as u64) << 48));
+        let root = self.root(position);
+        let dice = Dice::new(self.seed ^ (position as u64 + 1) << 40);
+        let storage = Storage::with_image(&root, dice, image);
+        let app = App::new(&root, position);
         let clock_ms = self.setting.clocks_ms.get(position).copied().unwrap_or(0);
         let id = node_id(&settings.key_seed);
         let clock_was_right = clock_ms == 0;
         self.servers.push(Server {
             node: None,
             app,
+            storage,
             id,
             settings,
             gone: false,
@@ -125,14 +128,15 @@ impl World {
         let record = admit(seed, membership, node_id(&settings.key_seed), &settings.name, at_ms);
         let mut records: Vec<MemberRecord> = membership.records().into_iter().cloned().collect();
         records.push(record.clone());
+        let mut image = Image::default();
         if let Some(from) = files_of {
-            self.copy_app(from, position);
+            image = self.servers[from].storage.disk.image().only(|name| !is_log(name));
             self.reach("a server joined with a copy of the files");
         } else {
             self.reach("a server joined with empty files");
         }
-        self.add(settings);
-        let log = Log::open(&self.servers[position].settings.data_dir.join(LOG_FILE)).expect("a new log can be made");
+        self.add(settings, &image);
+        let log = self.servers[position].storage.open_log().expect("a new log can be made");
         Node::enter(&log, records).expect("the records fit together");
         drop(log);
         self.input(by, Input::MembersLearnt(vec![record]));
@@ -150,9 +154,8 @@ impl World {
         let mut settings = self.settings(position, position);
         settings.key_seed = self.servers[from].settings.key_seed;
         settings.name.clone_from(&self.servers[from].settings.name);
-        self.copy_app(from, position);
-        copy_files(&self.servers[from].settings.data_dir, &settings.data_dir, &[LOG_FILE]);
-        self.add(settings);
+        let image = self.servers[from].storage.disk.image();
+        self.add(settings, &image);
         self.start(position);
         true
     }
@@ -163,37 +166,33 @@ impl World {
             return false;
         }
         self.reach("a snapshot was taken");
-        let to = self.directory.path().join(format!("snapshot-{position}"));
-        copy_files(&self.root(position), &to, &APP_FILES);
-        copy_files(&self.servers[position].settings.data_dir, &to.join("data"), &[LOG_FILE]);
-        self.snapshots.0.insert(position, to);
+        self.snapshots.insert(position, self.servers[position].storage.disk.image());
         true
     }
 
     /// Puts an earlier state back and starts the node on it. False when there is none, or when the present state holds
     /// what nobody could bring back (marks in the outbox, events that only this server has).
     pub fn restore(&mut self, position: usize, what: Restored) -> bool {
-        let Some(from) = self.snapshots.0.get(&position).cloned().filter(|_| self.is_safe_to_unplug(position)) else {
+        let Some(then) = self.snapshots.get(&position).cloned().filter(|_| self.is_safe_to_unplug(position)) else {
             return false;
         };
         self.kill(position);
-        let data_dir = self.servers[position].settings.data_dir.clone();
+        let root = self.root(position);
+        let server = &mut self.servers[position];
+        server.app.stop();
+        let now = server.storage.disk.image();
+        let image = match what {
+            Restored::Log => then.only(is_log).over(now.only(|name| !is_log(name))),
+            Restored::Files => then.only(|name| !is_log(name)).over(now.only(is_log)),
+        };
+        server.storage.replace(&image);
+        server.app.restart(&root);
         match what {
             Restored::Log => {
                 self.reach("a data directory was put back from a snapshot");
-                copy_files(&from.join("data"), &data_dir, &[LOG_FILE]);
                 self.watch.went_back(position);
             }
-            Restored::Files => {
-                self.reach("an app's files were put back from a snapshot");
-                self.servers[position].app.stopped(|root| {
-                    for name in APP_FILES.iter().flat_map(|name| [name.to_string(), format!("{name}-shm")]) {
-                        // Not every one of them is there.
-                        let _gone = std::fs::remove_file(root.join(name));
-                    }
-                    copy_files(&from, root, &APP_FILES);
-                });
-            }
+            Restored::Files => self.reach("an app's files were put back from a snapshot"),
         }
         self.start(position);
         true
@@ -225,10 +224,6 @@ impl World {
         !server.gone && server.node.is_some() && enrolled && server.app.outbox() == 0
     }
 
-    fn copy_app(&self, from: usize, to: usize) {
-        copy_files(&self.root(from), &self.root(to), &APP_FILES);
-    }
-
     /// Settings of the node of machine `position` with the key of `key`.
     fn settings(&self, position: usize, key: usize) -> NodeSettings {
         let root = self.root(position);
@@ -252,6 +247,7 @@ impl World {
             })
             .to_vec();
         NodeSettings {
+            // Not there: a node binds its incarnation to the directory's inode, which no seed decides.
             data_dir: root.join("data"),
             key_seed: [key as u8 + 1; 32],
             name: format!("server-{key}"),
@@ -259,14 +255,6 @@ impl World {
             entropy,
             machine_id: format!("machine-{position}"),
         }
-    }
-}
-
-/// Copies those of some files that are there.
-fn copy_files(from: &Path, to: &Path, names: &[&str]) {
-    std::fs::create_dir_all(to).expect("a temporary directory can be filled");
-    for name in names.iter().filter(|name| from.join(name).exists()) {
-        std::fs::copy(from.join(name), to.join(name)).expect("a file can be copied");
     }
 }
 

@@ -1,32 +1,32 @@
 //! A whole cluster of real nodes on a virtual network and clock.
 //!
-//! Everything below `net` is the shipped code, with real redb and SQLite files in a temporary directory. The world owns
-//! time, the network ([`network`]), the machines ([`machines`]: started, killed, cloned, restored, replaced), and the apps
-//! that write. Invariant: the same calls give the same trace, event for event; nothing here draws from a common stream of
+//! Everything below `net` is the shipped code, with real redb and SQLite on simulated disks ([`crate::disk`]). The world owns
+//! time, the network ([`network`]), the disks and their faults ([`storage`]), the machines ([`machines`]: joined, cloned,
+//! restored, replaced), and the apps that write. Invariant: the same calls give the same trace, event for event; nothing here draws from a common stream of
 //! dice, so a call that is left out changes only what it had a part in. Callers: `run::play`, tests.
 
 pub mod app;
 pub mod check;
 pub mod check_events;
+pub mod check_known;
 pub mod dice;
 pub mod errors;
-pub mod machine_clock;
 pub mod machines;
 pub mod network;
 pub mod scratch;
+pub mod storage;
 pub mod trace;
 pub mod watch;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use litemesh::log::Log;
 use litemesh::model::NodeId;
 use litemesh::node::{Input, Node, NodeSettings, Now};
 
 use app::App;
 use dice::Dice;
 use network::{Network, Weather};
+use storage::Storage;
 use trace::Trace;
 use watch::Watch;
 
@@ -69,6 +69,8 @@ pub struct Server {
     pub node: Option<Node>,
     /// The app, which always runs.
     pub app: App,
+    /// The disk, and what is wrong with it.
+    pub storage: Storage,
     /// The node's public key. A cloned machine has the one of the first.
     pub id: NodeId,
     /// What its node is opened with.
@@ -140,42 +142,8 @@ impl World {
         self.violation.get_or_insert(Violation { check: check.to_string(), what });
     }
 
-    /// Starts a server's node and connects it.
-    pub fn start(&mut self, position: usize) {
-        let now = self.now(position);
-        let server = &mut self.servers[position];
-        if server.node.is_some() || server.gone {
-            return;
-        }
-        server.epoch += 1;
-        (server.busy_at_ms, server.ticked_at_ms) = (self.now_ms, self.now_ms);
-        let log = Arc::new(Log::open(&server.settings.data_dir.join("log.redb")).expect("the log opens after a kill"));
-        server.node = Some(Node::open(server.settings.clone(), log, now).expect("the node opens after a kill"));
-        for other in 0..self.servers.len() {
-            self.connect(position, other);
-        }
-        self.effects(position);
-    }
-
-    /// Kills a server's node: what redb had not synced but handed to the system stays, as with `kill -9`.
-    pub fn kill(&mut self, position: usize) {
-        if self.servers[position].node.is_none() {
-            return;
-        }
-        self.reach("a node was killed");
-        let log = self.servers[position].settings.data_dir.join("log.redb");
-        let copy = log.with_extension("killed");
-        std::fs::copy(&log, &copy).expect("the log can be copied");
-        self.servers[position].node = None;
-        std::fs::rename(&copy, &log).expect("the copy can take the log's place");
-        for other in 0..self.servers.len() {
-            self.disconnect(position, other);
-        }
-    }
-
     /// Gives a server an input, if its node runs.
     pub fn input(&mut self, position: usize, input: Input) {
-        let now = self.now(position);
         if self.servers[position].node.is_none() {
             return;
         }
@@ -187,12 +155,8 @@ impl World {
         } else {
             self.servers[position].busy_at_ms = self.now_ms;
         }
-        let node = self.servers[position].node.as_mut();
-        let result = node.map_or(Ok(()), |node| node.handle(input, now));
-        if let Err(error) = result {
-            self.violate("node error", format!("server {position}: {error}"));
-        }
-        let told = self.effects(position);
+        let told =
+            if self.handle(position, input) { self.effects(position) } else { " (it does not run any more)".into() };
         self.trace.event(self.now_ms, || format!("s{position} {words} |{told}"));
     }
 
@@ -204,6 +168,9 @@ impl World {
             }
             let frame = self.next_frame_ms();
             let tick = (0..self.servers.len()).filter_map(|position| self.deadline(position)).min();
+            if self.start_due(end_ms) {
+                continue;
+            }
             let next = [frame, tick].into_iter().flatten().min().unwrap_or(end_ms).max(self.now_ms);
             if next > end_ms {
                 break;
@@ -245,7 +212,7 @@ impl World {
         if self.servers[position].gone {
             return "nothing: the machine is gone";
         }
-        self.servers[position].app.clock.set(self.now(position).wall_ms);
+        self.set_sqlite_clock(position);
         let wrote = self.servers[position].app.act(dice);
         self.count(position, dice.below(1 << 20));
         self.trace.update(wrote.as_bytes());
@@ -254,37 +221,17 @@ impl World {
         wrote
     }
 
-    /// Has an app write, and kills its node between the log's commit and the clearing of the marks, where it has just done
-    /// both and nothing else: the marks come back. True when it could.
-    pub fn write_and_crash(&mut self, position: usize, dice: &mut Dice) -> bool {
-        if self.servers[position].node.is_none() {
-            return false;
-        }
-        let marks = |world: &World| ["scouting", "users"].map(|name| world.servers[position].app.marks(name));
-        self.write(position, dice);
-        let before = marks(self);
-        // The node's turn comes with the next tick.
-        self.run_until(self.now_ms + 1);
-        let mut back = false;
-        for (name, ((was, epoch), (left, now))) in
-            ["scouting", "users"].into_iter().zip(before.into_iter().zip(marks(self)))
-        {
-            if left.is_empty() && now == epoch && !was.is_empty() {
-                self.servers[position].app.put_back(name, &was);
-                back = true;
-            }
-        }
-        if back {
-            self.reach("a node died between its log's commit and the clearing of the marks");
-            self.kill(position);
-        }
-        back
+    /// A line of the trace that belongs to no input.
+    fn note(&mut self, line: &str) {
+        self.trace.update(line.as_bytes());
+        self.trace.event(self.now_ms, || format!("{line} |"));
     }
 
     /// Ends all faults: everything is mended, started, and the network is perfect.
     pub fn heal(&mut self) {
         self.network.weather = Weather { loss: 0, repeat: 0, delay_ms: 2 };
         for position in 0..self.servers.len() {
+            self.mend_disk(position);
             self.start(position);
         }
         self.mend();

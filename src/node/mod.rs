@@ -54,13 +54,15 @@ mod rehearsal;
 mod rescan;
 mod rules;
 mod sameness;
-mod settings;
+pub mod settings;
 mod step;
 pub mod store_fault;
 #[cfg(test)]
 mod store_fault_tests;
 pub mod view;
 mod waiting;
+#[cfg(test)]
+mod went_back_tests;
 mod whole;
 
 use std::collections::VecDeque;

@@ -460,7 +460,7 @@ impl Cluster {
                     }
                 }
                 Effect::PeerFault { peer, reason } => return Err(format!("server {from} blames {peer}: {reason}")),
-                Effect::MembersChanged | Effect::Applied(_) => {}
+                Effect::MembersChanged | Effect::Reopened | Effect::Applied(_) => {}
             }
         }
         Ok(())

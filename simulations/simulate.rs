@@ -9,6 +9,7 @@
 
 mod crash;
 mod disk;
+mod plant;
 mod world;
 
 use std::process::ExitCode;
@@ -48,7 +49,9 @@ struct Sum {
 
 fn main() -> ExitCode {
     let Some(options) = options() else {
-        eprintln!("usage: simulate [--seed N | --first N | --regressions] [--secs N] [--steps N] [--twice]");
+        eprintln!(
+            "usage: simulate [--seed N | --first N | --regressions] [--secs N] [--steps N] [--twice] [--plant NAME]"
+        );
         return ExitCode::from(2);
     };
     if options.crash {
@@ -152,6 +155,7 @@ fn options() -> Option<Options> {
             "--steps" => options.steps = number()?,
             "--twice" => options.twice = true,
             "--scenario" => options.crash = words.next()? == "crash",
+            "--plant" => plant::plant(&words.next()?)?,
             "--regressions" => options.regressions = true,
             _ => return None,
         }

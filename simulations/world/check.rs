@@ -36,6 +36,7 @@ pub fn check(world: &World) -> Result<(), String> {
         }
     }
     check_fingerprints(world)?;
+    super::check_known::check(world)?;
     check_digests(world)?;
     check_markers(world)?;
     check_deletes(world)?;

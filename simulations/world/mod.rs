@@ -6,6 +6,7 @@
 
 pub mod app;
 pub mod check;
+pub mod check_known;
 pub mod dice;
 pub mod scratch;
 pub mod storage;
@@ -196,7 +197,7 @@ impl World {
                     }
                 }
                 Effect::PeerFault { peer, reason } => panic!("server {from} blames {peer}: {reason}"),
-                Effect::MembersChanged | Effect::Applied(_) => {}
+                Effect::MembersChanged | Effect::Reopened | Effect::Applied(_) => {}
             }
         }
     }

@@ -7,7 +7,7 @@
 //! durable stamp. Written by hand because `uhlc` refuses events from bad clocks (that would be loss), takes its time from
 //! a global, and cannot be persisted. Caller: node.
 
-use crate::model::Stamp;
+use crate::model::{Bug, Stamp, planted};
 
 /// A remote stamp further ahead than this is stored and applied but not absorbed, in ms.
 pub const AHEAD_MS_MAX: u64 = 60_000;
@@ -52,13 +52,14 @@ impl HybridClock {
     /// A new stamp for something written at `written_ms` by this machine's clock (never later than `wall_ms`, now).
     pub fn stamp(&mut self, written_ms: u64, wall_ms: u64) -> Stamp {
         let physical = Stamp::from_wall_ms(self.corrected_ms(written_ms.min(wall_ms)));
-        self.last = self.last.next().max(physical);
+        self.last = if planted(Bug::ClockGoesBack) { physical } else { self.last.next().max(physical) };
         self.last
     }
 
     /// Takes over a remote stamp unless it is too far ahead. Returns whether it was taken.
     pub fn absorb(&mut self, remote: Stamp, wall_ms: u64) -> bool {
-        if remote.wall_ms() > self.corrected_ms(wall_ms).saturating_add(AHEAD_MS_MAX) {
+        let ahead = remote.wall_ms() > self.corrected_ms(wall_ms).saturating_add(AHEAD_MS_MAX);
+        if ahead && !planted(Bug::FutureAbsorbed) {
             return false;
         }
         self.last = self.last.max(remote);
@@ -82,9 +83,30 @@ impl HybridClock {
     }
 }
 
+/// A peer's clock minus ours, ms. Total: a peer may say any time.
+pub fn skew_ms(theirs_ms: u64, ours_ms: u64) -> i64 {
+    let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    signed(theirs_ms) - signed(ours_ms)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A hello that said "1970" or "the end of time" overflowed the difference.
+    #[test]
+    fn any_time_of_a_peer_has_a_skew() {
+        assert_eq!(skew_ms(NOON + 7, NOON), 7);
+        assert_eq!(skew_ms(0, NOON), -(NOON as i64));
+        let ends = [(u64::MAX, NOON), (1 << 63, 0), (0, u64::MAX), (u64::MAX, u64::MAX)];
+        let skews = ends.map(|(theirs, ours)| skew_ms(theirs, ours));
+        assert_eq!(skews, [i64::MAX - NOON as i64, i64::MAX, -i64::MAX, 0]);
+        let mut clock = HybridClock::resume(Stamp(0));
+        for (a, b) in [(skews[0], skews[1]), (skews[2], skews[2])] {
+            clock.correct(&[a, b]);
+            clock.stamp(NOON, NOON);
+        }
+    }
 
     const NOON: u64 = 1_800_000_000_000;
 

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DaemonError;
 use super::machine::random;
+use crate::node::settings::{KEY_FILE, LOG_FILE};
 
 const KEY_PREFIX: &str = "litemesh-ed25519-seed ";
 
@@ -93,7 +94,7 @@ impl DataDir {
 
     /// The event log's file.
     pub fn log_path(&self) -> PathBuf {
-        self.path.join("events.redb")
+        self.path.join(LOG_FILE)
     }
 
     /// Whether a node was made here.
@@ -102,7 +103,7 @@ impl DataDir {
     }
 
     fn identity_path(&self) -> PathBuf {
-        self.path.join("identity.key")
+        self.path.join(KEY_FILE)
     }
 
     /// The usual place of the API's token.

@@ -54,7 +54,7 @@ pub fn init(config: &Config, cluster_name: Option<&str>) -> Result<Enrolled, Dae
 pub(super) fn open_without_files(config: &Config, data: &DataDir) -> Result<Node, DaemonError> {
     let nothing = Choice { databases: Vec::new(), source: String::new() };
     let settings = node_settings(config, data, nothing)?;
-    open(Start { settings, log_path: data.log_path(), found: None })
+    open(&Start { settings, log_path: data.log_path(), found: None })
 }
 
 pub(super) fn describe(config: &Config, data: &DataDir) -> Result<Enrolled, DaemonError> {

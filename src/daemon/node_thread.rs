@@ -3,7 +3,9 @@
 //! One loop: wait for a message or the node's deadline, hand it over with the time, drain the effects. Invariant: the
 //! node is touched by this thread only; the queue of messages is bounded (full: the caller is told at once, nothing
 //! waits), file notifications take at most one place per database; effects go to the network one by one, and a slow
-//! network holds the node back rather than filling memory. Callers: run, offline.
+//! network holds the node back rather than filling memory. A node whose log's storage failed is dropped with its log and
+//! both are opened again ([`crate::node::store_fault`]); while they cannot be, questions are answered with "not now" and
+//! the app goes on. Callers: run, offline.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +20,8 @@ use super::DaemonError;
 use super::machine::clock_now;
 use crate::log::Log;
 use crate::node::port::{Job, NodePort};
-use crate::node::{Effect, Input, Node, NodeError, NodeSettings};
+use crate::node::store_fault::StoreFault;
+use crate::node::{Effect, Input, Node, NodeError, NodeSettings, Now};
 
 /// Messages that may wait for the node.
 const QUEUE_MAX: usize = 1_024;
@@ -29,8 +32,9 @@ const MESSAGES_PER_TICK: usize = 64;
 /// Longest sleep of an idle node.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// Pause after a store failed: first and longest.
+/// Pause after a store failed: first and longest. A full disk may have room again at any moment.
 const FAULT_PAUSE_MS: (u64, u64) = (250, 30_000);
+const FULL_PAUSE_MS_MAX: u64 = 2_000;
 
 /// Pause while an app holds a lock: first and longest.
 const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(3), Duration::from_millis(200));
@@ -117,7 +121,7 @@ impl NodeThread {
         let inside = handle.clone();
         let body = move || {
             let _alive = alive;
-            let node = match open(start) {
+            let node = match open(&start) {
                 Ok(node) => node,
                 Err(error) => {
                     // The starter waits for exactly this answer.
@@ -126,7 +130,7 @@ impl NodeThread {
                 }
             };
             let _ = opened.send(Ok(()));
-            Loop { node, queue, effects, handle: inside, fault: Fault::default() }.run()
+            Loop { start, node: Some(node), queue, effects, handle: inside, fault: Fault::default() }.run()
         };
         let thread = std::thread::Builder::new().name("node".into()).spawn(body);
         let thread = thread.map_err(|source| DaemonError::Runtime { source })?;
@@ -157,7 +161,7 @@ impl NodeThread {
 }
 
 /// Opens the log, founds a cluster when asked and needed, opens the node. An app that is writing just now is waited for.
-pub(super) fn open(start: Start) -> Result<Node, DaemonError> {
+pub(super) fn open(start: &Start) -> Result<Node, DaemonError> {
     let log = Arc::new(Log::open(&start.log_path)?);
     if let Some(cluster_name) = &start.found
         && !Node::has_cluster(&log)?
@@ -189,7 +193,9 @@ fn is_busy(error: &DaemonError) -> bool {
 
 /// The thread's state.
 struct Loop {
-    node: Node,
+    start: Start,
+    /// `None`: its log cannot be opened at the moment.
+    node: Option<Node>,
     queue: Receiver<Message>,
     effects: mpsc::Sender<Effect>,
     handle: NodeHandle,
@@ -202,6 +208,8 @@ struct Fault {
     pause_ms: u64,
     until_ms: u64,
     said: String,
+    /// What broke the node, until it works again.
+    store: Option<StoreFault>,
 }
 
 impl Loop {
@@ -209,8 +217,7 @@ impl Loop {
         self.drain();
         while !self.handle.stop.load(Ordering::Acquire) {
             let now = clock_now();
-            let due = self.node.next_deadline(now).map(|deadline| deadline.max(self.fault.until_ms));
-            let wait = due.map_or(IDLE_MAX, |due| Duration::from_millis(due.saturating_sub(now.mono_ms)).min(IDLE_MAX));
+            let wait = Duration::from_millis(self.due_ms(now).saturating_sub(now.mono_ms)).min(IDLE_MAX);
             match self.queue.recv_timeout(wait) {
                 Ok(message) => {
                     self.handle_message(message);
@@ -220,22 +227,41 @@ impl Loop {
                         self.handle_message(message);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => self.handle_input(Input::Tick),
+                Err(RecvTimeoutError::Timeout) => self.tick(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             // Messages without end must not keep the deadline waiting.
             let now = clock_now();
-            if self.node.next_deadline(now).is_some_and(|due| due.max(self.fault.until_ms) <= now.mono_ms) {
-                self.handle_input(Input::Tick);
+            if self.due_ms(now) <= now.mono_ms {
+                self.tick();
             }
-            self.drain();
         }
-        self.node.close()
+        self.node.map_or(Ok(()), Node::close)
+    }
+
+    /// When the node wants its turn, and may have it; without a node, when it is tried to open it.
+    fn due_ms(&self, now: Now) -> u64 {
+        let node = self.node.as_ref();
+        let due = node.map_or(Some(now.mono_ms), |node| node.next_deadline(now));
+        due.map_or(u64::MAX, |due| due.max(self.fault.until_ms))
+    }
+
+    fn tick(&mut self) {
+        if self.node.is_none() {
+            self.reopen();
+        }
+        self.handle_input(Input::Tick);
     }
 
     fn handle_message(&mut self, message: Message) {
         match message {
-            Message::Job(job) => job(&mut self.node, clock_now()),
+            // A job without a node is dropped: who waits for its answer is told "not now".
+            Message::Job(job) => {
+                if let Some(node) = &mut self.node {
+                    job(node, clock_now());
+                    self.look_after();
+                }
+            }
             Message::Touched(position) => {
                 // Before the look: what changes while the node looks must be told again.
                 self.handle.touched[position].store(false, Ordering::Release);
@@ -244,28 +270,66 @@ impl Loop {
             // The loop sees the flag.
             Message::Stop => {}
         }
-        self.drain();
     }
 
     fn handle_input(&mut self, input: Input) {
+        let Some(node) = &mut self.node else { return };
+        let (now, tick) = (clock_now(), input == Input::Tick);
+        match node.handle(input, now) {
+            // Only a tick writes what waits: success of anything else proves nothing.
+            Ok(()) if tick => self.fault = Fault::default(),
+            Ok(()) => {}
+            Err(error) => self.pause(&error.to_string(), now),
+        }
+        self.look_after();
+    }
+
+    /// After whatever the node did: its effects, and its health.
+    fn look_after(&mut self) {
+        self.drain();
+        let Some(node) = self.node.as_ref().filter(|node| node.is_broken()) else { return };
+        self.fault.store = node.store_fault().cloned().or(self.fault.store.take());
+        // Dropped before it is opened: the log's lock goes with it.
+        self.node = None;
         let now = clock_now();
-        match self.node.handle(input, now) {
-            Ok(()) => self.fault = Fault::default(),
-            Err(error) => {
-                let (first, longest) = FAULT_PAUSE_MS;
-                self.fault.pause_ms = (self.fault.pause_ms * 2).clamp(first, longest);
-                self.fault.until_ms = now.mono_ms + self.fault.pause_ms;
-                let text = error.to_string();
-                if text != self.fault.said {
-                    tracing::error!("{text} (trying again)");
-                    self.fault.said = text;
+        if self.fault.until_ms <= now.mono_ms {
+            let words = self.fault.store.as_ref().map_or_else(String::new, |fault| fault.words.clone());
+            self.pause(&words, now);
+        }
+        self.reopen();
+    }
+
+    /// Opens log and node again, if they can be: then people can ask what is wrong, and the next tick tries to write.
+    fn reopen(&mut self) {
+        match open(&self.start) {
+            Ok(mut node) => {
+                if let Some(fault) = self.fault.store.clone() {
+                    node.resume_after(fault);
                 }
+                self.node = Some(node);
+                // The network has ended: nobody to tell.
+                let _ = self.effects.blocking_send(Effect::Reopened);
+                self.drain();
             }
+            Err(error) => self.pause(&error.to_string(), clock_now()),
+        }
+    }
+
+    /// Leaves the stores alone for a while, longer each time.
+    fn pause(&mut self, words: &str, now: Now) {
+        let (first, longest) = FAULT_PAUSE_MS;
+        let full = self.node.as_ref().and_then(Node::store_fault).or(self.fault.store.as_ref());
+        let longest = if full.is_some_and(|fault| fault.full) { FULL_PAUSE_MS_MAX } else { longest };
+        self.fault.pause_ms = (self.fault.pause_ms * 2).clamp(first, longest);
+        self.fault.until_ms = now.mono_ms + self.fault.pause_ms;
+        if words != self.fault.said {
+            tracing::error!("{words} (trying again)");
+            self.fault.said = words.to_string();
         }
     }
 
     fn drain(&mut self) {
-        while let Some(effect) = self.node.poll_effect() {
+        while let Some(effect) = self.node.as_mut().and_then(Node::poll_effect) {
             // The network has ended: its effects have nowhere to go.
             let _ = self.effects.blocking_send(effect);
         }

@@ -33,7 +33,7 @@ pub fn verify_log(config: &Config) -> Result<LogReport, DaemonError> {
 pub fn rebuild(config: &Config, choice: Choice, out: &Path) -> Result<RebuildReport, DaemonError> {
     let (data, _lock) = lock(config)?;
     let settings = node_settings(config, &data, choice)?;
-    let node = open(Start { settings, log_path: data.log_path(), found: None })?;
+    let node = open(&Start { settings, log_path: data.log_path(), found: None })?;
     let report = node.rebuild(out)?;
     node.close()?;
     Ok(report)

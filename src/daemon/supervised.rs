@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::databases::{Choice, remember};
-use super::enrol::{Enrolled, describe, open_without_files};
+use super::enrol::{Enrolled, describe};
 use super::machine::clock_now;
 use super::node_thread::{NodeThread, Start, while_busy};
 use super::run::{EFFECTS_MAX, node_name, node_settings, start_network, stop_node};
@@ -63,30 +63,28 @@ pub fn admit(
         let runtime = runtime.map_err(|source| DaemonError::Runtime { source })?;
         let joined = runtime.block_on(net::join(code, key_seed, &name))?;
         remember(&data, &choice.databases)?;
-        // First the mark, then the membership: a crash in between leaves a directory that nothing was decided for.
+        // First the mark and what was said of the files, then the membership: a crash in between leaves a directory that
+        // belongs to no cluster, and joins again. The addresses come with it: a member takes no second code.
         data.set_undecided(undecided)?;
-        Node::enter(&log, joined.records)?;
-        drop(log);
+        decide(&log, &data, meetings)?;
+        let peer = joined.inviter.to_string();
+        let addresses = joined.addresses.iter().chain(&code.addresses);
+        let known = addresses.map(|address| KnownAddress { peer: peer.clone(), address: address.clone() });
+        Node::enter_at(&log, joined.records, &known.collect::<Vec<_>>())?;
         data.token_or_new(config.http.token_file.as_deref())?;
-        let mut node = open_without_files(config, &data)?;
-        for address in joined.addresses.iter().chain(&code.addresses) {
-            node.add_address(KnownAddress { peer: joined.inviter.to_string(), address: address.clone() })?;
-        }
-        node.close()?;
     } else {
         remember(&data, &choice.databases)?;
-        drop(log);
+        decide(&log, &data, meetings)?;
+        if !undecided {
+            data.set_undecided(false)?;
+        }
     }
-    decide(&data, meetings)?;
-    if !undecided {
-        data.set_undecided(false)?;
-    }
+    drop(log);
     describe(config, &data)
 }
 
 /// Notes how the files are to be read. A base is copied: it may lie on a stick.
-fn decide(data: &DataDir, meetings: Meetings) -> Result<(), DaemonError> {
-    let log = Log::open(&data.log_path())?;
+fn decide(log: &Log, data: &DataDir, meetings: Meetings) -> Result<(), DaemonError> {
     for (database, mut meeting) in meetings {
         if let Meeting::Base(from) = &meeting {
             let kept = data.base_path(&database);
@@ -96,7 +94,7 @@ fn decide(data: &DataDir, meetings: Meetings) -> Result<(), DaemonError> {
             }
             meeting = Meeting::Base(kept);
         }
-        meeting.decide(&log, &database)?;
+        meeting.decide(log, &database)?;
     }
     Ok(())
 }

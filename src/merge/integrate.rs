@@ -10,7 +10,7 @@ use super::Evaluator;
 use super::claims::remainder;
 use super::registers::Tally;
 use super::store::{AuditKind, AuditRecord, CellState, CellVersion, Claim, LinkKind, Row, Store, TableId};
-use crate::model::{Cell, Change, Cut, Dot, Event, OriginId, RowId, Stamp};
+use crate::model::{Bug, Cell, Change, Cut, Dot, Event, OriginId, RowId, Stamp, planted};
 
 /// The origin under which rows found at enrolment are born: every author knew it.
 pub const GENESIS_ORIGIN: OriginId = OriginId([0; 16]);
@@ -147,7 +147,8 @@ impl<S: Store> Evaluator<'_, S> {
         let Some(row) = self.row_mut(id)? else { return Ok(()) };
         let touches: Vec<(OriginId, u64)> = row.touched.iter().map(|dot| (*dot.actor, dot.counter)).collect();
         for (origin, seq) in &touches {
-            let known = if *origin == GENESIS_ORIGIN { 1 } else { at.cut.get(origin) };
+            let all = *origin == GENESIS_ORIGIN || planted(Bug::GreedyDelete);
+            let known = if all { *seq } else { at.cut.get(origin) };
             row.covered.apply(crdts::Dot::new(*origin, known.min(*seq)));
         }
         let outlived = row.uncovered();
@@ -221,7 +222,7 @@ impl<S: Store> Evaluator<'_, S> {
         if old.dot == new.dot && old.stamp == new.stamp {
             return Ok(());
         }
-        let wins = strength(&new) > strength(&old);
+        let wins = strength(&new) > strength(&old) || planted(Bug::LastArrivalWins) && !new.born;
         if wins {
             row.cells[position] = new.clone();
             self.refer(id, Some(&old.cell), Some(&new.cell))?;
@@ -266,7 +267,7 @@ impl<S: Store> Evaluator<'_, S> {
         cut: &Cut,
     ) -> Result<(), S::Error> {
         let concurrent = old.dot.origin != new.dot.origin && cut.get(&old.dot.origin) < old.dot.seq;
-        if !concurrent || old.dot.origin == GENESIS_ORIGIN || old.cell == new.cell {
+        if !concurrent || old.dot.origin == GENESIS_ORIGIN || old.cell == new.cell || planted(Bug::LoserForgotten) {
             return Ok(());
         }
         let column = new.column;

@@ -413,6 +413,13 @@ impl Network {
             Effect::Announce { frame } => tracing::warn!(bytes = frame.len(), "announcement too large, not sent"),
             Effect::MembersChanged => self.renew_membership(),
             Effect::PeerFault { peer, reason } => self.ban(&peer, &reason),
+            Effect::Reopened => {
+                let told = |(node, peer): (&NodeId, &Peer)| Input::PeerConnected {
+                    peer: *node,
+                    address: peer.address.to_string(),
+                };
+                self.pending.extend(self.peers.iter().map(told));
+            }
             Effect::Applied(_) => {}
         }
     }

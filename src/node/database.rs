@@ -62,6 +62,8 @@ pub(super) struct Database {
     pub(super) behind: bool,
     /// Why the database needs a person, in words; empty when all is well.
     pub(super) trouble: String,
+    /// The file's storage failed: it must be opened and recovered before it is used again.
+    pub(super) doubted: bool,
     /// When the last write of the app was captured, monotonic ms.
     last_write_ms: Option<u64>,
     next_poll_ms: u64,
@@ -88,6 +90,7 @@ impl Database {
             rules_stated: false,
             behind: true,
             trouble: String::new(),
+            doubted: false,
             // Nobody knows when the app wrote last: ids wait as if it was now.
             last_write_ms: Some(now.mono_ms),
             next_poll_ms: 0,

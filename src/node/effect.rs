@@ -75,6 +75,8 @@ pub enum Effect {
     },
     /// The set of members grew: the network may admit more peers.
     MembersChanged,
+    /// The node was opened again and knows no peer: the network tells it again who is connected.
+    Reopened,
     /// A peer broke the protocol; the words say how. The network drops the connection.
     PeerFault {
         /// The peer.

@@ -16,7 +16,7 @@ use super::genesis::GENESIS_INCARNATION;
 use super::membership::Membership;
 use super::{Effect, NodeError, Now};
 use crate::log::{Log, LogError};
-use crate::model::{Event, Head, Heads, NodeId, OriginId, Stamp};
+use crate::model::{Bug, Event, Head, Heads, NodeId, OriginId, Stamp, planted};
 use crate::wire::event::{decode_event, event_hash, head_signature_message};
 use crate::wire::limits;
 use crate::wire::message::{Events, Hello, Message, Partial, Piece, Pull, SignedEvent};
@@ -52,7 +52,9 @@ pub(super) struct Peer {
     /// What the last hello told: heads and whether all was applied.
     told: Option<(Heads, bool)>,
     hello_at_ms: u64,
-    members_told: usize,
+    /// Digests of the membership: as it was when the peer was last sent the records, and as the peer last said.
+    members_told: Option<u64>,
+    members_heard: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -121,15 +123,14 @@ impl Exchange {
 
     fn hello(&mut self, to: NodeId, reply: bool, standing: &Standing<'_>) -> Effect {
         let peer = self.peers.entry(to).or_default();
-        let records = standing.membership.records();
-        let members = if peer.members_told == records.len() {
+        let membership = standing.membership.digest();
+        // Told is not heard: frames get lost, and without the records the peer takes the newcomers for strangers.
+        let members: Vec<_> = if peer.members_heard == Some(membership) {
             Vec::new()
         } else {
-            records.into_iter().cloned().collect::<Vec<_>>()
+            standing.membership.records().into_iter().cloned().collect()
         };
-        if !members.is_empty() {
-            peer.members_told = members.len();
-        }
+        peer.members_told = Some(membership);
         peer.told = Some((standing.heads.clone(), standing.applied_all));
         peer.hello_at_ms = standing.now.mono_ms;
         let hello = Hello {
@@ -140,6 +141,7 @@ impl Exchange {
             applied_all: standing.applied_all,
             members,
             reply,
+            membership,
         };
         Effect::Send { peer: to, frame: Message::Hello(hello).encode() }
     }
@@ -149,8 +151,9 @@ impl Exchange {
         let peer = self.peers.entry(from).or_default();
         peer.heard = true;
         peer.last_seen_ms = standing.now.wall_ms;
-        peer.skew_ms = Some(hello.wall_ms as i64 - standing.now.wall_ms as i64);
+        peer.skew_ms = Some(crate::clock::skew_ms(hello.wall_ms, standing.now.wall_ms));
         peer.applied_all = hello.applied_all;
+        peer.members_heard = Some(hello.membership);
         peer.take_heads(&hello.heads);
         let mut effects = Vec::new();
         if hello.reply {
@@ -187,7 +190,8 @@ impl Exchange {
         let mut heads = standing.heads.clone();
         heads.extend(spared.map(|head| (head.origin.id(), *head)));
         let partial = peer.partial.as_ref().map(|(partial, _)| *partial);
-        peer.pull = Some(PullUnderWay { request: self.next_request, until_ms: now_ms + PULL_WAIT_MS, origins: wanted });
+        let until_ms = if planted(Bug::PullOnce) { u64::MAX } else { now_ms + PULL_WAIT_MS };
+        peer.pull = Some(PullUnderWay { request: self.next_request, until_ms, origins: wanted });
         let pull = Pull {
             request: self.next_request,
             heads: heads.into_values().collect(),
@@ -338,9 +342,9 @@ impl Exchange {
             let peer = &self.peers[&id];
             let news =
                 peer.told.as_ref().is_none_or(|(heads, all)| heads != standing.heads || *all != standing.applied_all)
-                    || peer.members_told != standing.membership.len();
+                    || peer.members_told != Some(standing.membership.digest());
             let gap = if news { HELLO_GAP_MS } else { HELLO_IDLE_MS };
-            if now_ms >= peer.hello_at_ms + gap {
+            if now_ms >= peer.hello_at_ms + gap && (news || !planted(Bug::HelloOnce)) {
                 let asks = !news || peer.told.is_none() || !peer.heard;
                 effects.push(self.hello(id, asks, standing));
             }
@@ -350,10 +354,10 @@ impl Exchange {
     }
 
     /// When [`Exchange::tick`] is wanted next, monotonic ms.
-    pub(super) fn deadline_ms(&self, heads: &Heads, applied_all: bool, members: usize) -> Option<u64> {
+    pub(super) fn deadline_ms(&self, heads: &Heads, applied_all: bool, members: u64) -> Option<u64> {
         let of_peer = |peer: &Peer| {
             let news = peer.told.as_ref().is_none_or(|(told, all)| told != heads || *all != applied_all)
-                || peer.members_told != members;
+                || peer.members_told != Some(members);
             let hello = peer.hello_at_ms + if news { HELLO_GAP_MS } else { HELLO_IDLE_MS };
             peer.pull.as_ref().map_or(hello, |pull| hello.min(pull.until_ms))
         };
@@ -425,7 +429,8 @@ fn check(signed: Vec<SignedEvent>, standing: &Standing<'_>) -> Result<Vec<Accept
         }
         let id = header.origin.id();
         let (seq, hash) = heads.get(&id).copied().unwrap_or((0, [0; 32]));
-        if header.seq <= seq {
+        let older = planted(Bug::SinceByTime) && header.stamp < standing.log.read()?.clock()?;
+        if header.seq <= seq || older {
             continue;
         }
         if header.seq != seq + 1 {
@@ -447,7 +452,7 @@ fn check(signed: Vec<SignedEvent>, standing: &Standing<'_>) -> Result<Vec<Accept
             let message = head_signature_message(&one.event.header.cluster, &one.hash);
             let valid = VerifyingKey::from_bytes(&origin.node.0)
                 .is_ok_and(|key| key.verify_strict(&message, &Signature::from_bytes(signature)).is_ok());
-            if !valid {
+            if !valid && !planted(Bug::SignatureUnchecked) {
                 return Err(fault("an event whose signature is wrong"));
             }
             vouched.insert(origin.id());

@@ -191,13 +191,14 @@ impl Membership {
         chain
     }
 
-    /// Hash of the set of members, to see at a glance whether two nodes know the same.
-    pub fn digest(&self) -> [u8; 32] {
+    /// Digest of the set of members, to see at a glance whether two nodes know the same.
+    pub fn digest(&self) -> u64 {
         let mut hasher = blake3::Hasher::new_derive_key("litemesh 1 members");
         for record in self.records.values() {
             hasher.update(&record.signature);
         }
-        *hasher.finalize().as_bytes()
+        let first = hasher.finalize().as_bytes()[..8].try_into().expect("a hash has 32 bytes");
+        u64::from_be_bytes(first)
     }
 
     fn signer_counts(&self, record: &MemberRecord) -> bool {

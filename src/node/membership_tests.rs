@@ -157,3 +157,21 @@ fn a_chain_leads_from_a_member_to_the_founder() {
     assert!(fresh.may_connect(&node_id(&seed(5))));
     assert!(membership.chain(&node_id(&seed(1))).is_empty());
 }
+
+#[test]
+fn a_new_member_knows_the_way_to_others_from_its_first_commit() {
+    use crate::log::Log;
+    use crate::node::Node;
+    use crate::node::view::KnownAddress;
+
+    let directory = tempfile::tempdir().unwrap();
+    let log = Log::open(&directory.path().join("events.redb")).unwrap();
+    let (_, records) = grown(2);
+    let inviter = KnownAddress { peer: node_id(&seed(1)).to_string(), address: "/ip4/10.0.0.1/tcp/1".to_string() };
+    // What is refused leaves neither a membership nor addresses.
+    assert!(Node::enter_at(&log, records[1..].to_vec(), std::slice::from_ref(&inviter)).is_err());
+    assert!(!Node::has_cluster(&log).unwrap() && log.read().unwrap().addresses().unwrap().is_empty());
+    Node::enter_at(&log, records, std::slice::from_ref(&inviter)).unwrap();
+    assert!(Node::has_cluster(&log).unwrap());
+    assert_eq!(log.read().unwrap().addresses().unwrap(), [(inviter.address, inviter.peer)]);
+}

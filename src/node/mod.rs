@@ -24,6 +24,8 @@ mod decide;
 mod duplicates;
 pub mod effect;
 mod exchange;
+#[cfg(test)]
+mod exchange_tests;
 mod found;
 pub mod genesis;
 pub mod invite;
@@ -52,10 +54,15 @@ mod rehearsal;
 mod rescan;
 mod rules;
 mod sameness;
-mod settings;
+pub mod settings;
 mod step;
+pub mod store_fault;
+#[cfg(test)]
+mod store_fault_tests;
 pub mod view;
 mod waiting;
+#[cfg(test)]
+mod went_back_tests;
 mod whole;
 
 use std::collections::VecDeque;
@@ -76,6 +83,7 @@ use database::Database;
 use exchange::{Exchange, Standing};
 use invite::Invites;
 use membership::{Membership, MembershipError};
+use store_fault::StoreFault;
 
 /// A node: see the module.
 pub struct Node {
@@ -102,6 +110,9 @@ pub struct Node {
     retry_refused_ms: u64,
     /// Number of the last audit record that was looked at for moved accounts.
     accounts_told: u64,
+    /// See [`store_fault`].
+    fault: Option<StoreFault>,
+    broken: bool,
 }
 
 /// Why something could not be done.
@@ -150,9 +161,22 @@ impl Node {
         self.chain.origin().node
     }
 
-    /// Takes an input; all but a tick are cheap, and leave their work to the next one. An error means that a store failed: nothing half-done remains, and the same node may be used on
-    /// (a full disk passes) or dropped.
+    /// Takes an input; all but a tick are cheap, and leave their work to the next one. An error means that a store failed:
+    /// nothing half-done remains. After an error of the log's storage the node is broken ([`Node::is_broken`]); after any
+    /// other it may be used on.
     pub fn handle(&mut self, input: Input, now: Now) -> Result<(), NodeError> {
+        let tick = input == Input::Tick;
+        let spared = self.fault.is_some() && matches!(input, Input::Received { .. } | Input::Announced { .. });
+        let result = if spared { Ok(()) } else { self.take(input, now) };
+        match &result {
+            Ok(()) if tick => self.note_success(now),
+            Ok(()) => {}
+            Err(error) => self.note_failure(error),
+        }
+        result
+    }
+
+    fn take(&mut self, input: Input, now: Now) -> Result<(), NodeError> {
         match input {
             Input::FileTouched(position) => {
                 if let Some(database) = self.databases.get_mut(position) {
@@ -199,7 +223,7 @@ impl Node {
             return Some(now.mono_ms);
         }
         let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();
-        let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.len());
+        let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest());
         [files, peers].into_iter().flatten().min()
     }
 

@@ -52,7 +52,8 @@ impl Node {
         for peer in others {
             peers.push(self.peer_view(&peer)?);
         }
-        Ok(Status { node, cluster, databases, peers, only_here: self.only_here(&read)?, alerts: self.alerts.clone() })
+        let alerts = self.fault.iter().map(|fault| fault.words.clone()).chain(self.alerts.clone()).collect();
+        Ok(Status { node, cluster, databases, peers, only_here: self.only_here(&read)?, alerts })
     }
 
     fn database_view(&self, read: &LogRead, position: usize) -> Result<DatabaseView, NodeError> {
@@ -69,7 +70,9 @@ impl Node {
         }
         tables.sort_by(|a, b| a.0.cmp(b.0));
         let shelved = self.shelved_rows(read)?.into_iter().filter(|(_, owner, _)| *owner == name).count() as u64;
-        let state = if !database.trouble.is_empty() {
+        let state = if let Some(fault) = &self.fault {
+            fault.words.clone()
+        } else if !database.trouble.is_empty() {
             database.trouble.clone()
         } else if database.adopt_by_ms.is_some() {
             "ok: waits for the cluster before it reads the rows that are here".to_string()

@@ -16,11 +16,17 @@
 //! | log missing                                     | a new log: rows enrolled again by content, the rest from peers   |
 //! | log half created                                | created aside and renamed, so it is either there or not (`log`)  |
 //! | data directory copied or restored               | new incarnation; a peer that holds more of the old one serves it |
+//! | log restored, the app's file not                | new incarnation: the file notes a longer chain than the log holds   |
+//!
+//! A copy of the whole machine (the image of a memory card) put back cannot be told from within. It is noticed when a peer
+//! says what it holds; what the server wrote alone until then is a second chain under the numbers of the first: a fork,
+//! refused and alarmed ([`crate::log::LogError::Fork`]), and its rows stay on that server until a person acts.
 //!
 //! Every step is idempotent: a second crash anywhere in here starts it again. Invariant: when [`Node::open`] returns, every
 //! file's cursor and the log's state agree. Callers: daemon, simulations.
 
 use std::collections::BTreeSet;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
@@ -34,13 +40,15 @@ use super::lag::{note_lag, take_over};
 use super::meeting::{Meeting, MetTable};
 use super::membership::{Membership, found_cluster};
 use super::orders::{load_invites, load_membership, ranks, store_members};
+use super::settings::{KEY_FILE, LOG_FILE};
 use super::step::{clean_equal, heads_of, others};
+use super::view::KnownAddress;
 use super::{DatabaseSettings, Node, NodeError, NodeSettings, Now};
 use crate::clock::HybridClock;
 use crate::log::{Log, LogWrite};
 use crate::merge::Evaluator;
 use crate::merge::store::Store;
-use crate::model::{Cut, ForeignKey, Head, Heads, Key, MemberRecord, RowId, Value};
+use crate::model::{Bug, Cut, ForeignKey, Head, Heads, Key, MemberRecord, OriginId, RowId, Value, planted};
 use crate::sqlite::{AppFile, Drain};
 
 /// Under this name the log keeps the incarnation and what it is bound to.
@@ -54,6 +62,12 @@ impl Node {
 
     /// Enters a cluster: stores its member records (the founder's among them) in a data directory that has none.
     pub fn enter(log: &Log, records: Vec<MemberRecord>) -> Result<(), NodeError> {
+        Node::enter_at(log, records, &[])
+    }
+
+    /// The same, with ways to reach other members: in one commit, because a member that knows nobody, and that no code
+    /// lets in a second time, would stay alone.
+    pub fn enter_at(log: &Log, records: Vec<MemberRecord>, addresses: &[KnownAddress]) -> Result<(), NodeError> {
         if load_membership(log)?.is_some() {
             return Err(NodeError::Invalid(
                 "this data directory belongs to a cluster already: use another --data directory".to_string(),
@@ -66,6 +80,9 @@ impl Node {
         }
         let mut write = log.write()?;
         store_members(&mut write, &membership)?;
+        for address in addresses {
+            write.put_address(&address.address, &address.peer)?;
+        }
         write.commit_durable()?;
         Ok(())
     }
@@ -106,6 +123,8 @@ impl Node {
             due: true,
             retry_refused_ms: now.mono_ms,
             accounts_told: 0,
+            fault: None,
+            broken: false,
         };
         node.accounts_told = node.log.read()?.last_audit()?;
         node.rank_origins();
@@ -144,10 +163,18 @@ impl Node {
         self.alert(format!(
             "the file of database {name} was replaced by another one: its rows are compared with the log"
         ));
+        self.open_again(position, now)
+    }
+
+    /// Closes and opens a file.
+    pub(super) fn open_again(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
         let (database, schema) = open_file(self.databases[position].settings.clone(), self.slot(), now)?;
         self.databases[position] = database;
         self.schemas[position] = schema;
-        self.recover(position, now)
+        let recovered = self.recover(position, now);
+        // Half recovered is not recovered: the next step begins again.
+        self.databases[position].doubted = recovered.is_err();
+        recovered
     }
 
     /// Brings the log's state and one file together.
@@ -156,7 +183,8 @@ impl Node {
         let origin = self.chain.origin().id();
         let (cursor, epoch, file_id) = {
             let read = self.log.read()?;
-            let (cursor, epoch) = read.cursor(&name)?.unwrap_or_default();
+            let whose = if planted(Bug::OneCursor) { &self.databases[0].settings.name } else { &name };
+            let (cursor, epoch) = read.cursor(whose)?.unwrap_or_default();
             (cursor, epoch, read.meta(&file_key(&name))?)
         };
         let said = self.log.read()?.cut_of(&name, origin, cursor.get(&origin))?;
@@ -180,8 +208,11 @@ impl Node {
         };
         match meta {
             Some(meta) if meta.file_id[..] == known[..] && meta.epoch >= epoch => {
+                self.notice_own_past(meta.logged, now)?;
                 self.databases[position].file.refresh_schema()?;
-                self.catch_up(position, &meta.applied, meta.applied_epoch > epoch, now)?;
+                if !planted(Bug::CatchUpSkipped) {
+                    self.catch_up(position, &meta.applied, meta.applied_epoch > epoch, now)?;
+                }
                 self.note_file(position, meta.epoch)?;
             }
             _ => {
@@ -212,7 +243,8 @@ impl Node {
         // All rows are read below, and the triggers stand.
         self.all_scanned(position)?;
         self.databases[position].file.schema_seen()?;
-        let independent = self.meeting(&self.schemas[position].database)? == Meeting::Independent;
+        let independent =
+            self.meeting(&self.schemas[position].database)? == Meeting::Independent || planted(Bug::GenesisPerServer);
         let mut met = Vec::new();
         if independent || self.knows_rows(position)? && self.holds_causes(position)? {
             met = self.adopt(position, now)?;
@@ -354,6 +386,24 @@ impl Node {
         if !heads.iter().any(|head| head.origin == own && head.seq > mine) {
             return Ok(());
         }
+        self.begin_incarnation(now, "a peer holds")
+    }
+
+    /// The file shows events of this chain that the log lacks: the data directory went back, and the file did not.
+    fn notice_own_past(&mut self, logged: Option<(OriginId, u64)>, now: Now) -> Result<(), NodeError> {
+        let own = self.chain.origin().id();
+        let mine = self.heads.get(&own).map_or(0, |head| head.seq);
+        if logged.is_none_or(|(origin, seq)| origin != own || seq <= mine) {
+            return Ok(());
+        }
+        self.begin_incarnation(now, "the app's file shows")
+    }
+
+    /// What is written from now on belongs to another chain, so that no event ever has the number of a lost one.
+    fn begin_incarnation(&mut self, now: Now, who: &str) -> Result<(), NodeError> {
+        if planted(Bug::OwnPastIgnored) {
+            return Ok(());
+        }
         let fresh = blake3::derive_key(
             "litemesh 1 next incarnation",
             &[&self.settings.entropy[..], &now.wall_ms.to_be_bytes()].concat(),
@@ -364,11 +414,10 @@ impl Node {
         write.commit_durable()?;
         self.chain = Chain::new(&self.settings.key_seed, self.membership.cluster().0, incarnation);
         self.rank_origins();
-        self.alert(
-            "a peer holds events of this node that its own log lacks: the data directory was restored or copied. They are \
-             taken over; this node goes on under a new incarnation"
-                .to_string(),
-        );
+        self.alert(format!(
+            "{who} events of this node that its own log lacks: the data directory was restored or copied. They are taken \
+             over from the peers that hold them; this node goes on under a new incarnation"
+        ));
         Ok(())
     }
 }
@@ -429,16 +478,24 @@ fn file_key(database: &str) -> String {
 
 /// The incarnation, with the machine and the directory it is bound to.
 fn bound(settings: &NodeSettings, incarnation: u64) -> String {
-    let directory = std::fs::metadata(&settings.data_dir).map(|data| format!("{}:{}", data.dev(), data.ino()));
-    format!("{incarnation}\n{}\n{}", settings.machine_id, directory.unwrap_or_default())
+    let place = |metadata: &Metadata| format!("{}:{}", metadata.dev(), metadata.ino());
+    let made = |metadata: &Metadata| format!("{} {}.{}", place(metadata), metadata.ctime(), metadata.ctime_nsec());
+    // What is not there (yet) is told apart from what is.
+    let tell = |name: &str, words: &dyn Fn(&Metadata) -> String| {
+        std::fs::metadata(settings.data_dir.join(name)).map(|metadata| words(&metadata)).unwrap_or_default()
+    };
+    // The key is written once: whoever puts a copy in its place, even into the same file, moves its time of change.
+    let (directory, log, key) = (tell("", &place), tell(LOG_FILE, &place), tell(KEY_FILE, &made));
+    format!("{incarnation}\n{}\n{directory}\n{log}\n{key}", settings.machine_id)
 }
 
-/// The incarnation to go on with: a new one where the data directory stands on another machine or in another place.
+/// The incarnation to go on with: a new one where the data directory stands on another machine or in another place, or a
+/// copy was put in its place.
 fn incarnation(log: &Log, settings: &NodeSettings) -> Result<u64, NodeError> {
     let stored = log.read()?.meta(INCARNATION_KEY)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let known = stored.as_ref().and_then(|text| text.lines().next()?.parse::<u64>().ok());
     if let (Some(known), Some(text)) = (known, &stored)
-        && *text == bound(settings, known)
+        && (*text == bound(settings, known) || planted(Bug::IncarnationKept))
     {
         return Ok(known);
     }

@@ -8,6 +8,12 @@ use std::path::PathBuf;
 /// A database to replicate.
 pub use crate::sqlite::FileSettings as DatabaseSettings;
 
+/// The event log's name in the data directory.
+pub const LOG_FILE: &str = "events.redb";
+
+/// The secret key's.
+pub const KEY_FILE: &str = "identity.key";
+
 /// What a node is opened with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeSettings {

@@ -10,7 +10,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode};
 
 use super::plan::{TablePlan, Watched};
 use super::{AppFile, Drain, Image, SqliteError, drain, meta, steering, value};
-use crate::model::{Cut, Key};
+use crate::model::{Bug, Cut, Key, planted};
 
 /// What one row shall show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,11 @@ impl Apply<'_> {
 
     /// Clears marks in this transaction, as [`AppFile::clear_marks`] does in its own.
     pub fn clear_marks(&mut self, through_seq: i64) -> Result<(), SqliteError> {
-        if through_seq == 0 { Ok(()) } else { drain::clear(&self.file.connection, through_seq, self.file.drained) }
+        if through_seq == 0 {
+            Ok(())
+        } else {
+            drain::clear(&self.file.connection, through_seq, self.file.drained, self.file.logged)
+        }
     }
 
     /// The file, to read rows as this transaction sees them.
@@ -94,6 +98,9 @@ impl Apply<'_> {
                 Err(error) => return Err(error),
             };
             writer.write(writes, &indexes, &mut refused)?;
+            if planted(Bug::TornApply) {
+                self.file.connection.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+            }
         }
         if searched {
             self.file.follow_search()?;
@@ -104,6 +111,9 @@ impl Apply<'_> {
 
     /// Records what the file shows now and commits. Returns the new epoch. On an error everything is rolled back.
     pub fn commit(mut self, applied: &Cut) -> Result<u64, SqliteError> {
+        if planted(Bug::CursorApart) {
+            self.file.connection.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+        }
         let epoch = meta::write_applied(&self.file.connection, applied)?;
         self.file.connection.execute_batch("COMMIT")?;
         self.open = false;

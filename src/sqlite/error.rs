@@ -106,6 +106,13 @@ impl SqliteError {
         }
     }
 
+    /// Whether the disk failed: what was written before may be lost though SQLite was told that it is safe.
+    pub fn is_of_disk(&self) -> bool {
+        use rusqlite::ErrorCode;
+        let SqliteError::Storage(error) = self else { return false };
+        matches!(error.sqlite_error_code(), Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen))
+    }
+
     /// Whether the same call may succeed after a pause, with nothing else done.
     pub fn is_retryable(&self) -> bool {
         matches!(self, SqliteError::Busy)

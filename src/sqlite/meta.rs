@@ -11,6 +11,7 @@ use crate::model::{Cut, OriginId};
 
 pub(super) const FILE_ID: &str = "file_id";
 pub(super) const EPOCH: &str = "epoch";
+pub(super) const LOGGED: &str = "logged";
 pub(super) const APPLIED: &str = "applied";
 pub(super) const APPLIED_EPOCH: &str = "applied_epoch";
 pub(super) const JOURNAL_MODE: &str = "journal_mode";
@@ -28,6 +29,9 @@ pub struct FileMeta {
     pub applied: Cut,
     /// The epoch of the last apply; fences leave it. An apply may write rows without any event being new.
     pub applied_epoch: u64,
+    /// Up to where its node's own chain stood in the log when marks were last cleared. Beyond the log's end: the log went
+    /// back in time.
+    pub logged: Option<(OriginId, u64)>,
 }
 
 impl AppFile {
@@ -61,6 +65,7 @@ pub(super) fn read(connection: &Connection) -> Result<FileMeta, SqliteError> {
             }
             EPOCH => meta.epoch = row.get_ref(1)?.as_i64().unwrap_or(0).unsigned_abs(),
             APPLIED_EPOCH => meta.applied_epoch = row.get_ref(1)?.as_i64().unwrap_or(0).unsigned_abs(),
+            LOGGED => meta.logged = decode_logged(row.get_ref(1)?.as_bytes().unwrap_or_default()),
             APPLIED => meta.applied = decode_cut(row.get_ref(1)?.as_bytes().unwrap_or_default())?,
             _ => {}
         }
@@ -82,6 +87,21 @@ fn raise_epoch(connection: &Connection) -> Result<u64, SqliteError> {
         .query_row([], |row| row.get::<_, i64>(0))
         .optional()?;
     epoch.map(i64::unsigned_abs).ok_or(SqliteError::NotEnrolled)
+}
+
+/// Notes up to where the node's own chain stands in the log, within a transaction of the caller.
+pub(super) fn write_logged(connection: &Connection, (origin, seq): (OriginId, u64)) -> Result<(), SqliteError> {
+    let value = [&origin.0[..], &seq.to_be_bytes()].concat();
+    let mut update = prepare(connection, "UPDATE main._litemesh_meta SET value = ?1 WHERE name = 'logged'")?;
+    if update.execute([&value])? == 0 {
+        prepare(connection, "INSERT INTO main._litemesh_meta(name, value) VALUES ('logged', ?1)")?.execute([&value])?;
+    }
+    Ok(())
+}
+
+fn decode_logged(bytes: &[u8]) -> Option<(OriginId, u64)> {
+    let (origin, seq) = bytes.split_first_chunk::<16>()?;
+    Some((OriginId(*origin), u64::from_be_bytes(seq.try_into().ok()?)))
 }
 
 /// Notes what the file shows, with a new epoch, which it returns.

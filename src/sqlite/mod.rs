@@ -91,6 +91,8 @@ pub struct AppFile {
     installed: bool,
     /// End of the last drain.
     drained: Option<drain::Drained>,
+    /// See [`AppFile::note_logged`].
+    logged: Option<(crate::model::OriginId, u64)>,
     /// The node's slot, which says which ids are its own; `None` while it has none.
     slot: Option<u32>,
     /// Which tables are steered.

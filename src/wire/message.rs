@@ -52,6 +52,8 @@ pub struct Hello {
     pub members: Vec<MemberRecord>,
     /// The sender wants a hello back.
     pub reply: bool,
+    /// Digest of the sender's membership: unequal to one's own, records are missing on either side.
+    pub membership: u64,
 }
 
 /// Asks for the events above `heads`.
@@ -183,6 +185,7 @@ impl Hello {
             applied_all: self.applied_all,
             members: self.members.iter().map(member::to_proto).collect(),
             reply: self.reply,
+            membership: self.membership,
         }
     }
 
@@ -198,6 +201,7 @@ impl Hello {
             applied_all: hello.applied_all,
             members: member::all_from_proto(hello.members)?,
             reply: hello.reply,
+            membership: hello.membership,
         })
     }
 }

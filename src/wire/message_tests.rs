@@ -42,10 +42,10 @@ fn any_signature() -> impl Strategy<Value = Option<[u8; 64]>> {
 
 fn any_message() -> impl Strategy<Value = Message> {
     let blob = || prop::collection::vec(any::<u8>(), 0..200);
-    let hello = (any::<u32>(), "[a-zé]{0,20}", any::<u64>(), any_heads(), any::<(bool, bool)>())
+    let hello = (any::<u32>(), "[a-zé]{0,20}", any::<u64>(), any_heads(), any::<(bool, bool, u64)>())
         .prop_flat_map(|fixed| (Just(fixed), prop::collection::vec(any_record(), 0..5)))
-        .prop_map(|((version, name, wall_ms, heads, (applied_all, reply)), members)| {
-            Message::Hello(Hello { version, name, wall_ms, heads, applied_all, members, reply })
+        .prop_map(|((version, name, wall_ms, heads, (applied_all, reply, membership)), members)| {
+            Message::Hello(Hello { version, name, wall_ms, heads, applied_all, members, reply, membership })
         });
     let partial = (any::<[u8; 16]>(), any::<u64>(), any::<u64>()).prop_map(|(origin, seq, offset)| Partial {
         origin: OriginId(origin),

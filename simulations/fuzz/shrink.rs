@@ -1,0 +1,42 @@
+//! Makes a failing input small: parts dropped, then bytes made plain, as long as it fails.
+//!
+//! Invariant: what is returned failed when it was tried. Callers: the driver (panics), the supervisor (deaths).
+
+use std::time::{Duration, Instant};
+
+/// Time for one input.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The smallest form found of `input` for which `fails` holds.
+pub fn shrink(input: &[u8], mut fails: impl FnMut(&[u8]) -> bool) -> Vec<u8> {
+    let started = Instant::now();
+    let mut best = input.to_vec();
+    let mut part = best.len().div_ceil(2);
+    while part > 0 && started.elapsed() < PATIENCE {
+        let mut at = 0;
+        while at < best.len() && started.elapsed() < PATIENCE {
+            let mut shorter = best.clone();
+            shorter.drain(at..(at + part).min(best.len()));
+            if fails(&shorter) {
+                best = shorter;
+            } else {
+                at += part;
+            }
+        }
+        part /= 2;
+    }
+    for at in 0..best.len() {
+        for plain in [0, b'a', b'0'] {
+            if started.elapsed() >= PATIENCE || best[at] == plain {
+                break;
+            }
+            let mut plainer = best.clone();
+            plainer[at] = plain;
+            if fails(&plainer) {
+                best = plainer;
+                break;
+            }
+        }
+    }
+    best
+}

@@ -96,8 +96,8 @@ impl Lane {
         Ok(lane)
     }
 
-    /// The calls of a stage.
-    pub fn count(&mut self, stage: Stage) -> Result<Vec<Point>, Trouble> {
+    /// The calls of a stage, and how many are shadowed.
+    pub fn count(&mut self, stage: Stage) -> Result<(Vec<Point>, u64), Trouble> {
         let trace = self.root.join("trace.txt");
         let calls = format!("trace={CALLS}");
         let words = ["-f", "-y", "--seccomp-bpf", "-e", &calls, "-o"];

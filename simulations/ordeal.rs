@@ -15,6 +15,8 @@ mod clock;
 mod cycle;
 #[path = "world/dice.rs"]
 mod dice;
+#[path = "ordeal/flips.rs"]
+mod flips;
 #[path = "ordeal/full.rs"]
 mod full;
 #[path = "ordeal/host.rs"]
@@ -92,6 +94,8 @@ enum Ordeal {
     Power,
     /// Full disks: the log's, and the application's (needs root or user namespaces)
     Full,
+    /// One-bit flips in the log, the files, the key and the small files
+    Flips,
     /// Clocks that are wrong by up to a century, another one after each restart (needs faketime)
     Clock,
     /// The application of the other commands; not for people
@@ -153,6 +157,7 @@ fn name(command: &Ordeal) -> &'static str {
         Ordeal::Power => "power",
         Ordeal::Full => "full",
         Ordeal::Clock => "clock",
+        Ordeal::Flips => "flips",
         Ordeal::App(_) => "app",
     }
 }
@@ -176,6 +181,7 @@ fn one(command: &Ordeal, asked: &Asked, litemesh: &Path, scratch: &Scratch) -> R
         Ordeal::Power => power::call(asked, litemesh, scratch.path()),
         Ordeal::Full => full::call(asked, litemesh, scratch.path()),
         Ordeal::Clock => clock::call(asked, litemesh, scratch.path()),
+        Ordeal::Flips => flips::call(asked, litemesh, scratch.path()),
         Ordeal::App(_) => Ok(Figures::default()),
     }
 }

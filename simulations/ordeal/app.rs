@@ -108,6 +108,11 @@ impl App {
 
     /// Lets it finish its transaction and end.
     pub fn stop(mut self) -> Result<(), Trouble> {
+        self.end()
+    }
+
+    /// See [`App::stop`].
+    pub fn end(&mut self) -> Result<(), Trouble> {
         drop(self.child.stdin.take());
         self.wait()
     }

@@ -25,8 +25,15 @@ pub struct Target {
 }
 
 /// All targets of this build.
-pub const TARGETS: &[Target] =
-    &[crate::codec::EVENT, crate::codec::MESSAGE, crate::codec::MEMBER, crate::codec::INVITE, crate::member::NODE];
+pub const TARGETS: &[Target] = &[
+    crate::codec::EVENT,
+    crate::codec::MESSAGE,
+    crate::codec::MEMBER,
+    crate::codec::INVITE,
+    crate::member::NODE,
+    crate::values::VALUES,
+    crate::values::NAMES,
+];
 
 /// The target of this name.
 pub fn find(name: &str) -> Option<&'static Target> {

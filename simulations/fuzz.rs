@@ -7,6 +7,9 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(feature = "daemon")]
+#[path = "fuzz/api.rs"]
+mod api;
 #[path = "fuzz/arena.rs"]
 mod arena;
 #[path = "fuzz/codec.rs"]
@@ -27,8 +30,13 @@ mod made;
 mod member;
 #[path = "fuzz/mutate.rs"]
 mod mutate;
+#[path = "fuzz/records.rs"]
+mod records;
 #[path = "world/scratch.rs"]
 mod scratch;
+#[cfg(feature = "daemon")]
+#[path = "fuzz/settings.rs"]
+mod settings;
 #[path = "fuzz/shape.rs"]
 mod shape;
 #[path = "fuzz/shrink.rs"]

@@ -451,7 +451,7 @@ impl Cluster {
                     }
                 }
                 Effect::PeerFault { peer, reason } => return Err(format!("server {from} blames {peer}: {reason}")),
-                Effect::MembersChanged | Effect::Applied(_) => {}
+                Effect::MembersChanged | Effect::Applied(_) | Effect::Reopened => {}
             }
         }
         Ok(())

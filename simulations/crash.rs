@@ -9,10 +9,12 @@
 //! Caller: `simulate`.
 
 mod check;
+mod ending;
 mod prepare;
 mod record;
 mod server;
 mod step;
+mod whole;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -179,6 +181,7 @@ impl Cluster {
         for cycle in 0..CYCLES {
             self.cycle().map_err(|what| format!("cycle {cycle} at {} ms: {what}", self.now_ms))?;
         }
+        self.ending().map_err(|what| format!("at the end: {what}"))?;
         (self.report.operations, self.report.hash) = disk::operations();
         self.report.errors = self.servers.iter().map(|server| server.disk.counts().1).sum();
         self.report.commits = self.servers.iter().flat_map(|server| &server.records).map(Record::secured).sum();
@@ -349,6 +352,7 @@ impl Cluster {
             server.start_app()?;
             server.survey(true).map_err(|what| format!("server {position} after a power cut in s{step}: {what}"))?;
         }
+        self.check_prefix(position).map_err(|what| format!("server {position} after a crash in s{step}: {what}"))?;
         Ok(())
     }
 
@@ -399,6 +403,10 @@ impl Cluster {
         for chance in [70, 40, 20, 0] {
             if self.servers[position].node.is_some() {
                 break;
+            }
+            if self.dice.chance(50) {
+                let file = self.dice.below(2) as usize;
+                self.servers[position].touch(file, &mut self.dice);
             }
             let other = self.dice.below(self.servers.len() as u64) as usize;
             for writer in [position, other] {
@@ -451,7 +459,7 @@ impl Cluster {
                     }
                 }
                 Effect::PeerFault { peer, reason } => return Err(format!("server {from} blames {peer}: {reason}")),
-                Effect::MembersChanged | Effect::Applied(_) | Effect::Reopened => {}
+                Effect::MembersChanged | Effect::Reopened | Effect::Applied(_) => {}
             }
         }
         Ok(())

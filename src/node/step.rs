@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use super::apply::{Context, Outcome, apply, clean};
 use super::capture::{Author, Ids, capture};
 use super::chain::{Sealed, Sealing};
+use super::database::Database;
 use super::exchange::Accepted;
 use super::lag::{note_lag, take_over};
 use super::{Effect, Node, NodeError, Now, standing};
@@ -244,10 +245,7 @@ impl Node {
     /// Writes a drain's events to the log and takes over what the file shows. Marks that are logged already say nothing.
     pub(super) fn log_drain(&mut self, position: usize, drain: &Drain, ids: Ids, now: Now) -> Result<bool, NodeError> {
         let database = &mut self.databases[position];
-        let logged = |mark: &&Mark| {
-            drain.through_seq > 0 && database.uncleared.contains(&mark.rid) && !planted(Bug::RidsIgnored)
-        };
-        let marks: Vec<&Mark> = drain.marks.iter().filter(|mark| !logged(mark)).collect();
+        let marks = not_logged(database, drain);
         if marks.is_empty() {
             return Ok(false);
         }
@@ -297,11 +295,8 @@ impl Node {
         }
         write.put_cursor(&name, &cursor, epoch)?;
         write.put_clock(self.clock.last())?;
-        if planted(Bug::PublishedEarly) {
-            write.commit_relaxed()?
-        } else {
-            write.commit_durable()?
-        };
+        let commit = if planted(Bug::PublishedEarly) { LogWrite::commit_relaxed } else { LogWrite::commit_durable };
+        commit(write)?;
         if let Some((head, _)) = fresh.last() {
             self.heads.insert(origin, *head);
             database.file.note_logged(origin, head.seq);
@@ -431,6 +426,13 @@ impl Node {
             ));
         }
     }
+}
+
+/// The marks of a drain that are not in the log yet.
+fn not_logged<'d>(database: &Database, drain: &'d Drain) -> Vec<&'d Mark> {
+    let logged =
+        |mark: &&Mark| drain.through_seq > 0 && database.uncleared.contains(&mark.rid) && !planted(Bug::RidsIgnored);
+    drain.marks.iter().filter(|mark| !logged(mark)).collect()
 }
 
 /// Stores this node's fresh events and adds them to what is known.

@@ -9,10 +9,12 @@
 //! Caller: `simulate`.
 
 mod check;
+mod ending;
 mod prepare;
 mod record;
 mod server;
 mod step;
+mod whole;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -358,6 +360,7 @@ impl Cluster {
             server.start_app()?;
             server.survey(true).map_err(|what| format!("server {position} after a power cut in s{step}: {what}"))?;
         }
+        self.check_prefix(position).map_err(|what| format!("server {position} after a crash in s{step}: {what}"))?;
         Ok(())
     }
 
@@ -408,6 +411,10 @@ impl Cluster {
         for chance in [80, 60, 50, 40, 0] {
             if self.servers[position].node.is_some() {
                 break;
+            }
+            if self.dice.chance(50) {
+                let file = self.dice.below(2) as usize;
+                self.servers[position].touch(file, &mut self.dice);
             }
             let other = self.dice.below(self.servers.len() as u64) as usize;
             for writer in [position, other] {

@@ -269,7 +269,10 @@ impl<'f> TableWriter<'f> {
         match tolerate(self.insert.raw_execute())? {
             Ok(_) => self.verify(key, image),
             // The row is there already: a write that is done a second time, after a crash.
-            Err(_) if self.update.is_some() && self.read(key)?.is_some() => self.update(key, image),
+            Err(_) if self.update.is_some() && self.read(key)?.is_some() => {
+                crate::sometimes!("apply: a row to insert is there already");
+                self.update(key, image)
+            }
             Err(message) => Ok(Err(message)),
         }
     }

@@ -97,7 +97,7 @@ enum Found {
 
 impl Found {
     fn look(config: &Config, data: &DataDir, code: &InviteCode) -> Result<Found, DaemonError> {
-        let opened = Log::open(&data.log_path()).and_then(|log| Ok((Node::cluster_of(&log), log)));
+        let opened = Log::open(&data.log_path()).map(|log| (Node::cluster_of(&log), log));
         let (member, log) = match opened {
             Ok((Ok(member), log)) => (member, log),
             Ok((Err(error), _)) if is_damage(&error) => return Ok(Found::Damaged),

@@ -3,7 +3,7 @@
 //! Nodes with real evaluators over stores in memory write, pull in any order, merge and split; after every event what the
 //! evaluator says is compared with F of the set of events ([`reference`]). At the end everything is delivered and the
 //! invariants are checked. A failing history is made small and told step by step. Exit codes: 0 all well, 1 something is
-//! wrong (or a planted bug was not found), 2 wrong options. More in `README.md`.
+//! wrong, 2 wrong options. More in `README.md`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -17,7 +17,6 @@ mod dice;
 mod history;
 #[path = "histories/invariant.rs"]
 mod invariant;
-#[path = "histories/plant.rs"]
 mod plant;
 #[path = "histories/reference.rs"]
 mod reference;
@@ -36,7 +35,6 @@ use std::time::{Duration, Instant};
 
 use dice::Dice;
 use history::{Step, World, draw_steps};
-use plant::Plant;
 use scene::{Options, Scene};
 use shrink::Failure;
 
@@ -49,7 +47,7 @@ struct Asked {
     seed: Option<u64>,
     trace: bool,
     jobs: u64,
-    plants: Vec<Plant>,
+    plant: Option<String>,
     keep: Option<Vec<usize>>,
     without: Vec<String>,
 }
@@ -66,7 +64,7 @@ struct Sum {
 fn main() -> ExitCode {
     let Some(asked) = asked() else {
         eprintln!(
-            "usage: histories [--first N] [--count N] [--secs N] [--jobs N] [--plant NAME|all]\n       histories --seed N \
+            "usage: histories [--first N] [--count N] [--secs N] [--jobs N] [--plant NAME]\n       histories --seed N \
              [--trace] [--keep STEP,STEP] [--without NAME,NAME] [--plant NAME]"
         );
         return ExitCode::from(2);
@@ -76,18 +74,7 @@ fn main() -> ExitCode {
     if let Some(seed) = asked.seed {
         return one(&scene, seed, &asked);
     }
-    if asked.plants.is_empty() {
-        return many(&scene, &asked, None);
-    }
-    for plant in &asked.plants {
-        println!("planted: {}", plant.name());
-        if many(&scene, &asked, Some(*plant)) == ExitCode::SUCCESS {
-            println!("planted bug {} was NOT found", plant.name());
-            return ExitCode::from(1);
-        }
-    }
-    println!("{} planted bugs, all found", asked.plants.len());
-    ExitCode::SUCCESS
+    many(&scene, &asked)
 }
 
 /// One seed, perhaps with fewer steps.
@@ -99,11 +86,10 @@ fn one(scene: &Scene, seed: u64, asked: &Asked) -> ExitCode {
     if let Some(keep) = &asked.keep {
         steps.retain(|step| keep.contains(&step.number));
     }
-    let plant = asked.plants.first().copied();
-    let found = shrink::outcome(scene, seed, &options, &steps, plant);
+    let found = shrink::outcome(scene, seed, &options, &steps);
     if asked.trace || found.is_some() {
         let violation = found.clone();
-        tell(scene, seed, &options, &steps, plant, violation.as_ref().map(|violation| violation.check));
+        tell(scene, seed, &options, &steps, violation.as_ref().map(|violation| violation.check));
     }
     match found {
         Some(violation) => {
@@ -125,7 +111,7 @@ fn draw(scene: &Scene, seed: u64) -> (Options, Vec<Step>) {
 }
 
 /// Seed after seed, on several threads.
-fn many(scene: &Scene, asked: &Asked, plant: Option<Plant>) -> ExitCode {
+fn many(scene: &Scene, asked: &Asked) -> ExitCode {
     let started = Instant::now();
     let (next, stop) = (AtomicU64::new(asked.first), AtomicBool::new(false));
     let sum = Mutex::new(Sum::default());
@@ -140,7 +126,7 @@ fn many(scene: &Scene, asked: &Asked, plant: Option<Plant>) -> ExitCode {
                     if last.is_some_and(|last| seed >= last) {
                         return;
                     }
-                    if let Some(found) = attempt(scene, seed, plant, &sum) {
+                    if let Some(found) = attempt(scene, seed, &sum) {
                         let mut failure = failure.lock().unwrap_or_else(|poison| poison.into_inner());
                         if failure.as_ref().is_none_or(|earlier| earlier.seed > seed) {
                             *failure = Some(found);
@@ -156,24 +142,24 @@ fn many(scene: &Scene, asked: &Asked, plant: Option<Plant>) -> ExitCode {
     });
     let sum = sum.into_inner().unwrap_or_else(|poison| poison.into_inner());
     let failure = failure.into_inner().unwrap_or_else(|poison| poison.into_inner());
-    summary(&sum, started.elapsed(), plant.is_none());
+    summary(&sum, started.elapsed(), asked.plant.is_none());
     match failure {
         None => ExitCode::SUCCESS,
         Some(failure) => {
-            report(scene, failure, plant);
+            report(scene, failure, asked.plant.as_deref());
             ExitCode::from(1)
         }
     }
 }
 
-fn attempt(scene: &Scene, seed: u64, plant: Option<Plant>, sum: &Mutex<Sum>) -> Option<Failure> {
+fn attempt(scene: &Scene, seed: u64, sum: &Mutex<Sum>) -> Option<Failure> {
     let (options, steps) = draw(scene, seed);
-    let mut world = World::new(scene, &options, seed, plant, false);
+    let mut world = World::new(scene, &options, seed, false);
     let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run(&steps, seed)));
     let violation = match run {
         Ok(Ok(())) => None,
         Ok(Err(violation)) => Some(violation),
-        Err(_) => shrink::outcome(scene, seed, &options, &steps, plant),
+        Err(_) => shrink::outcome(scene, seed, &options, &steps),
     };
     let mut sum = sum.lock().unwrap_or_else(|poison| poison.into_inner());
     sum.histories += 1;
@@ -206,13 +192,13 @@ fn summary(sum: &Sum, took: Duration, marks: bool) {
 }
 
 /// Makes a failure small and tells it.
-fn report(scene: &Scene, failure: Failure, plant: Option<Plant>) {
+fn report(scene: &Scene, failure: Failure, plant: Option<&str>) {
     let (seed, count) = (failure.seed, failure.steps.len());
     println!("seed {seed}: {}: {}", failure.violation.check, failure.violation.what);
     let started = Instant::now();
-    let small = shrink::shrink(scene, failure, plant);
+    let small = shrink::shrink(scene, failure);
     println!("\n{count} steps became {} in {:.1} s:\n", small.steps.len(), started.elapsed().as_secs_f64());
-    tell(scene, seed, &small.options, &small.steps, plant, Some(small.violation.check));
+    tell(scene, seed, &small.options, &small.steps, Some(small.violation.check));
     println!("WRONG: {}: {}", small.violation.check, small.violation.what);
     let keep: Vec<String> = small.steps.iter().map(|step| step.number.to_string()).collect();
     let mut again = format!("histories --seed {seed} --trace --keep {}", keep.join(","));
@@ -220,21 +206,14 @@ fn report(scene: &Scene, failure: Failure, plant: Option<Plant>) {
         again += &format!(" --without {}", small.without.join(","));
     }
     if let Some(plant) = plant {
-        again += &format!(" --plant {}", plant.name());
+        again += &format!(" --plant {plant}");
     }
     println!("Again: {again}");
 }
 
 /// Runs a history once more and tells what everybody did and what each node shows at the end.
-fn tell(
-    scene: &Scene,
-    seed: u64,
-    options: &Options,
-    steps: &[Step],
-    plant: Option<Plant>,
-    failed: Option<&'static str>,
-) {
-    let mut world = World::new(scene, options, seed, plant, true);
+fn tell(scene: &Scene, seed: u64, options: &Options, steps: &[Step], failed: Option<&'static str>) {
+    let mut world = World::new(scene, options, seed, true);
     let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(world.run(steps, seed))));
     println!("options: {options:?}");
     for node in 0..world.nodes.len() {
@@ -273,16 +252,14 @@ fn asked() -> Option<Asked> {
             "--without" => asked.without = words.next()?.split(',').map(str::to_string).collect(),
             "--plant" => {
                 let name = words.next()?;
-                asked.plants = Plant::ALL.into_iter().filter(|plant| name == "all" || plant.name() == name).collect();
-                if asked.plants.is_empty() {
-                    return None;
-                }
+                plant::plant(&name)?;
+                asked.plant = Some(name);
             }
             _ => return None,
         }
     }
     if asked.seed.is_none() && asked.count.is_none() && asked.secs.is_none() {
-        asked.secs = Some(if asked.plants.is_empty() { 20 } else { 60 });
+        asked.secs = Some(if asked.plant.is_none() { 20 } else { 60 });
     }
     Some(asked)
 }

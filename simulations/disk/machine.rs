@@ -40,16 +40,17 @@ pub enum Fault {
 pub enum Crash {
     /// The power of the whole machine fails.
     Power,
-    /// One process is killed.
-    Kill(u32),
+    /// The process whose operation it is is killed.
+    Kill,
 }
 
+/// Whether an operation is one of those that a fuse counts.
+pub type Counted = Box<dyn Fn(&Site) -> bool>;
+
 /// Operations until a crash.
-#[derive(Clone, Copy, Debug)]
 struct Fuse {
     left: u64,
-    /// Counts the operations of this process only.
-    of: Option<u32>,
+    counted: Counted,
     crash: Crash,
 }
 
@@ -82,6 +83,7 @@ pub(super) struct Body {
     open: u32,
     linked: bool,
     kind: Kind,
+    base: usize,
 }
 
 /// The storage of one machine.
@@ -115,6 +117,21 @@ pub(super) struct Machine {
 #[derive(Clone, Debug, Default)]
 pub struct Image(Vec<(String, Kind, Vec<u8>)>);
 
+impl Image {
+    /// Only the files that `keep` says yes to, by their names below the machine's directory.
+    pub fn only(mut self, keep: impl Fn(&str) -> bool) -> Image {
+        self.0.retain(|(name, ..)| keep(name));
+        self
+    }
+
+    /// The files of both; where both have one of a name, this one's.
+    pub fn over(mut self, below: Image) -> Image {
+        let here: BTreeSet<String> = self.0.iter().map(|(name, ..)| name.clone()).collect();
+        self.0.extend(below.0.into_iter().filter(|(name, ..)| !here.contains(name)));
+        self
+    }
+}
+
 impl Machine {
     pub(super) fn from_image(root: String, image: &Image) -> Machine {
         let mut machine = Machine { root, ..Machine::default() };
@@ -122,7 +139,7 @@ impl Machine {
             let blocks = vec![true; bytes.len().div_ceil(BLOCK)];
             let (live, durable) = (bytes.clone(), bytes.clone());
             let (id, name) = (machine.files.len(), format!("{}/{name}", machine.root));
-            machine.files.push(Body { live, durable, blocks, linked: true, kind: *kind, ..Body::default() });
+            machine.files.push(Body { live, durable, blocks, linked: true, kind: *kind, base: id, ..Body::default() });
             machine.names.insert(name.clone(), id);
             machine.durable_names.insert(name, id);
         }
@@ -157,9 +174,8 @@ impl Machine {
         self.app_spared && owner.process == APP
     }
 
-    pub(super) fn set_fuse(&mut self, left: u64, crash: Crash) {
-        let of = if let Crash::Kill(process) = crash { Some(process) } else { None };
-        self.fuse = Some(Fuse { left: left.max(1), of, crash });
+    pub(super) fn set_fuse(&mut self, left: u64, counted: Counted, crash: Crash) {
+        self.fuse = Some(Fuse { left: left.max(1), counted, crash });
         self.site = None;
     }
 
@@ -175,8 +191,7 @@ impl Machine {
         self.operations += 1;
         run.count(&site, detail);
         let spared = self.spares(owner);
-        let burns = |fuse: &&mut Fuse| fuse.of.is_none_or(|of| of == owner.process);
-        let Some(fuse) = self.fuse.as_mut().filter(|_| !spared).filter(burns) else {
+        let Some(fuse) = self.fuse.as_mut().filter(|fuse| !spared && (fuse.counted)(&site)) else {
             return Ok(());
         };
         fuse.left -= 1;
@@ -188,7 +203,7 @@ impl Machine {
         self.site = Some(site);
         match crash {
             Crash::Power => self.off = true,
-            Crash::Kill(process) => self.kill(process),
+            Crash::Kill => self.kill(owner.process),
         }
         Err(Fault::Dead)
     }
@@ -211,6 +226,17 @@ impl Machine {
         }
     }
 
+    /// Where an operation on a file happens.
+    pub(super) fn site_of(&self, run: &Run, owner: Owner, id: usize, what: &'static str) -> Site {
+        Site::new(owner, self.files[id].kind, self.files[id].base, what, run)
+    }
+
+    /// The database that a file belongs to: itself, or the one that it is the journal of.
+    fn base(&self, name: &str, id: usize) -> usize {
+        let main = ["-wal", "-journal"].iter().find_map(|end| name.strip_suffix(end));
+        main.and_then(|main| self.find(main)).unwrap_or(id)
+    }
+
     /// A handle on a file, made where `create` allows it.
     pub(super) fn open(
         &mut self,
@@ -231,8 +257,9 @@ impl Machine {
             return Err(Fault::Missing);
         }
         let id = self.files.len();
-        self.operate(run, owner, Site::new(owner, kind, "create", run), id as u64)?;
-        self.files.push(Body { open: 1, linked: true, kind, ..Body::default() });
+        self.operate(run, owner, Site::new(owner, kind, self.base(name, id), "create", run), id as u64)?;
+        let base = self.base(name, id);
+        self.files.push(Body { open: 1, linked: true, kind, base, ..Body::default() });
         self.names.insert(name.to_owned(), id);
         self.entries.push(Entry::Made(name.to_owned(), id));
         Ok(id)
@@ -255,7 +282,7 @@ impl Machine {
             return Err(Fault::Dead);
         }
         let id = self.find(name).ok_or(Fault::Missing)?;
-        self.operate(run, owner, Site::new(owner, self.files[id].kind, "delete", run), id as u64)?;
+        self.operate(run, owner, self.site_of(run, owner, id, "delete"), id as u64)?;
         self.names.remove(name);
         self.files[id].linked = false;
         self.entries.push(Entry::Gone(name.to_owned()));
@@ -290,7 +317,7 @@ impl Machine {
         data: &[u8],
     ) -> Result<(), Fault> {
         let was_on = self.lives(owner);
-        let site = Site::new(owner, self.files[id].kind, "write", run);
+        let site = self.site_of(run, owner, id, "write");
         let outcome = self.operate(run, owner, site, detail(id, at, data));
         if outcome.is_err() && !(was_on && self.off) {
             return outcome;
@@ -326,7 +353,7 @@ impl Machine {
     }
 
     pub(super) fn set_length(&mut self, run: &mut Run, owner: Owner, id: usize, length: usize) -> Result<(), Fault> {
-        let site = Site::new(owner, self.files[id].kind, "length", run);
+        let site = self.site_of(run, owner, id, "length");
         self.operate(run, owner, site, (id as u64) << 40 | length as u64)?;
         let file = &mut self.files[id];
         file.live.resize(length, 0);
@@ -337,7 +364,7 @@ impl Machine {
 
     /// Makes a file durable, and the directory with it.
     pub(super) fn sync(&mut self, run: &mut Run, owner: Owner, id: usize) -> Result<(), Fault> {
-        let site = Site::new(owner, self.files[id].kind, "sync", run);
+        let site = self.site_of(run, owner, id, "sync");
         self.operate(run, owner, site, id as u64)?;
         if !self.spares(owner) && burns(&mut self.sync_fails_in) {
             self.given += 1;
@@ -368,7 +395,7 @@ impl Machine {
         let file = &self.files[id];
         let gone = !file.linked && file.open == 0 && self.entries.is_empty();
         if gone && !file.durable.is_empty() && !self.durable_names.values().any(|durable| *durable == id) {
-            self.files[id] = Body { kind: self.files[id].kind, ..Body::default() };
+            self.files[id] = Body { kind: file.kind, base: file.base, ..Body::default() };
         }
     }
 
@@ -385,7 +412,7 @@ impl Machine {
             file.settle(dice, true);
             file.linked = self.names.values().any(|named| *named == id);
             if !file.linked {
-                *file = Body { kind: file.kind, ..Body::default() };
+                *file = Body { kind: file.kind, base: file.base, ..Body::default() };
             }
         }
         self.boot += 1;
@@ -397,6 +424,7 @@ impl Machine {
     }
 
     /// Flips one bit of a file, where it is at rest.
+    #[allow(dead_code, reason = "see Disk::flip")]
     pub(super) fn flip(&mut self, name: &str, bit: u64) -> bool {
         let Some(id) = self.find(name) else { return false };
         let file = &mut self.files[id];

@@ -25,7 +25,7 @@ use std::path::Path;
 
 use crate::world::dice::Dice;
 use machine::Machine;
-pub use machine::{Crash, Fault, Image};
+pub use machine::{Counted, Crash, Fault, Image};
 
 /// The process of apps and checks.
 pub const APP: u32 = 0;
@@ -78,15 +78,19 @@ pub struct Site {
     pub process: u32,
     /// On what.
     pub kind: Kind,
+    /// The number of the database that it belongs to ([`Disk::number`]), or its own.
+    pub base: usize,
     /// Which operation.
     pub what: &'static str,
     /// What the process was about.
     pub phase: Phase,
+    /// What the scenario says that it is about ([`set_role`]).
+    pub role: u8,
 }
 
 impl Site {
-    fn new(owner: Owner, kind: Kind, what: &'static str, run: &Run) -> Site {
-        Site { process: owner.process, kind, what, phase: run.phase }
+    fn new(owner: Owner, kind: Kind, base: usize, what: &'static str, run: &Run) -> Site {
+        Site { process: owner.process, kind, base, what, phase: run.phase, role: run.role }
     }
 }
 
@@ -98,6 +102,7 @@ struct Run {
     operations: u64,
     hash: u64,
     phase: Phase,
+    role: u8,
     process: u32,
     handles: u64,
 }
@@ -125,7 +130,7 @@ thread_local! {
     static REGISTRY: RefCell<Registry> = RefCell::new(Registry {
         machines: BTreeMap::new(),
         next: 0,
-        run: Run { dice: Dice::new(0), wall_ms: 0, operations: 0, hash: 0, phase: Phase::Idle, process: APP, handles: 0 },
+        run: Run { dice: Dice::new(0), wall_ms: 0, operations: 0, hash: 0, phase: Phase::Idle, role: 0, process: APP, handles: 0 },
     });
 }
 
@@ -135,7 +140,7 @@ pub fn begin(seed: u64, wall_ms: u64) {
     registry(|registry| {
         let (process, handles) = (APP, registry.run.handles);
         let dice = Dice::new(seed ^ 0x7371_6c69_7465);
-        registry.run = Run { dice, wall_ms, operations: 0, hash: seed, phase: Phase::Idle, process, handles };
+        registry.run = Run { dice, wall_ms, operations: 0, hash: seed, phase: Phase::Idle, role: 0, process, handles };
     });
     vfs::forget_randomness();
 }
@@ -150,9 +155,9 @@ pub fn operations() -> (u64, u64) {
     registry(|registry| (registry.run.operations, registry.run.hash))
 }
 
-/// Forgets what the running process was about.
-pub fn set_idle() {
-    registry(|registry| registry.run.phase = Phase::Idle);
+/// Forgets what the running process was about; a scenario's own number for what it is about from here on.
+pub fn set_role(role: u8) {
+    registry(|registry| (registry.run.phase, registry.run.role) = (Phase::Idle, role));
 }
 
 fn registry<R>(work: impl FnOnce(&mut Registry) -> R) -> R {
@@ -166,7 +171,6 @@ struct Handle {
     file: usize,
     owner: Owner,
     id: u64,
-    kind: Kind,
 }
 
 impl Handle {
@@ -180,7 +184,7 @@ impl Handle {
             let opened = found.open(run, owner, name, kind, create);
             run.handles += 1;
             let id = run.handles;
-            Some(opened.map(|file| Handle { machine, file, owner, id, kind }))
+            Some(opened.map(|file| Handle { machine, file, owner, id }))
         })
     }
 
@@ -223,7 +227,7 @@ impl Handle {
         work: impl FnOnce(&mut machine::Body) -> Result<R, Fault>,
     ) -> Result<R, Fault> {
         self.with(|machine, run| {
-            let site = Site::new(self.owner, self.kind, what, run);
+            let site = machine.site_of(run, self.owner, self.file, what);
             machine.operate(run, self.owner, site, (self.file as u64) << 32 | detail)?;
             work(machine.file_mut(self.file))
         })
@@ -324,9 +328,18 @@ impl Disk {
         self.with(|machine, _| machine.kill(process));
     }
 
-    /// Crashes at the given operation from now (of the process alone, where one is killed).
+    /// Crashes at the given operation from now; the app is never the one that is killed.
     pub fn crash_at(&self, operation: u64, crash: Crash) {
-        self.with(|machine, _| machine.set_fuse(operation, crash));
+        let counted: Counted = match crash {
+            Crash::Power => Box::new(|_| true),
+            Crash::Kill => Box::new(|site| site.process != APP),
+        };
+        self.crash_when(operation, counted, crash);
+    }
+
+    /// Crashes at the given operation of those that are counted.
+    pub fn crash_when(&self, operation: u64, counted: Counted, crash: Crash) {
+        self.with(|machine, _| machine.set_fuse(operation, counted, crash));
     }
 
     /// Takes back the crash and the errors that are still to come.
@@ -394,15 +407,16 @@ impl Disk {
     }
 
     /// Flips a bit of a file at rest. False when the file is not there or shorter.
+    #[allow(dead_code, reason = "for steps to come, and tests")]
     pub fn flip(&self, name: &str, bit: u64) -> bool {
         let name = format!("{}/{name}", self.root);
         self.with(|machine, _| machine.flip(&name, bit))
     }
 
-    /// Length of a file.
-    pub fn length(&self, name: &str) -> Option<u64> {
+    /// The number of a file, as sites name it.
+    pub fn number(&self, name: &str) -> Option<usize> {
         let name = format!("{}/{name}", self.root);
-        self.with(|machine, _| machine.find(&name).map(|id| machine.file(id).live.len() as u64))
+        self.with(|machine, _| machine.find(&name))
     }
 
     /// Counted operations of this machine, and the errors it gave on purpose.

@@ -82,7 +82,7 @@ fn a_killed_process_leaves_the_other_working() {
             let app = bench.open(mode, "FULL").unwrap();
             app.execute_batch("INSERT INTO t (text) VALUES ('app')").unwrap();
             let node = bench.disk.as_process(NODE, || bench.open(mode, "FULL")).unwrap();
-            bench.disk.crash_at(operation, Crash::Kill(NODE));
+            bench.disk.crash_at(operation, Crash::Kill);
             let done = bench.disk.as_process(NODE, || {
                 (0..).take_while(|_| node.execute_batch("INSERT INTO t (text) VALUES ('node')").is_ok()).count()
             });

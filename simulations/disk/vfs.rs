@@ -8,7 +8,7 @@
 //! reference across a call. All that is decided is decided in `machine` and `lock`, in safe code.
 //!
 //! Invariant: what no machine has under its directory goes to the system's own VFS, unchanged; the device promises
-//! nothing (no atomic write, no order, no safe overwriting beside what is written). Callers: SQLite; `super`.
+//! no atomic write and no order, and what the system's VFS promises: a torn write leaves alone what stands beside it. Callers: SQLite; `super`.
 
 #![allow(unsafe_code)]
 
@@ -86,6 +86,9 @@ pub(super) fn install() {
             ffi::sqlite3_vfs_register(vfs, 1);
             ffi::sqlite3_auto_extension(Some(connected));
         }
+        // The first real file that a process opens has the system's VFS reset SQLite's random numbers: not in a run.
+        let scratch = crate::world::scratch::Scratch::new();
+        rusqlite::Connection::open(scratch.path().join("first.db")).expect("a temporary directory takes a file");
     });
 }
 
@@ -380,8 +383,11 @@ unsafe extern "C" fn sector_size(_: *mut ffi::sqlite3_file) -> c_int {
     512
 }
 
+/// As the system's own VFS has it: a write that is torn leaves alone what stands beside it. Without this promise SQLite
+/// fills the WAL up to the next sector with frames that it syncs with the commit after: should that sync fail, then the
+/// system forgets them, and every later commit stands behind a hole.
 unsafe extern "C" fn device_characteristics(_: *mut ffi::sqlite3_file) -> c_int {
-    0
+    ffi::SQLITE_IOCAP_POWERSAFE_OVERWRITE
 }
 
 unsafe extern "C" fn shm_map(

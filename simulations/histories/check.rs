@@ -173,7 +173,7 @@ pub fn redeliver(world: &mut World<'_>, node: usize, dice: &mut Dice) -> Result<
     let again: Vec<&Entry> = has.iter().filter(|_| dice.chance(30)).map(|entry| &world.entries[*entry]).collect();
     let (scene, now_ms) = (world.scene, world.now_ms);
     let before = world.nodes[node].store.rows().clone();
-    apply(&mut world.nodes[node].store, scene, &again, world.plant, now_ms);
+    apply(&mut world.nodes[node].store, scene, &again, now_ms);
     let state = world.nodes[node].state.clone();
     same(scene, &mut world.nodes[node].store, &state, now_ms).map_err(|violation| Violation {
         check: "I3 redelivery changes nothing",
@@ -306,7 +306,7 @@ fn other_orders(world: &mut World<'_>, seed: u64) -> Result<(), Violation> {
         let mut store = MemoryStore::default();
         let entries: Vec<&Entry> = order.iter().map(|entry| &world.entries[*entry]).collect();
         for chunk in entries.chunks(if single { 1 } else { entries.len().max(1) }) {
-            apply(&mut store, world.scene, chunk, world.plant, world.now_ms);
+            apply(&mut store, world.scene, chunk, world.now_ms);
         }
         world.evaluations += 1;
         same(world.scene, &mut store, &state, world.now_ms).map_err(|violation| {

@@ -8,12 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::act;
 use crate::check;
 use crate::dice::Dice;
-use crate::plant::{Plant, Planted};
 use crate::reference::{Fact, Pair, State, evaluate};
 use crate::scene::{Options, Scene};
 use litemesh::merge::Evaluator;
 use litemesh::merge::memory::MemoryStore;
-use litemesh::merge::rank::Ranks;
 use litemesh::merge::store::Store;
 use litemesh::model::{Change, Cut, Event, Header, Origin, RowId, Stamp, TableColumns};
 
@@ -122,8 +120,6 @@ pub struct World<'w> {
     pub evaluations: u64,
     /// What happened, for people.
     pub trace: Option<Vec<String>>,
-    /// A lie told to the evaluators.
-    pub plant: Option<Plant>,
 }
 
 /// Draws the steps of a history.
@@ -148,7 +144,7 @@ pub fn draw_steps(dice: &mut Dice, options: &Options) -> Vec<Step> {
 
 impl<'w> World<'w> {
     /// The beginning: nodes, and what their files hold.
-    pub fn new(scene: &'w Scene, options: &Options, seed: u64, plant: Option<Plant>, trace: bool) -> World<'w> {
+    pub fn new(scene: &'w Scene, options: &Options, seed: u64, trace: bool) -> World<'w> {
         let mut dice = Dice::new(seed ^ 0x005c_e4e0);
         let nodes = (0..options.nodes).map(|_| {
             let skew_ms = match dice.below(4) {
@@ -177,7 +173,6 @@ impl<'w> World<'w> {
             marks: BTreeMap::new(),
             evaluations: 0,
             trace,
-            plant,
         }
     }
 
@@ -363,7 +358,7 @@ impl<'w> World<'w> {
             let entries: Vec<&Entry> = chunk.iter().map(|entry| &self.entries[*entry]).collect();
             let mut evaluator = Evaluator::new(&mut store, &self.scene.ranks, &self.scene.schemas, self.now_ms);
             for entry in entries {
-                feed(&mut evaluator, self.scene, entry, self.plant);
+                feed(&mut evaluator, self.scene, entry);
             }
             let Ok(_) = evaluator.settle();
             let met = evaluator.collided();
@@ -429,8 +424,8 @@ impl<'w> World<'w> {
         let state = evaluate(self.scene, &facts);
         self.evaluations += 1;
         let fed: Vec<&Entry> = entries.iter().map(|entry| &self.entries[*entry]).collect();
-        let (scene, plant, now_ms) = (self.scene, self.plant, self.now_ms);
-        apply(&mut self.nodes[node].store, scene, &fed, plant, now_ms);
+        let (scene, now_ms) = (self.scene, self.now_ms);
+        apply(&mut self.nodes[node].store, scene, &fed, now_ms);
         check::same(scene, &mut self.nodes[node].store, &state, now_ms)
             .map_err(|violation| Violation { what: format!("node {node}: {}", violation.what), ..violation })?;
         let before = std::mem::replace(&mut self.nodes[node].state, state);
@@ -440,31 +435,19 @@ impl<'w> World<'w> {
     }
 }
 
-/// Integrates one event, or a lie about it.
-pub fn feed<S: Planted>(evaluator: &mut Evaluator<'_, S>, scene: &Scene, entry: &Entry, plant: Option<Plant>) {
-    let header = &entry.fact.event.header;
+/// Integrates one event.
+pub fn feed(evaluator: &mut Evaluator<'_, MemoryStore>, scene: &Scene, entry: &Entry) {
+    let (event, cut) = (&entry.fact.event, entry.fact.cut.clone());
     let database = &scene.schemas[entry.database].database;
-    let (event, cut) = match plant {
-        None => (entry.fact.event.clone(), entry.fact.cut.clone()),
-        Some(plant) => plant.lie(scene, &entry.fact, evaluator.store().rows().len() as u64),
-    };
-    evaluator.store_mut().put_cut(database, entry.fact.origin, header.seq, cut);
-    let Ok(()) = evaluator.integrate(&event);
+    evaluator.store_mut().put_cut(database, entry.fact.origin, event.header.seq, cut);
+    let Ok(()) = evaluator.integrate(event);
 }
 
 /// What the node's apply does: evaluate, settle, write every dirty row's image, finish.
-pub fn apply(store: &mut MemoryStore, scene: &Scene, entries: &[&Entry], plant: Option<Plant>, now_ms: u64) {
-    let lying: Ranks;
-    let ranks = match plant.and_then(|plant| plant.ranks(scene)) {
-        Some(ranks) => {
-            lying = ranks;
-            &lying
-        }
-        None => &scene.ranks,
-    };
-    let mut evaluator = Evaluator::new(store, ranks, &scene.schemas, now_ms);
+pub fn apply(store: &mut MemoryStore, scene: &Scene, entries: &[&Entry], now_ms: u64) {
+    let mut evaluator = Evaluator::new(store, &scene.ranks, &scene.schemas, now_ms);
     for entry in entries {
-        feed(&mut evaluator, scene, entry, plant);
+        feed(&mut evaluator, scene, entry);
     }
     let Ok(_) = evaluator.settle();
     for schema in &scene.schemas {

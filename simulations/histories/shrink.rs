@@ -4,7 +4,6 @@
 //! Caller: `main`.
 
 use crate::history::{Step, Violation, World};
-use crate::plant::Plant;
 use crate::scene::{Options, Scene};
 
 /// A failing history.
@@ -23,8 +22,8 @@ pub struct Failure {
 }
 
 /// Runs a history. A panic counts as a violation.
-pub fn outcome(scene: &Scene, seed: u64, options: &Options, steps: &[Step], plant: Option<Plant>) -> Option<Violation> {
-    let run = || World::new(scene, options, seed, plant, false).run(steps, seed).err();
+pub fn outcome(scene: &Scene, seed: u64, options: &Options, steps: &[Step]) -> Option<Violation> {
+    let run = || World::new(scene, options, seed, false).run(steps, seed).err();
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let what =
             panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(|what| what.to_string()));
@@ -33,12 +32,12 @@ pub fn outcome(scene: &Scene, seed: u64, options: &Options, steps: &[Step], plan
 }
 
 /// Makes a failure small.
-pub fn shrink(scene: &Scene, mut failure: Failure, plant: Option<Plant>) -> Failure {
+pub fn shrink(scene: &Scene, mut failure: Failure) -> Failure {
     loop {
         let before = (failure.steps.len(), failure.without.len(), failure.options.nodes);
         for name in Options::SWITCHES {
             let mut options = failure.options.clone();
-            if options.without(name) && attempt(scene, &mut failure, &options, None, plant) {
+            if options.without(name) && attempt(scene, &mut failure, &options, None) {
                 failure.without.push(name);
             }
         }
@@ -49,7 +48,7 @@ pub fn shrink(scene: &Scene, mut failure: Failure, plant: Option<Plant>) -> Fail
                 let mut steps = failure.steps.clone();
                 steps.drain(from..(from + size).min(steps.len()));
                 let options = failure.options.clone();
-                if !attempt(scene, &mut failure, &options, Some(steps), plant) {
+                if !attempt(scene, &mut failure, &options, Some(steps)) {
                     from += size;
                 }
             }
@@ -61,15 +60,9 @@ pub fn shrink(scene: &Scene, mut failure: Failure, plant: Option<Plant>) -> Fail
     }
 }
 
-fn attempt(
-    scene: &Scene,
-    failure: &mut Failure,
-    options: &Options,
-    steps: Option<Vec<Step>>,
-    plant: Option<Plant>,
-) -> bool {
+fn attempt(scene: &Scene, failure: &mut Failure, options: &Options, steps: Option<Vec<Step>>) -> bool {
     let steps = steps.unwrap_or_else(|| failure.steps.clone());
-    let Some(violation) = outcome(scene, failure.seed, options, &steps, plant) else { return false };
+    let Some(violation) = outcome(scene, failure.seed, options, &steps) else { return false };
     if violation.check != failure.violation.check {
         return false;
     }

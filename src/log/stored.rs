@@ -7,7 +7,7 @@ use redb::ReadableTable;
 
 use super::LogError;
 use super::tables::join;
-use crate::model::OriginId;
+use crate::model::{Bug, OriginId, planted};
 use crate::wire::event_hash;
 
 /// An event with its proofs. Its bytes are the canonical ones: stored, hashed, signed and sent alike.
@@ -78,7 +78,8 @@ pub(super) fn unpack(key: &[u8; 24], value: &[u8]) -> Result<StoredEvent, LogErr
     let (proofs, rest) = value.split_at_checked(proof_bytes).ok_or_else(corrupt)?;
     let (stored_check, bytes) = rest.split_first_chunk::<CHECK_BYTES>().ok_or_else(corrupt)?;
     let hash: [u8; 32] = *proofs.first_chunk().ok_or_else(corrupt)?;
-    if *stored_check != check(key, proofs) || event_hash(bytes) != hash {
+    let sound = *stored_check == check(key, proofs) && event_hash(bytes) == hash;
+    if !sound && !planted(Bug::LogUnchecked) {
         return Err(corrupt());
     }
     let signature = proofs[SIGNED_AT + 1..].first_chunk::<64>().copied();

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rank::Seniority;
-use crate::model::RowId;
+use crate::model::{Bug, RowId, planted};
 
 /// Distance by which displaced ids move, times (slot + 64 j): readable, explainable, below 2^31 in practice.
 pub const STRIDE: i64 = 1_000_000;
@@ -43,7 +43,9 @@ pub fn occupant(claimants: &[&Claimant]) -> RowId {
     let rows: BTreeSet<RowId> = claimants.iter().map(|claimant| claimant.row).collect();
     let mut children: BTreeMap<RowId, Vec<&Claimant>> = BTreeMap::new();
     for claimant in claimants {
-        if let Some(before) = claimant.after.filter(|before| rows.contains(before) && *before != claimant.row) {
+        if let Some(before) = claimant.after.filter(|before| rows.contains(before) && *before != claimant.row)
+            && !planted(Bug::ClaimsIgnoreAfter)
+        {
             children.entry(before).or_default().push(claimant);
         }
     }

@@ -11,7 +11,7 @@ use super::Evaluator;
 use super::registers::fold;
 use super::store::{AuditKind, Bonds, CellState, CellVersion, LinkKind, Row, Store, TableId};
 use crate::model::identity::hash_16;
-use crate::model::{Cell, Identity, RowId, TableSchema};
+use crate::model::{Bug, Cell, Identity, RowId, TableSchema, planted};
 
 impl<S: Store> Evaluator<'_, S> {
     /// The row that stands for the class of this one: itself while it is alone or unknown.
@@ -192,7 +192,7 @@ impl<S: Store> Evaluator<'_, S> {
                 continue;
             }
             seniority.insert(*id, self.ranks.seniority(id, &row));
-            for link in row.links().iter().filter(|link| !link.void) {
+            for link in row.links().iter().filter(|link| !link.void || planted(Bug::MergeStands)) {
                 let pair = (*id.min(&link.other), *id.max(&link.other));
                 if link.kind == LinkKind::Merge {
                     merges.insert(link.dot, pair);

@@ -10,7 +10,7 @@ use super::Evaluator;
 use super::claims::remainder;
 use super::registers::Tally;
 use super::store::{AuditKind, AuditRecord, CellState, CellVersion, Claim, LinkKind, Row, Store, TableId};
-use crate::model::{Cell, Change, Cut, Dot, Event, OriginId, RowId, Stamp};
+use crate::model::{Bug, Cell, Change, Cut, Dot, Event, OriginId, RowId, Stamp, planted};
 
 /// The origin under which rows found at enrolment are born: every author knew it.
 pub const GENESIS_ORIGIN: OriginId = OriginId([0; 16]);
@@ -58,6 +58,9 @@ impl<S: Store> Evaluator<'_, S> {
             return self.consider_rule(to.table, column, *rule, at);
         }
         let Some(id) = change.row() else { return Ok(()) };
+        if !self.can_be(change, &id, to.table, at)? {
+            return Ok(());
+        }
         if self.row(&id)?.is_none() {
             self.insert_row(id, Row::new(to.table));
         }
@@ -107,6 +110,34 @@ impl<S: Store> Evaluator<'_, S> {
         Ok(())
     }
 
+    /// Whether a change can be what an honest node captured. A row is of one table, that of its birth; it is born by the
+    /// change that it is named after, and written by those who know it. Anything else is a member's fault and says nothing:
+    /// its column numbers would mean columns of another table. (A node merges rows that its file does not show yet.)
+    fn can_be(&mut self, change: &Change, id: &RowId, table: TableId, at: &Position<'_>) -> Result<bool, S::Error> {
+        let (birth, second) = match (change, id) {
+            (Change::Merge { other, .. } | Change::Split { other, .. }, _) => (true, Some(*other)),
+            (Change::Insert { .. }, RowId::Born(birth)) => (birth.dot() == at.dot, None),
+            (_, RowId::Born(birth)) => (knows(at, &birth.dot()) && birth.dot() != at.dot, None),
+            (_, RowId::Genesis(_) | RowId::Keyed(_)) => (true, None),
+        };
+        if !birth {
+            return Ok(false);
+        }
+        for row in [Some(*id), second].into_iter().flatten() {
+            let Some(record) = self.row(&row)? else { continue };
+            if record.table == table {
+                continue;
+            }
+            let bare = record.births.is_empty() && record.cells.is_empty() && record.claim.is_none();
+            if !bare || !matches!(change, Change::Insert { .. }) {
+                return Ok(false);
+            }
+            self.forget_links(&row)?;
+            self.insert_row(row, Row::new(table));
+        }
+        Ok(true)
+    }
+
     /// Adds a birth; false when it is known.
     fn add_birth(&mut self, id: &RowId, dot: Dot, stamp: Stamp) -> Result<bool, S::Error> {
         let Some(row) = self.row_mut(id)? else { return Ok(false) };
@@ -147,7 +178,8 @@ impl<S: Store> Evaluator<'_, S> {
         let Some(row) = self.row_mut(id)? else { return Ok(()) };
         let touches: Vec<(OriginId, u64)> = row.touched.iter().map(|dot| (*dot.actor, dot.counter)).collect();
         for (origin, seq) in &touches {
-            let known = if *origin == GENESIS_ORIGIN { 1 } else { at.cut.get(origin) };
+            let all = *origin == GENESIS_ORIGIN || planted(Bug::GreedyDelete);
+            let known = if all { *seq } else { at.cut.get(origin) };
             row.covered.apply(crdts::Dot::new(*origin, known.min(*seq)));
         }
         let outlived = row.uncovered();
@@ -221,7 +253,7 @@ impl<S: Store> Evaluator<'_, S> {
         if old.dot == new.dot && old.stamp == new.stamp {
             return Ok(());
         }
-        let wins = strength(&new) > strength(&old);
+        let wins = strength(&new) > strength(&old) || planted(Bug::LastArrivalWins) && !new.born;
         if wins {
             row.cells[position] = new.clone();
             self.refer(id, Some(&old.cell), Some(&new.cell))?;
@@ -266,7 +298,7 @@ impl<S: Store> Evaluator<'_, S> {
         cut: &Cut,
     ) -> Result<(), S::Error> {
         let concurrent = old.dot.origin != new.dot.origin && cut.get(&old.dot.origin) < old.dot.seq;
-        if !concurrent || old.dot.origin == GENESIS_ORIGIN || old.cell == new.cell {
+        if !concurrent || old.dot.origin == GENESIS_ORIGIN || old.cell == new.cell || planted(Bug::LoserForgotten) {
             return Ok(());
         }
         let column = new.column;

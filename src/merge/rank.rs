@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::store::Row;
-use crate::model::{OriginId, RowId};
+use crate::model::{Bug, OriginId, RowId, planted};
 
 /// Rank and slot of every origin's node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,10 @@ impl Ranks {
         let rank_of = |origin: &OriginId| self.0.get(origin).map_or(u32::MAX, |entry| entry.0);
         let (class, rank) = match id {
             RowId::Genesis(_) => (0, 0),
+            // Seconds: within one, the birth itself decides.
+            RowId::Born(_) if planted(Bug::IdsByClock) => {
+                (1, row.births.first().map_or(0, |(_, stamp)| (stamp.wall_ms() / 1000) as u32))
+            }
             RowId::Born(birth) => (1, rank_of(&birth.origin)),
             RowId::Keyed(_) => (1, row.births.iter().map(|(dot, _)| rank_of(&dot.origin)).min().unwrap_or(u32::MAX)),
         };

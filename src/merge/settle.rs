@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Evaluator;
 use super::claims::{Claimant, assign};
 use super::store::{AuditKind, CellState, Shelved, Store, TableId, Whole};
-use crate::model::{Identity, RowId, TableSchema};
+use crate::model::{Bug, Identity, RowId, TableSchema, planted};
 
 impl<S: Store> Evaluator<'_, S> {
     /// Settles all rows that the integrated events concern. Returns the rows that are dirty by it.
@@ -32,7 +32,7 @@ impl<S: Store> Evaluator<'_, S> {
         for id in &dirty {
             let Some(row) = self.row(id)? else { continue };
             let table = row.table;
-            let on_shelf = row.alive && row.shelved.is_some();
+            let on_shelf = row.alive && row.shelved.is_some() && !planted(Bug::ShelfForgets);
             self.store.set_dirty(table, *id, true)?;
             self.store.set_shelf(*id, on_shelf)?;
         }

@@ -8,8 +8,10 @@ pub mod event;
 pub mod heads;
 pub mod identity;
 pub mod member;
+pub mod planted;
 pub mod rule;
 pub mod schema;
+pub mod sometimes;
 pub mod stamp;
 pub mod value;
 
@@ -17,6 +19,7 @@ pub use event::{Cell, Change, Edit, Event, Header, Reference, TableColumns};
 pub use heads::{Cut, Head, Heads};
 pub use identity::{Birth, NodeId, Origin, OriginId, RowId};
 pub use member::{ClusterId, Member, MemberRecord};
+pub use planted::{Bug, planted};
 pub use rule::{Aspect, Rule};
 pub use schema::{Collation, Column, DatabaseSchema, ForeignKey, Identity, TableSchema, UniqueKey};
 pub use stamp::{Dot, Stamp};

@@ -17,8 +17,8 @@ use crate::merge::claims::{Claimant, occupant, remainder};
 use crate::merge::image::{Shown, image_hash};
 use crate::merge::store::{AuditKind, Row, Store};
 use crate::model::{
-    Birth, Cell, Change, DatabaseSchema, ForeignKey, Identity, OriginId, Reference, RowId, Stamp, TableColumns,
-    TableSchema, Value,
+    Birth, Bug, Cell, Change, DatabaseSchema, ForeignKey, Identity, OriginId, Reference, RowId, Stamp, TableColumns,
+    TableSchema, Value, planted,
 };
 use crate::sqlite::{Drain, Image, Mark};
 
@@ -491,10 +491,11 @@ impl<S: Store> Capture<'_, '_, S> {
         let Some(before) = number.and_then(|number| record.cell(number as u16)) else { return Ok((cell, written)) };
         let seen = self.lag(row)?.and_then(|lag| lag.get(column).cloned());
         let cell = match cell {
+            cell if planted(Bug::CounterSendsTotal) => cell,
             Cell::Plain(value) => self.evaluator.difference(record.table, before, seen.as_ref(), value)?,
             other => other,
         };
-        Ok((cell, written.max(before.latest().next())))
+        Ok((cell, if planted(Bug::StampNotGreater) { written } else { written.max(before.latest().next()) }))
     }
 
     fn written(&self, wall_ms: u64) -> Stamp {

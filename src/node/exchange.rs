@@ -16,7 +16,7 @@ use super::genesis::GENESIS_INCARNATION;
 use super::membership::Membership;
 use super::{Effect, NodeError, Now};
 use crate::log::{Log, LogError};
-use crate::model::{Event, Head, Heads, NodeId, OriginId, Stamp};
+use crate::model::{Bug, Event, Head, Heads, NodeId, OriginId, Stamp, planted};
 use crate::wire::event::{decode_event, event_hash, head_signature_message};
 use crate::wire::limits;
 use crate::wire::message::{Events, Hello, Message, Partial, Piece, Pull, SignedEvent};
@@ -190,7 +190,8 @@ impl Exchange {
         let mut heads = standing.heads.clone();
         heads.extend(spared.map(|head| (head.origin.id(), *head)));
         let partial = peer.partial.as_ref().map(|(partial, _)| *partial);
-        peer.pull = Some(PullUnderWay { request: self.next_request, until_ms: now_ms + PULL_WAIT_MS, origins: wanted });
+        let until_ms = if planted(Bug::PullOnce) { u64::MAX } else { now_ms + PULL_WAIT_MS };
+        peer.pull = Some(PullUnderWay { request: self.next_request, until_ms, origins: wanted });
         let pull = Pull {
             request: self.next_request,
             heads: heads.into_values().collect(),
@@ -343,7 +344,7 @@ impl Exchange {
                 peer.told.as_ref().is_none_or(|(heads, all)| heads != standing.heads || *all != standing.applied_all)
                     || peer.members_told != Some(standing.membership.digest());
             let gap = if news { HELLO_GAP_MS } else { HELLO_IDLE_MS };
-            if now_ms >= peer.hello_at_ms + gap {
+            if now_ms >= peer.hello_at_ms + gap && (news || !planted(Bug::HelloOnce)) {
                 let asks = !news || peer.told.is_none() || !peer.heard;
                 effects.push(self.hello(id, asks, standing));
             }
@@ -428,7 +429,8 @@ fn check(signed: Vec<SignedEvent>, standing: &Standing<'_>) -> Result<Vec<Accept
         }
         let id = header.origin.id();
         let (seq, hash) = heads.get(&id).copied().unwrap_or((0, [0; 32]));
-        if header.seq <= seq {
+        let older = planted(Bug::SinceByTime) && header.stamp < standing.log.read()?.clock()?;
+        if header.seq <= seq || older {
             continue;
         }
         if header.seq != seq + 1 {
@@ -450,7 +452,7 @@ fn check(signed: Vec<SignedEvent>, standing: &Standing<'_>) -> Result<Vec<Accept
             let message = head_signature_message(&one.event.header.cluster, &one.hash);
             let valid = VerifyingKey::from_bytes(&origin.node.0)
                 .is_ok_and(|key| key.verify_strict(&message, &Signature::from_bytes(signature)).is_ok());
-            if !valid {
+            if !valid && !planted(Bug::SignatureUnchecked) {
                 return Err(fault("an event whose signature is wrong"));
             }
             vouched.insert(origin.id());

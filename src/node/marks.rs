@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::merge::Evaluator;
 use crate::merge::store::{Store, TableId};
-use crate::model::{DatabaseSchema, Identity, Key, RowId, TableSchema, Value};
+use crate::model::{Bug, DatabaseSchema, Identity, Key, RowId, TableSchema, Value, planted};
 use crate::sqlite::{Drain, Image, Mark, MarkOp};
 
 /// A row as the marks know it.
@@ -75,7 +75,7 @@ impl Reading {
         let occupant = self.occupant(evaluator, schema, &at)?;
         match mark.op {
             MarkOp::Hint => {
-                if let Some(Occupant::Existing(row)) = occupant {
+                if let Some(Occupant::Existing(row)) = occupant.filter(|_| !planted(Bug::HintsIgnored)) {
                     self.existing.entry(row).or_insert(Trace {
                         table,
                         key: Some(mark.key.clone()),

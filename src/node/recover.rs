@@ -49,7 +49,7 @@ use crate::clock::HybridClock;
 use crate::log::{Log, LogWrite};
 use crate::merge::Evaluator;
 use crate::merge::store::Store;
-use crate::model::{Cut, ForeignKey, Head, Heads, Key, MemberRecord, OriginId, RowId, Value};
+use crate::model::{Bug, Cut, ForeignKey, Head, Heads, Key, MemberRecord, OriginId, RowId, Value, planted};
 use crate::sqlite::{AppFile, Drain};
 
 /// Under this name the log keeps the incarnation and what it is bound to.
@@ -199,7 +199,8 @@ impl Node {
         let origin = self.chain.origin().id();
         let (cursor, epoch, file_id) = {
             let read = self.log.read()?;
-            let (cursor, epoch) = read.cursor(&name)?.unwrap_or_default();
+            let whose = if planted(Bug::OneCursor) { &self.databases[0].settings.name } else { &name };
+            let (cursor, epoch) = read.cursor(whose)?.unwrap_or_default();
             (cursor, epoch, read.meta(&file_key(&name))?)
         };
         let said = self.log.read()?.cut_of(&name, origin, cursor.get(&origin))?;
@@ -225,7 +226,9 @@ impl Node {
             Some(meta) if meta.file_id[..] == known[..] && meta.epoch >= epoch => {
                 self.notice_own_past(meta.logged, now)?;
                 self.databases[position].file.refresh_schema()?;
-                self.catch_up(position, &meta.applied, meta.applied_epoch > epoch, now)?;
+                if !planted(Bug::CatchUpSkipped) {
+                    self.catch_up(position, &meta.applied, meta.applied_epoch > epoch, now)?;
+                }
                 self.note_file(position, meta.epoch)?;
             }
             _ => {
@@ -256,7 +259,8 @@ impl Node {
         // All rows are read below, and the triggers stand.
         self.all_scanned(position)?;
         self.databases[position].file.schema_seen()?;
-        let independent = self.meeting(&self.schemas[position].database)? == Meeting::Independent;
+        let independent =
+            self.meeting(&self.schemas[position].database)? == Meeting::Independent || planted(Bug::GenesisPerServer);
         let mut met = Vec::new();
         if independent || self.knows_rows(position)? && self.holds_causes(position)? {
             met = self.adopt(position, now)?;
@@ -413,6 +417,9 @@ impl Node {
 
     /// What is written from now on belongs to another chain, so that no event ever has the number of a lost one.
     fn begin_incarnation(&mut self, now: Now, who: &str) -> Result<(), NodeError> {
+        if planted(Bug::OwnPastIgnored) {
+            return Ok(());
+        }
         let fresh = blake3::derive_key(
             "litemesh 1 next incarnation",
             &[&self.settings.entropy[..], &now.wall_ms.to_be_bytes()].concat(),
@@ -504,7 +511,7 @@ fn incarnation(log: &Log, settings: &NodeSettings) -> Result<u64, NodeError> {
     let stored = log.read()?.meta(INCARNATION_KEY)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let known = stored.as_ref().and_then(|text| text.lines().next()?.parse::<u64>().ok());
     if let (Some(known), Some(text)) = (known, &stored)
-        && *text == bound(settings, known)
+        && (*text == bound(settings, known) || planted(Bug::IncarnationKept))
     {
         return Ok(known);
     }

@@ -16,7 +16,7 @@ use super::step::clean_equal;
 use super::{Node, NodeError, Now};
 use crate::merge::Evaluator;
 use crate::merge::store::{Store, TableId};
-use crate::model::{Identity, Key, RowId, Value};
+use crate::model::{Bug, Identity, Key, RowId, Value, planted};
 use crate::sqlite::{Drain, Image, Mark, MarkOp};
 
 /// What differs between a file's table and the store.
@@ -93,6 +93,9 @@ impl Node {
             missing = difference.missing.len(),
             "a scan found rows that no trigger had marked"
         );
+        if planted(Bug::MigrationDeletes) {
+            self.log_deletes(position, table, std::mem::take(&mut difference.missing), now)?;
+        }
         self.take_missing(position, &difference.missing, now)?;
         if self.schemas[position].tables[table].identity == Identity::Rowid {
             // The same rows under other rowids: the file gets the claimed ones back.
@@ -131,18 +134,25 @@ impl Node {
             if self.databases[position].file.count_rows(&name)? >= known {
                 continue;
             }
-            let missing: BTreeSet<RowId> = self.compare(position, table, now)?.missing.into_iter().collect();
-            let mut evicted = Drain { meta: drain.meta.clone(), ..Drain::default() };
-            for Expected { key, row, .. } in self.expected(position, table, now)? {
-                if missing.contains(&row) {
-                    let (op, table) = (MarkOp::Delete, name.clone());
-                    let wall_ms = now.wall_ms;
-                    evicted.images.insert((name.clone(), key.clone()), None);
-                    evicted.marks.push(Mark { seq: 0, rid: [0; 16], op, table, key, old_key: None, wall_ms });
-                }
-            }
-            self.log_drain(position, &evicted, Ids::Reused, now)?;
+            let missing = self.compare(position, table, now)?.missing;
+            self.log_deletes(position, table, missing, now)?;
         }
+        Ok(())
+    }
+
+    /// Logs rows that the file does not show any more as deleted by the app.
+    fn log_deletes(&mut self, position: usize, table: usize, gone: Vec<RowId>, now: Now) -> Result<(), NodeError> {
+        let (gone, name): (BTreeSet<RowId>, _) =
+            (gone.into_iter().collect(), self.schemas[position].tables[table].name.clone());
+        let mut drain = Drain { meta: self.databases[position].file.meta()?, ..Drain::default() };
+        for Expected { key, row, .. } in self.expected(position, table, now)? {
+            if gone.contains(&row) {
+                let (op, table, wall_ms) = (MarkOp::Delete, name.clone(), now.wall_ms);
+                drain.images.insert((name.clone(), key.clone()), None);
+                drain.marks.push(Mark { seq: 0, rid: [0; 16], op, table, key, old_key: None, wall_ms });
+            }
+        }
+        self.log_drain(position, &drain, Ids::Reused, now)?;
         Ok(())
     }
 
@@ -152,8 +162,11 @@ impl Node {
         self.databases[position].file.clear_marks(stale.through_seq)?;
         self.schemas[position] = self.databases[position].file.schema().clone();
         for table in 0..self.schemas[position].tables.len() {
-            let difference = self.compare(position, table, now)?;
+            let mut difference = self.compare(position, table, now)?;
             let name = self.schemas[position].tables[table].name.clone();
+            if planted(Bug::RestoreDeletes) {
+                self.log_deletes(position, table, std::mem::take(&mut difference.missing), now)?;
+            }
             self.take_missing(position, &difference.missing, now)?;
             let differing: Vec<_> =
                 difference.changed.into_iter().map(|(key, image, row)| (row, Some((key, image)))).collect();

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use super::apply::{Context, Outcome, apply, clean};
 use super::capture::{Author, Ids, capture};
 use super::chain::{Sealed, Sealing};
+use super::database::Database;
 use super::exchange::Accepted;
 use super::lag::{note_lag, take_over};
 use super::{Effect, Node, NodeError, Now, standing};
@@ -15,7 +16,7 @@ use crate::log::LogWrite;
 use crate::merge::Evaluator;
 use crate::merge::image::Shown;
 use crate::merge::store::{AuditKind, Store};
-use crate::model::{Cut, Head, Heads, NodeId, RowId};
+use crate::model::{Bug, Cut, Head, Heads, NodeId, RowId, planted};
 use crate::sqlite::{AppFile, Drain, Mark, SqliteError};
 use crate::wire::limits;
 use crate::wire::message::{Announcement, Message, SignedEvent};
@@ -189,6 +190,9 @@ impl Node {
     /// Logs a drain and clears its marks.
     fn take_drain(&mut self, position: usize, drain: &Drain, now: Now) -> Result<bool, NodeError> {
         self.databases[position].app_wrote(now);
+        if planted(Bug::MarksClearedEarly) {
+            self.databases[position].file.clear_marks(drain.through_seq)?;
+        }
         let captured = self.log_drain(position, drain, Ids::Reused, now)?;
         // Also what says nothing (hints of statements that changed no row) must go, or no apply would ever begin.
         self.databases[position].file.clear_marks(drain.through_seq)?;
@@ -256,8 +260,7 @@ impl Node {
     /// Writes a drain's events to the log and takes over what the file shows. Marks that are logged already say nothing.
     pub(super) fn log_drain(&mut self, position: usize, drain: &Drain, ids: Ids, now: Now) -> Result<bool, NodeError> {
         let database = &mut self.databases[position];
-        let logged = |mark: &&Mark| drain.through_seq > 0 && database.uncleared.contains(&mark.rid);
-        let marks: Vec<&Mark> = drain.marks.iter().filter(|mark| !logged(mark)).collect();
+        let marks = not_logged(database, drain);
         if marks.is_empty() {
             return Ok(false);
         }
@@ -276,7 +279,7 @@ impl Node {
         let captured = capture(&mut evaluator, &self.schemas, position, drain, &marks, author)?;
         let changed = !captured.parts.is_empty();
         // The file must be safe before the log says so.
-        let epoch = if changed { database.file.fence()? } else { drain.meta.epoch };
+        let epoch = if changed && !planted(Bug::NoFence) { database.file.fence()? } else { drain.meta.epoch };
         let said = others(&database.cursor, origin);
         let sealing = Sealing {
             database: &name,
@@ -307,7 +310,8 @@ impl Node {
         }
         write.put_cursor(&name, &cursor, epoch)?;
         write.put_clock(self.clock.last())?;
-        write.commit_durable()?;
+        let commit = if planted(Bug::PublishedEarly) { LogWrite::commit_relaxed } else { LogWrite::commit_durable };
+        commit(write)?;
         if let Some((head, _)) = fresh.last() {
             self.heads.insert(origin, *head);
             database.file.note_logged(origin, head.seq);
@@ -398,6 +402,9 @@ impl Node {
     pub(super) fn handle_announcement(&mut self, frame: &[u8]) {
         if let Ok(announcement) = Announcement::decode(frame) {
             self.exchange.announced(&announcement.heads, &self.heads);
+            if planted(Bug::AnnouncementTrusted) {
+                self.heads.extend(announcement.heads.iter().map(|head| (head.origin.id(), *head)));
+            }
         }
     }
 
@@ -434,6 +441,13 @@ impl Node {
             ));
         }
     }
+}
+
+/// The marks of a drain that are not in the log yet.
+fn not_logged<'d>(database: &Database, drain: &'d Drain) -> Vec<&'d Mark> {
+    let logged =
+        |mark: &&Mark| drain.through_seq > 0 && database.uncleared.contains(&mark.rid) && !planted(Bug::RidsIgnored);
+    drain.marks.iter().filter(|mark| !logged(mark)).collect()
 }
 
 /// Stores this node's fresh events and adds them to what is known.

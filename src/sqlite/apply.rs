@@ -10,7 +10,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode};
 
 use super::plan::{TablePlan, Watched};
 use super::{AppFile, Drain, Image, SqliteError, drain, meta, steering, value};
-use crate::model::{Cut, Key};
+use crate::model::{Bug, Cut, Key, planted};
 
 /// What one row shall show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +98,9 @@ impl Apply<'_> {
                 Err(error) => return Err(error),
             };
             writer.write(writes, &indexes, &mut refused)?;
+            if planted(Bug::TornApply) {
+                self.file.connection.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+            }
         }
         if searched {
             self.file.follow_search()?;
@@ -108,6 +111,9 @@ impl Apply<'_> {
 
     /// Records what the file shows now and commits. Returns the new epoch. On an error everything is rolled back.
     pub fn commit(mut self, applied: &Cut) -> Result<u64, SqliteError> {
+        if planted(Bug::CursorApart) {
+            self.file.connection.execute_batch("COMMIT; BEGIN IMMEDIATE")?;
+        }
         let epoch = meta::write_applied(&self.file.connection, applied)?;
         self.file.connection.execute_batch("COMMIT")?;
         self.open = false;

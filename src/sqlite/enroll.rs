@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::quote::quote;
 use super::{AppFile, FileSettings, SchemaChange, SqliteError, identity, install, meta, outbox, schema};
+use crate::model::{Bug, planted};
 
 /// What ejecting removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -132,8 +133,8 @@ fn configure(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     // Waiting is the caller's business: it backs off with jitter instead of sleeping under SQLite.
     connection.busy_timeout(Duration::ZERO)?;
     // Nothing that we write fires the app's triggers or ours: both ran where the row was written. Foreign-key actions too.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, planted(Bug::EchoOnApply))?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, planted(Bug::CascadeAgain))?;
     connection.set_prepared_statement_cache_capacity(512);
     // Checkpoints are made by [`AppFile::checkpoint`], off the apply path.
     connection.execute_batch("PRAGMA cache_size = -65536; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;")?;

@@ -124,15 +124,15 @@ fn make(dice: &mut crate::dice::Dice) -> Vec<u8> {
     let method = if draws.chance(80) {
         route.method.to_uppercase()
     } else {
-        draws.pick(&["PUT", "HEAD", "get", ""]).to_string()
+        draws.pick::<&str>(&["PUT", "HEAD", "get", ""]).to_string()
     };
-    let mut path = route.path.replace("{n}", draws.pick(&["1", "0", "-1", "18446744073709551616", "x"]));
+    let mut path = route.path.replace("{n}", draws.pick::<&str>(&["1", "0", "-1", "18446744073709551616", "x"]));
     for (position, parameter) in route.parameters.iter().enumerate() {
         let sign = if position == 0 { '?' } else { '&' };
         if route.method == "get" && draws.chance(60) {
             path.push_str(&format!(
                 "{sign}{parameter}={}",
-                draws.pick(&["app", "t", "1", "-1", "2h", "%00", "%ff", ""])
+                draws.pick::<&str>(&["app", "t", "1", "-1", "2h", "%00", "%ff", ""])
             ));
         }
     }

@@ -15,8 +15,8 @@ use crate::log::LogWrite;
 use crate::merge::Evaluator;
 use crate::merge::image::Shown;
 use crate::merge::store::{AuditKind, Store};
-use crate::model::{Cut, Head, Heads, NodeId, RowId};
-use crate::sqlite::{AppFile, Drain, Mark, SqliteError};
+use crate::model::{Cut, Head, Heads, Key, NodeId, RowId, Value};
+use crate::sqlite::{AppFile, Drain, Image, Mark, MarkOp, SqliteError};
 use crate::wire::limits;
 use crate::wire::message::{Announcement, Message, SignedEvent};
 
@@ -175,6 +175,7 @@ impl Node {
         self.databases[position].was_free();
         self.databases[position].plan_chores(now);
         self.tell_unkeyed(position, drain);
+        self.tell_too_large(position, drain);
         self.find_evicted(position, drain, now)?;
         Ok(captured)
     }
@@ -216,6 +217,19 @@ impl Node {
         }
     }
 
+    /// Rows that no event can hold stay on this server, and a person is told.
+    fn tell_too_large(&mut self, position: usize, drain: &Drain) {
+        let tables: BTreeSet<&str> = too_large(drain).into_iter().map(|(table, _)| table.as_str()).collect();
+        for table in tables {
+            let name = self.databases[position].settings.name.clone();
+            self.alert(format!(
+                "a row of {name}.{table} holds more than {} MiB: it stays on this server until it is smaller; keep such content in \
+                 files",
+                limits::VALUE_BYTES_MAX >> 20
+            ));
+        }
+    }
+
     /// Checkpoints and full-text indexes. Both wait for another time when somebody holds the file.
     fn do_chores(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
         let database = &mut self.databases[position];
@@ -237,7 +251,8 @@ impl Node {
     pub(super) fn log_drain(&mut self, position: usize, drain: &Drain, ids: Ids, now: Now) -> Result<bool, NodeError> {
         let database = &mut self.databases[position];
         let logged = |mark: &&Mark| drain.through_seq > 0 && database.uncleared.contains(&mark.rid);
-        let marks: Vec<&Mark> = drain.marks.iter().filter(|mark| !logged(mark)).collect();
+        let large = too_large(drain);
+        let marks: Vec<&Mark> = drain.marks.iter().filter(|mark| !logged(mark) && !is_about(mark, &large)).collect();
         if marks.is_empty() {
             return Ok(false);
         }
@@ -439,6 +454,21 @@ fn take_captured(
     let left = clean_equal(evaluator, database)?;
     note_lag(evaluator, database, file, observed)?;
     Ok(left)
+}
+
+/// Rows of a drain that no event can hold: peers would refuse it, and with it everything this node writes after it.
+fn too_large(drain: &Drain) -> BTreeSet<&(String, Key)> {
+    let bytes = |value: &Value| match value {
+        Value::Text(bytes) | Value::Blob(bytes) => bytes.len(),
+        Value::Null | Value::Integer(_) | Value::Real(_) => 0,
+    };
+    let large = |image: &Image| image.iter().map(bytes).sum::<usize>() > limits::VALUE_BYTES_MAX;
+    drain.images.iter().filter(|(_, image)| image.as_ref().is_some_and(large)).map(|(row, _)| row).collect()
+}
+
+/// Whether a mark says what one of these rows holds. That an earlier row under the same key went is said all the same.
+fn is_about(mark: &Mark, rows: &BTreeSet<&(String, Key)>) -> bool {
+    mark.op != MarkOp::Delete && rows.iter().any(|(table, key)| *table == mark.table && *key == mark.key)
 }
 
 /// Notes writes that perhaps meant another row.

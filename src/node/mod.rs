@@ -59,6 +59,7 @@ mod step;
 pub mod store_fault;
 #[cfg(test)]
 mod store_fault_tests;
+mod too_large;
 pub mod view;
 mod waiting;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::chain::{Sealed, Sealing};
 use super::database::Database;
 use super::exchange::Accepted;
 use super::lag::{note_lag, take_over};
+use super::too_large::{is_about, too_large};
 use super::{Effect, Node, NodeError, Now, standing};
 use crate::log::LogWrite;
 use crate::merge::Evaluator;
@@ -203,6 +204,7 @@ impl Node {
         self.databases[position].was_free();
         self.databases[position].plan_chores(now);
         self.tell_unkeyed(position, drain);
+        self.tell_too_large(position, drain);
         self.find_evicted(position, drain, now)?;
         Ok(captured)
     }
@@ -451,11 +453,12 @@ impl Node {
     }
 }
 
-/// The marks of a drain that are not in the log yet.
+/// The marks of a drain that are not in the log yet, and can be.
 fn not_logged<'d>(database: &Database, drain: &'d Drain) -> Vec<&'d Mark> {
     let logged =
         |mark: &&Mark| drain.through_seq > 0 && database.uncleared.contains(&mark.rid) && !planted(Bug::RidsIgnored);
-    drain.marks.iter().filter(|mark| !logged(mark)).collect()
+    let large = too_large(drain);
+    drain.marks.iter().filter(|mark| !logged(mark) && !is_about(mark, &large)).collect()
 }
 
 /// Stores this node's fresh events and adds them to what is known.

@@ -194,6 +194,7 @@ impl Cluster {
             self.cycle().map_err(|what| format!("cycle {cycle} at {} ms: {what}", self.now_ms))?;
         }
         self.check(true)?;
+        self.ending().map_err(|what| format!("at the end: {what}"))?;
         (self.report.operations, self.report.hash) = disk::operations();
         self.report.errors = self.servers.iter().map(|server| server.disk.counts().1).sum();
         self.report.commits = self.servers.iter().flat_map(|server| &server.records).map(Record::secured).sum();

@@ -180,7 +180,7 @@ fn ids_near_the_end_of_the_numbers_and_below_zero_stay_sqlites() {
 fn an_id_of_minus_one_that_the_app_gives_leaves_no_placeholder() {
     for key in ["INTEGER PRIMARY KEY", "INTEGER PRIMARY KEY AUTOINCREMENT"] {
         let place = Place::new(&format!("CREATE TABLE t(id {key}, name TEXT NOT NULL)"));
-        let file = steered(&place, 3);
+        let mut file = steered(&place, 3);
         let app = place.app();
         app.execute("INSERT INTO t(id, name) VALUES (-1, 'mine')", []).unwrap();
         assert_eq!(ids(&app, "t"), [-1], "{key}");

@@ -126,7 +126,8 @@ fn make(dice: &mut crate::dice::Dice) -> Vec<u8> {
     } else {
         draws.pick(&["PUT", "HEAD", "get", ""]).to_string()
     };
-    let mut path = route.path.replace("{n}", draws.pick(&["1", "0", "-1", "18446744073709551616", "x"]));
+    let number = *draws.pick(&["1", "0", "-1", "18446744073709551616", "x"]);
+    let mut path = route.path.replace("{n}", number);
     for (position, parameter) in route.parameters.iter().enumerate() {
         let sign = if position == 0 { '?' } else { '&' };
         if route.method == "get" && draws.chance(60) {

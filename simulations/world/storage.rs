@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use litemesh::log::{Log, LogError};
+use litemesh::node::store_fault::StoreFault;
 use litemesh::node::{Input, Node, NodeError};
 
 use super::World;
@@ -52,6 +53,8 @@ pub struct Storage {
     process: u32,
     /// When a node that failed is opened again, virtual ms.
     again_at_ms: Option<u64>,
+    /// Why the node was dropped, until it is open again.
+    fault: Option<StoreFault>,
     /// Errors that the disk had given on purpose when the node was last well.
     given: u64,
 }
@@ -63,7 +66,7 @@ impl Storage {
         let dice = Dice::new(seed ^ (position as u64 + 1) << 40);
         let disk = Disk::new(root);
         disk.spare_app();
-        Storage { disk, dice, root: root.to_owned(), process: disk::APP + 1, again_at_ms: None, given: 0 }
+        Storage { disk, dice, root: root.to_owned(), process: disk::APP + 1, again_at_ms: None, fault: None, given: 0 }
     }
 
     /// Opens the event log as the process that runs.
@@ -73,7 +76,7 @@ impl Storage {
 
     /// Whether the node is dead, or an error that it met may come from a fault.
     fn is_excused(&self) -> bool {
-        !self.disk.is_alive(self.process) || self.disk.counts().1 > self.given
+        !self.disk.is_alive(self.process) || self.disk.counts().1 > self.given || self.fault.is_some()
     }
 }
 
@@ -97,7 +100,12 @@ impl World {
             Node::open(server.settings.clone(), log, now)
         });
         match opened {
-            Ok(node) => server.node = Some(node),
+            Ok(mut node) => {
+                if let Some(fault) = server.storage.fault.take() {
+                    node.resume_after(fault);
+                }
+                server.node = Some(node);
+            }
             Err(error) => return self.failed(position, &error),
         }
         if !self.is_well(position) {
@@ -125,22 +133,28 @@ impl World {
         }
     }
 
-    /// A node met an error: it is dropped, and opened again after a pause.
+    /// A node met an error. As the daemon does: where its log is concerned it is dropped and opened again after a pause; a
+    /// node that did not open is tried again; else it goes on.
     fn failed(&mut self, position: usize, error: &NodeError) {
         let storage = &mut self.servers[position].storage;
         assert!(storage.is_excused(), "server {position} at {} ms: {error}", self.now_ms);
-        if self.is_well(position) {
-            self.note(&format!("reopen {position}"));
-            // Its last words are said: nobody killed it.
-            let server = &mut self.servers[position];
-            let node = server.node.take();
-            server.storage.disk.as_process(server.storage.process, || drop(node));
-            if !self.is_well(position) {
-                return;
-            }
-            self.drop_node(position);
-            self.servers[position].storage.again_at_ms = Some(self.now_ms + REOPEN_MS);
+        if !self.is_well(position) {
+            return;
         }
+        let server = &mut self.servers[position];
+        if server.node.is_some() && !error.needs_reopen() {
+            return self.effects(position);
+        }
+        server.storage.fault = error.store_fault().or(server.storage.fault.take());
+        // Its last words are said: nobody killed it.
+        let node = server.node.take();
+        server.storage.disk.as_process(server.storage.process, || drop(node));
+        if !self.is_well(position) {
+            return;
+        }
+        self.note(&format!("reopen {position}"));
+        self.drop_node(position);
+        self.servers[position].storage.again_at_ms = Some(self.now_ms + REOPEN_MS);
     }
 
     /// Sees whether a fuse struck; then the server is down.

@@ -302,21 +302,27 @@ impl Cluster {
         }
     }
 
-    /// A node met an error: where a disk gave one on purpose, it is dropped and opened again after a pause.
+    /// A node met an error that a disk gave on purpose. As the daemon does: where its log is concerned it is dropped and
+    /// opened again after a pause; a node that did not open is tried again; else it goes on.
     fn failed(&mut self, position: usize, error: &NodeError) -> Result<(), String> {
         let server = &mut self.servers[position];
         let given = server.disk.counts().1;
-        if given == self.given[position] {
+        if given == self.given[position] && server.fault.is_none() {
             return Err(format!("server {position}: {error}"));
         }
         self.given[position] = given;
+        if server.node.is_some() && !error.needs_reopen() {
+            return self.effects(position);
+        }
+        server.fault = error.store_fault().or(server.fault.take());
         let node = server.node.take();
         server.disk.as_process(server.process, || drop(node));
         if !self.look(position)? {
             return Ok(());
         }
         self.end(position)?;
-        self.again_at_ms[position] = Some(self.now_ms + REOPEN_MS);
+        let pause = if self.dice.chance(50) { REOPEN_MS } else { 1 };
+        self.again_at_ms[position] = Some(self.now_ms + pause);
         Ok(())
     }
 
@@ -348,6 +354,7 @@ impl Cluster {
         self.last[position] = Some(step);
         let power = crash == Crash::Power;
         let server = &mut self.servers[position];
+        server.disk.disarm();
         if power {
             server.disk.cut();
             self.report.power_cuts += 1;
@@ -362,7 +369,10 @@ impl Cluster {
             server.disk.power_on(&mut self.dice);
             disk::set_role(step::TICK);
             server.start_app()?;
-            server.survey(true).map_err(|what| format!("server {position} after a power cut in s{step}: {what}"))?;
+            server.survey(true).map_err(|what| {
+                let habits = server.habits;
+                format!("server {position} after a power cut in s{step}: {what} ({habits:?}, errors: {})", self.errors)
+            })?;
         }
         self.check_prefix(position).map_err(|what| format!("server {position} after a crash in s{step}: {what}"))?;
         Ok(())
@@ -374,7 +384,6 @@ impl Cluster {
         self.again_at_ms[position] = None;
         self.runs[position] = false;
         let server = &mut self.servers[position];
-        server.disk.disarm();
         server.disk.kill(server.process);
         server.disk.bury(server.process, server.node.take());
         let peer = server.id;
@@ -398,7 +407,14 @@ impl Cluster {
         if let Err(error) = opened {
             return self.failed(position, &error);
         }
-        self.given[position] = self.servers[position].disk.counts().1;
+        let server = &mut self.servers[position];
+        self.given[position] = server.disk.counts().1;
+        if let (Some(node), Some(fault)) = (server.node.as_mut(), server.fault.take()) {
+            node.resume_after(fault);
+        }
+        if let Some(alert) = server.took_for_older(now).filter(|_| !self.errors) {
+            return Err(format!("server {position}: {alert}"));
+        }
         for other in (0..self.servers.len()).filter(|other| *other != position) {
             if self.servers[other].node.is_some() {
                 for (one, to) in [(position, other), (other, position)] {

@@ -38,12 +38,15 @@ impl Cluster {
         cluster.dice = dice;
         cluster.errors = cluster.dice.chance(40);
         let new_start = cluster.dice.chance(10);
-        let strict = new_start || cluster.errors || cluster.dice.chance(20);
+        let strict = new_start || cluster.errors || cluster.dice.chance(30);
         for (server, image) in cluster.servers.iter_mut().zip(&images) {
             server.habits = habits(&mut cluster.dice, strict);
             if !new_start {
                 let root = cluster._directory.path().join(&server.settings.name);
                 server.disk = Disk::from_image(&root, image);
+                if cluster.dice.chance(50) {
+                    server.disk.set_log_apart();
+                }
             }
         }
         cluster

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use litemesh::log::Log;
 use litemesh::model::NodeId;
+use litemesh::node::store_fault::StoreFault;
 use litemesh::node::{Node, NodeError, NodeSettings, Now};
 use rusqlite::{Connection, params};
 
@@ -53,6 +54,8 @@ pub struct Server {
     pub habits: Habits,
     files: Vec<Connection>,
     pub records: [Record; 2],
+    /// Why the node was dropped, until it is open again.
+    pub fault: Option<StoreFault>,
     name: String,
     root: PathBuf,
 }
@@ -63,7 +66,19 @@ impl Server {
         let id = litemesh::node::membership::node_id(&settings.key_seed);
         let (name, root) = (settings.name.clone(), root.to_owned());
         let (files, records) = (Vec::new(), Default::default());
-        Server { disk, node: None, process: disk::APP + 1, settings, id, habits, files, records, name, root }
+        Server {
+            disk,
+            node: None,
+            process: disk::APP + 1,
+            settings,
+            id,
+            habits,
+            files,
+            records,
+            fault: None,
+            name,
+            root,
+        }
     }
 
     /// Makes the app's tables.
@@ -207,6 +222,12 @@ impl Server {
             record.holds(number, after_cut).map_err(|what| format!("{name}: {what}"))?;
         }
         Ok(())
+    }
+
+    /// Whether the node took a file for one that went back: the fence promises that no crash does that, only a failing disk.
+    pub fn took_for_older(&self, now: Now) -> Option<String> {
+        let status = self.node.as_ref()?.status(now).ok()?;
+        status.alerts.into_iter().find(|alert| alert.contains("is older than the log"))
     }
 
     /// Marks that wait.

@@ -406,6 +406,11 @@ impl Disk {
         self.with(|machine, _| machine.app_spared = true);
     }
 
+    /// Puts the event log on a filesystem of its own. (Its file must be durable already: nothing else syncs its name.)
+    pub fn set_log_apart(&self) {
+        self.with(|machine, _| machine.log_apart = true);
+    }
+
     /// Flips a bit of a file at rest. False when the file is not there or shorter.
     #[allow(dead_code, reason = "for steps to come, and tests")]
     pub fn flip(&self, name: &str, bit: u64) -> bool {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use litemesh::log::{Log, LogError};
+use litemesh::node::store_fault::StoreFault;
 use litemesh::node::{Input, Node, NodeError};
 
 use super::World;
@@ -33,6 +34,8 @@ pub struct Storage {
     process: u32,
     /// When a node that failed is opened again, virtual ms.
     again_at_ms: Option<u64>,
+    /// Why the node was dropped, until it is open again.
+    fault: Option<StoreFault>,
     /// Errors that the disk had given on purpose when the node was last well.
     given: u64,
 }
@@ -43,7 +46,7 @@ impl Storage {
         std::fs::create_dir_all(root).expect("a temporary directory can be filled");
         let disk = Disk::from_image(root, image);
         disk.spare_app();
-        Storage { disk, dice, root: root.to_owned(), process: disk::APP + 1, again_at_ms: None, given: 0 }
+        Storage { disk, dice, root: root.to_owned(), process: disk::APP + 1, again_at_ms: None, fault: None, given: 0 }
     }
 
     /// Puts other files in the place of those that are there. No process may have any of them open.
@@ -60,7 +63,7 @@ impl Storage {
 
     /// Whether the node is dead, or an error that it met may come from a fault.
     fn is_excused(&self) -> bool {
-        !self.disk.is_alive(self.process) || self.disk.counts().1 > self.given
+        !self.disk.is_alive(self.process) || self.disk.counts().1 > self.given || self.fault.is_some()
     }
 }
 
@@ -88,7 +91,12 @@ impl World {
             Node::open(server.settings.clone(), log, now)
         });
         match opened {
-            Ok(node) => server.node = Some(node),
+            Ok(mut node) => {
+                if let Some(fault) = server.storage.fault.take() {
+                    node.resume_after(fault);
+                }
+                server.node = Some(node);
+            }
             Err(error) => return self.failed(position, &error),
         }
         if !self.is_well(position) {
@@ -115,25 +123,31 @@ impl World {
         self.is_well(position)
     }
 
-    /// A node met an error: it is dropped, and opened again after a pause.
+    /// A node met an error. As the daemon does: where its log is concerned it is dropped and opened again after a pause; a
+    /// node that did not open is tried again; else it goes on.
     fn failed(&mut self, position: usize, error: &NodeError) {
         let storage = &mut self.servers[position].storage;
         if !storage.is_excused() {
             return self.violate("node error", format!("server {position}: {error}"));
         }
-        if self.is_well(position) {
-            self.reach("a node was opened again after its storage failed");
-            self.note(&format!("{position} fails: {error}"));
-            // Its last words are said: nobody killed it.
-            let server = &mut self.servers[position];
-            let node = server.node.take();
-            server.storage.disk.as_process(server.storage.process, || drop(node));
-            if !self.is_well(position) {
-                return;
-            }
-            self.drop_node(position);
-            self.servers[position].storage.again_at_ms = Some(self.now_ms + REOPEN_MS);
+        if !self.is_well(position) {
+            return;
         }
+        let server = &mut self.servers[position];
+        if server.node.is_some() && !error.needs_reopen() {
+            return self.effects(position);
+        }
+        server.storage.fault = error.store_fault().or(server.storage.fault.take());
+        // Its last words are said: nobody killed it.
+        let node = server.node.take();
+        server.storage.disk.as_process(server.storage.process, || drop(node));
+        if !self.is_well(position) {
+            return;
+        }
+        self.reach("a node was opened again after its storage failed");
+        self.note(&format!("{position} fails: {error}"));
+        self.drop_node(position);
+        self.servers[position].storage.again_at_ms = Some(self.now_ms + REOPEN_MS);
     }
 
     /// Sees whether a fuse struck; then the server is down.

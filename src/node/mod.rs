@@ -23,6 +23,8 @@ mod database;
 mod decide;
 mod duplicates;
 pub mod effect;
+#[cfg(test)]
+mod enrol_crash_tests;
 mod exchange;
 #[cfg(test)]
 mod exchange_tests;

@@ -13,6 +13,7 @@
 //! | file older than the log's note (epoch, file id) | log is truth: rows the log knows are written back, rows it does   |
 //! |                                                 | not know are captured as new ([`super::rescan`])                 |
 //! | adoption: births logged, marks in the outbox    | the births came with the note of the file: goes on as after a capture |
+//! | enrolment: births by content logged             | the same                                                         |
 //! | log missing                                     | a new log: rows enrolled again by content, the rest from peers   |
 //! | log half created                                | created aside and renamed, so it is either there or not (`log`)  |
 //! | data directory copied or restored               | new incarnation; a peer that holds more of the old one serves it |
@@ -273,7 +274,7 @@ impl Node {
             // Left by an earlier node: their rows are in the file.
             database.file.clear_marks(before.through_seq)?;
             let tables: Vec<usize> = (0..self.schemas[position].tables.len()).collect();
-            self.adopt_tables(position, &tables, now)?;
+            self.adopt_tables(position, &tables, true, now)?;
         }
         let epoch = self.databases[position].file.fence()?;
         self.databases[position].ready = true;
@@ -291,7 +292,15 @@ impl Node {
     }
 
     /// Gives births by content to all rows of tables that the log knows nothing of, and takes them over as shown.
-    pub(super) fn adopt_tables(&mut self, position: usize, tables: &[usize], now: Now) -> Result<(), NodeError> {
+    /// `enrolling`: the note that the file is enrolled is written with them. Otherwise a crash before the note would have
+    /// the file compared with its own births, and what the app changed meanwhile would pass for an old value.
+    pub(super) fn adopt_tables(
+        &mut self,
+        position: usize,
+        tables: &[usize],
+        enrolling: bool,
+        now: Now,
+    ) -> Result<(), NodeError> {
         let schema = &self.schemas[position];
         let mut found = Vec::new();
         for table in tables {
@@ -305,6 +314,8 @@ impl Node {
         let genesis = genesis(schema, self.membership.cluster().0, found, &elsewhere)?;
         let Some(genesis) = genesis else { return Ok(()) };
         let name = schema.database.clone();
+        // The file must be safe before the log says so.
+        let epoch = self.databases[position].file.fence()?;
         let mut write = self.log.write()?;
         let mut heads: Heads = self.heads.clone();
         let mut cursor = self.databases[position].cursor.clone();
@@ -324,7 +335,9 @@ impl Node {
         take_over(&mut evaluator, &shown)?;
         let left = clean_equal(&mut evaluator, &name)?;
         evaluator.finish()?;
-        let epoch = write.cursor(&name)?.map_or(0, |(_, epoch)| epoch);
+        if enrolling {
+            note_enrolled(&mut write, &name, &self.databases[position].file)?;
+        }
         write.put_cursor(&name, &cursor, epoch)?;
         write.commit_durable()?;
         self.heads = heads;

@@ -63,7 +63,7 @@ impl Node {
             if known {
                 self.rescan(position, at, now)?;
             } else {
-                self.adopt_tables(position, &[at], now)?;
+                self.adopt_tables(position, &[at], false, now)?;
             }
             self.databases[position].file.table_scanned(&table)?;
         }

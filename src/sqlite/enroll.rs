@@ -137,7 +137,9 @@ fn configure(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, planted(Bug::CascadeAgain))?;
     connection.set_prepared_statement_cache_capacity(512);
     // Checkpoints are made by [`AppFile::checkpoint`], off the apply path.
-    connection.execute_batch("PRAGMA cache_size = -65536; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;")?;
+    // EXTRA is FULL in a WAL. With a rollback journal FULL leaves the end of a transaction to the next sync of the directory:
+    // the fence would return before it is safe.
+    connection.execute_batch("PRAGMA cache_size = -65536; PRAGMA synchronous = EXTRA; PRAGMA temp_store = MEMORY;")?;
     connection.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))?;
     Ok(connection)
 }

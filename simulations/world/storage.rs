@@ -135,7 +135,8 @@ impl World {
         }
         let server = &mut self.servers[position];
         if server.node.is_some() && !error.needs_reopen() {
-            return self.effects(position);
+            let _told = self.effects(position);
+            return;
         }
         server.storage.fault = error.store_fault().or(server.storage.fault.take());
         // Its last words are said: nobody killed it.

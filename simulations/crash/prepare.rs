@@ -26,7 +26,7 @@ impl Cluster {
     pub(super) fn new(seed: u64) -> Cluster {
         let mut dice = Dice::new(seed);
         let count = 1 + usize::from(dice.chance(70));
-        let runs = [0, 0, 2, 16][dice.below(4) as usize];
+        let runs = [0, 0, 0, 0, 0, 0, 2, 16][dice.below(8) as usize];
         let images = PREPARED.with_borrow(|prepared| prepared.get(&(count, runs)).cloned()).unwrap_or_else(|| {
             let mut cluster = Cluster::empty(0, count, runs);
             cluster.make();

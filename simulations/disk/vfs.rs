@@ -86,6 +86,9 @@ pub(super) fn install() {
             ffi::sqlite3_vfs_register(vfs, 1);
             ffi::sqlite3_auto_extension(Some(connected));
         }
+        // The first real file that a process opens has the system's VFS reset SQLite's random numbers: not in a run.
+        let scratch = crate::world::scratch::Scratch::new();
+        rusqlite::Connection::open(scratch.path().join("first.db")).expect("a temporary directory takes a file");
     });
 }
 

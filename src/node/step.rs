@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use super::apply::{Context, Outcome, apply, clean};
 use super::capture::{Author, Ids, capture};
 use super::chain::{Sealed, Sealing};
+use super::database::Database;
 use super::exchange::Accepted;
 use super::lag::{note_lag, take_over};
 use super::{Effect, Node, NodeError, Now, standing};
@@ -32,9 +33,10 @@ const RETRY_REFUSED_MS: u64 = 30_000;
 impl Node {
     pub(super) fn step(&mut self, now: Now) -> Result<(), NodeError> {
         self.due = false;
-        for position in 0..self.databases.len() {
+        // A file that must be recovered needs the rows of those it refers to.
+        for position in self.parents_first() {
             match self.step_database(position, now) {
-                Ok(()) => {}
+                Ok(()) => self.trouble_over(position, now),
                 Err(NodeError::Sqlite(SqliteError::Busy)) => self.databases[position].was_busy(now),
                 // The next look reads the schema, or the outbox, again.
                 Err(NodeError::Sqlite(SqliteError::SchemaChanged | SqliteError::WentBack)) => {
@@ -61,8 +63,23 @@ impl Node {
         // After a failed read or sync nobody knows what of the file reached the disk: it is opened and recovered again.
         database.doubted |= error.is_of_disk();
         database.was_busy(now);
+        // The next step looks at all of it again: only then it may say that the trouble is over.
+        database.data_version = None;
+        database.touch(now);
         let name = database.settings.name.clone();
         self.alert(format!("database {name}: {error}"));
+    }
+
+    /// A file that was in trouble works again: nobody is alarmed any longer.
+    fn trouble_over(&mut self, position: usize, now: Now) {
+        let database = &mut self.databases[position];
+        if database.trouble.is_empty() || database.is_busy(now) {
+            return;
+        }
+        let (name, trouble) = (database.settings.name.clone(), std::mem::take(&mut database.trouble));
+        let alert = format!("database {name}: {trouble}");
+        tracing::info!("database {name} works again");
+        self.alerts.retain(|told| *told != alert);
     }
 
     fn step_database(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
@@ -99,7 +116,6 @@ impl Node {
             match outcome {
                 Outcome::Done => {
                     database.behind = false;
-                    database.trouble.clear();
                 }
                 Outcome::Applied => {
                     self.relaxed = true;
@@ -248,10 +264,7 @@ impl Node {
     /// Writes a drain's events to the log and takes over what the file shows. Marks that are logged already say nothing.
     pub(super) fn log_drain(&mut self, position: usize, drain: &Drain, ids: Ids, now: Now) -> Result<bool, NodeError> {
         let database = &mut self.databases[position];
-        let logged = |mark: &&Mark| {
-            drain.through_seq > 0 && database.uncleared.contains(&mark.rid) && !planted(Bug::RidsIgnored)
-        };
-        let marks: Vec<&Mark> = drain.marks.iter().filter(|mark| !logged(mark)).collect();
+        let marks = not_logged(database, drain);
         crate::sometimes!(marks.len() < drain.marks.len(), "capture: marks that are in the log already are skipped");
         if marks.is_empty() {
             return Ok(false);
@@ -302,11 +315,8 @@ impl Node {
         }
         write.put_cursor(&name, &cursor, epoch)?;
         write.put_clock(self.clock.last())?;
-        if planted(Bug::PublishedEarly) {
-            write.commit_relaxed()?
-        } else {
-            write.commit_durable()?
-        };
+        let commit = if planted(Bug::PublishedEarly) { LogWrite::commit_relaxed } else { LogWrite::commit_durable };
+        commit(write)?;
         if let Some((head, _)) = fresh.last() {
             self.heads.insert(origin, *head);
             database.file.note_logged(origin, head.seq);
@@ -439,6 +449,13 @@ impl Node {
             ));
         }
     }
+}
+
+/// The marks of a drain that are not in the log yet.
+fn not_logged<'d>(database: &Database, drain: &'d Drain) -> Vec<&'d Mark> {
+    let logged =
+        |mark: &&Mark| drain.through_seq > 0 && database.uncleared.contains(&mark.rid) && !planted(Bug::RidsIgnored);
+    drain.marks.iter().filter(|mark| !logged(mark)).collect()
 }
 
 /// Stores this node's fresh events and adds them to what is known.

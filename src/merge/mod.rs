@@ -65,6 +65,8 @@ pub mod trees;
 pub mod unique;
 
 #[cfg(test)]
+mod integrate_tests;
+#[cfg(test)]
 mod rules_tests;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,9 +3,10 @@
 //! A cycle: apps commit, nodes work, and one machine loses its power (or its node is killed) at an operation that the dice
 //! or the coverage so far choose; then the same again, in most cycles, while the node recovers; then everything settles
 //! and is checked: every commit that returned is shown, once, with its value, and in the log; nothing else is; the file and
-//! the log's state agree row by row; SQLite and the log find themselves whole. Now and then a sync fails or a disk is full.
-//! Invariant: equal seeds give equal operations, to the byte. What it does not verify: conflicts (every app changes its own
-//! rows only), ids, frames lost (the world's task), first starts of the log's file (it is made aside and renamed).
+//! the log's state agree row by row; SQLite and the log find themselves whole. Right after a crash every file shows whole
+//! transactions of the others ([`whole`]). Now and then a sync fails or a disk is full. Every seed has an [`ending`].
+//! Invariant: equal seeds give equal operations, to the byte. What it does not verify: conflicts (what an app writes into
+//! another one's rows no check reads), ids, frames lost (the world's task), first starts of the log's file (it is made aside and renamed).
 //! Caller: `simulate`.
 
 mod check;

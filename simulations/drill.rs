@@ -23,7 +23,11 @@ const GRACE: Duration = Duration::from_secs(20);
 type Hunt = (&'static str, &'static [&'static str]);
 
 const HISTORIES: Hunt = ("histories", &[]);
-const CLUSTER: Hunt = ("simulate", &["--steps", "100"]);
+const CLUSTER: Hunt = ("simulate", &["--no-shrink", "--steps", "100"]);
+const CLOCKS: Hunt = ("simulate", &["--no-shrink", "--scenario", "clocks"]);
+const CLONE: Hunt = ("simulate", &["--no-shrink", "--scenario", "clone"]);
+const RESTORED: Hunt = ("simulate", &["--no-shrink", "--scenario", "restored"]);
+const WIFI: Hunt = ("simulate", &["--no-shrink", "--scenario", "flaky-wifi"]);
 const CRASH: Hunt = ("simulate", &["--scenario", "crash"]);
 
 /// The simulator that is to find a bug. None finds all: each looks where the others do not.
@@ -36,21 +40,18 @@ fn hunt(bug: Bug) -> Hunt {
         | Bug::MergeStands
         | Bug::IdsByClock
         | Bug::ClaimsIgnoreAfter => HISTORIES,
-        // Who knew what, and when: several servers with clocks and frames that go astray.
+        // Who knew what, and when: several servers, and frames that go astray.
         Bug::DrainSplits
         | Bug::HintsIgnored
-        | Bug::StampNotGreater
-        | Bug::ClockGoesBack
-        | Bug::FutureAbsorbed
         | Bug::CounterSendsTotal
         | Bug::GenesisPerServer
-        | Bug::IncarnationKept
-        | Bug::OwnPastIgnored
-        | Bug::RestoreDeletes
-        | Bug::HelloOnce
         | Bug::PullOnce
         | Bug::CauseNotAwaited
         | Bug::CascadeAgain => CLUSTER,
+        Bug::StampNotGreater | Bug::ClockGoesBack | Bug::FutureAbsorbed => CLOCKS,
+        Bug::IncarnationKept => CLONE,
+        Bug::OwnPastIgnored | Bug::RestoreDeletes => RESTORED,
+        Bug::HelloOnce => WIFI,
         // What is left after a power cut, a kill, a liar or a rotten bit.
         Bug::RidFromSequence
         | Bug::RidsIgnored

@@ -9,10 +9,12 @@
 //! Caller: `simulate`.
 
 mod check;
+mod ending;
 mod prepare;
 mod record;
 mod server;
 mod step;
+mod whole;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -189,6 +191,7 @@ impl Cluster {
             self.cycle().map_err(|what| format!("cycle {cycle} at {} ms: {what}", self.now_ms))?;
         }
         self.check(true)?;
+        self.ending().map_err(|what| format!("at the end: {what}"))?;
         (self.report.operations, self.report.hash) = disk::operations();
         self.report.errors = self.servers.iter().map(|server| server.disk.counts().1).sum();
         self.report.commits = self.servers.iter().flat_map(|server| &server.records).map(Record::secured).sum();
@@ -368,6 +371,7 @@ impl Cluster {
                 format!("server {position} after a power cut in s{step}: {what} ({habits:?}, errors: {})", self.errors)
             })?;
         }
+        self.check_prefix(position).map_err(|what| format!("server {position} after a crash in s{step}: {what}"))?;
         Ok(())
     }
 
@@ -424,6 +428,10 @@ impl Cluster {
         for chance in [80, 60, 50, 40, 0] {
             if self.servers[position].node.is_some() {
                 break;
+            }
+            if self.dice.chance(50) {
+                let file = self.dice.below(2) as usize;
+                self.servers[position].touch(file, &mut self.dice);
             }
             let other = self.dice.below(self.servers.len() as u64) as usize;
             for writer in [position, other] {

@@ -7,9 +7,6 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-#[path = "world/dice.rs"]
-mod dice;
-
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -17,7 +14,6 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use dice::Dice;
 use litemesh::model::Bug;
 
 /// A simulator looks at the time between two seeds only: it is ended when it is late by more than this.
@@ -193,8 +189,8 @@ fn asked() -> Option<Asked> {
             "--jobs" => asked.jobs = words.next()?.parse().ok().filter(|jobs| (1..=64).contains(jobs))?,
             "--within" => asked.within = Some(words.next()?.parse().ok()?),
             "--draw" => {
-                let mut dice = Dice::new(words.next()?.parse().ok()?);
-                asked.bugs.sort_by_cached_key(|_| dice.bits());
+                let number: u64 = words.next()?.parse().ok()?;
+                asked.bugs.sort_by_key(|bug| *blake3::hash(format!("{number} {}", bug.name()).as_bytes()).as_bytes());
             }
             "--only" => asked.bugs = words.next()?.split(',').map(Bug::parse).collect::<Option<Vec<_>>>()?,
             "--list" => {

@@ -4,5 +4,5 @@
 # --draw NUMBER`). While no bug is chosen these binaries do what those without the feature do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --quiet --profile sim --no-default-features --features planted --bins
+cargo build --quiet --profile sim --no-default-features --features planted --bin simulate --bin histories --bin drill
 exec "${CARGO_TARGET_DIR:-target}/sim/drill" "$@"

@@ -7,6 +7,9 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(feature = "daemon")]
+#[path = "fuzz/api.rs"]
+mod api;
 #[path = "fuzz/arena.rs"]
 mod arena;
 #[path = "fuzz/codec.rs"]
@@ -17,6 +20,8 @@ mod dice;
 mod draws;
 #[path = "fuzz/drive.rs"]
 mod drive;
+#[path = "fuzz/duo.rs"]
+mod duo;
 #[path = "fuzz/found.rs"]
 mod found;
 #[path = "fuzz/made.rs"]
@@ -25,24 +30,33 @@ mod made;
 mod member;
 #[path = "fuzz/mutate.rs"]
 mod mutate;
+#[path = "fuzz/records.rs"]
+mod records;
 #[path = "world/scratch.rs"]
 mod scratch;
+#[cfg(feature = "daemon")]
+#[path = "fuzz/settings.rs"]
+mod settings;
+#[path = "fuzz/shape.rs"]
+mod shape;
 #[path = "fuzz/shrink.rs"]
 mod shrink;
 #[path = "fuzz/supervise.rs"]
 mod supervise;
 #[path = "fuzz/target.rs"]
 mod target;
+#[path = "fuzz/values.rs"]
+mod values;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use drive::{Plan, drive};
 use target::{TARGETS, Target, find};
 
 const USAGE: &str = "usage: fuzz [--target NAME|all] [--secs N | --runs N] [--seed N] [--jobs N]\n       \
-                     fuzz --target NAME --hex HEX | --file PATH\n       fuzz --list | --found";
+                     fuzz --target NAME --hex HEX | --file PATH [--shrink SECS]\n       fuzz --list | --found";
 
 /// What the command line asks for.
 pub struct Options {
@@ -52,6 +66,8 @@ pub struct Options {
     seed: u64,
     jobs: u64,
     input: Option<Vec<u8>>,
+    /// Seconds to make the input small.
+    shrink: Option<u64>,
     /// Set in the process of one target: the folder for its files.
     inside: Option<PathBuf>,
     list: bool,
@@ -68,7 +84,7 @@ fn main() -> ExitCode {
             TARGETS.iter().for_each(|target| println!("{:10} {}", target.name, target.promise));
             true
         }
-        (Some(input), _) => options.targets.iter().all(|target| try_one(target, input)),
+        (Some(input), _) => options.targets.iter().all(|target| try_one(target, input, options.shrink)),
         (None, Some(folder)) => options.targets.iter().all(|target| inside(target, &options, folder.clone())),
         (None, None) if options.found => found::run_all(),
         (None, None) => outside(&options),
@@ -108,18 +124,27 @@ fn inside(target: &'static Target, options: &Options, folder: PathBuf) -> bool {
         resident >> 10,
         if large { ": TOO MUCH" } else { "" },
     );
+    match values::COMPARED.load(std::sync::atomic::Ordering::Relaxed) {
+        0 => {}
+        compared => println!("{:10} {compared:>9} values the same bits on the far server", target.name),
+    }
     if let Some(failure) = &report.failure {
         println!("{} FAILED (it promises: {}): {failure}", target.name, target.promise);
     }
     report.failure.is_none() && !large
 }
 
-fn try_one(target: &'static Target, input: &[u8]) -> bool {
+fn try_one(target: &'static Target, input: &[u8], secs: Option<u64>) -> bool {
     drive::quiet_panics();
     match drive::attempt_fresh(target, input) {
         Ok(outcome) => println!("{}: {outcome}", target.name),
         Err(words) => {
             println!("{} FAILED: {words}", target.name);
+            if let Some(secs) = secs {
+                let fails = |input: &[u8]| drive::attempt_fresh(target, input).is_err();
+                let small = shrink::shrink(input, Duration::from_secs(secs), fails);
+                println!("{}", drive::again(target.name, &small));
+            }
             return false;
         }
     }
@@ -142,6 +167,7 @@ fn options() -> Option<Options> {
         seed: 1,
         jobs: 2,
         input: None,
+        shrink: None,
         inside: None,
         list: false,
         found: false,
@@ -160,6 +186,7 @@ fn options() -> Option<Options> {
             "--jobs" => options.jobs = text()?.parse().ok().filter(|jobs| (1..=64).contains(jobs))?,
             "--hex" => options.input = Some(data_encoding::HEXLOWER_PERMISSIVE.decode(text()?.as_bytes()).ok()?),
             "--file" => options.input = Some(std::fs::read(text()?).ok()?),
+            "--shrink" => options.shrink = Some(text()?.parse().ok()?),
             "--inside" => options.inside = Some(PathBuf::from(text()?)),
             "--list" => options.list = true,
             "--found" => options.found = true,

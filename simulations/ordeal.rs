@@ -9,10 +9,16 @@
 
 #[path = "ordeal/app.rs"]
 mod app;
+#[path = "ordeal/clock.rs"]
+mod clock;
 #[path = "ordeal/cycle.rs"]
 mod cycle;
 #[path = "world/dice.rs"]
 mod dice;
+#[path = "ordeal/flips.rs"]
+mod flips;
+#[path = "ordeal/full.rs"]
+mod full;
 #[path = "ordeal/host.rs"]
 mod host;
 #[path = "ordeal/kill.rs"]
@@ -86,6 +92,12 @@ enum Ordeal {
     Syscalls,
     /// Power cuts: ext4 in a loop file, its backing file copied while node and application work (needs root)
     Power,
+    /// Full disks: the log's, and the application's (needs root or user namespaces)
+    Full,
+    /// One-bit flips in the log, the files, the key and the small files
+    Flips,
+    /// Clocks that are wrong by up to a century, another one after each restart (needs faketime)
+    Clock,
     /// The application of the other commands; not for people
     #[command(hide = true)]
     App(app::Work),
@@ -143,6 +155,9 @@ fn name(command: &Ordeal) -> &'static str {
         Ordeal::Kill => "kill",
         Ordeal::Syscalls => "syscalls",
         Ordeal::Power => "power",
+        Ordeal::Full => "full",
+        Ordeal::Clock => "clock",
+        Ordeal::Flips => "flips",
         Ordeal::App(_) => "app",
     }
 }
@@ -164,6 +179,9 @@ fn one(command: &Ordeal, asked: &Asked, litemesh: &Path, scratch: &Scratch) -> R
         Ordeal::Kill => kill::call(asked, litemesh, scratch.path()),
         Ordeal::Syscalls => syscalls::call(asked, litemesh, scratch.path()),
         Ordeal::Power => power::call(asked, litemesh, scratch.path()),
+        Ordeal::Full => full::call(asked, litemesh, scratch.path()),
+        Ordeal::Clock => clock::call(asked, litemesh, scratch.path()),
+        Ordeal::Flips => flips::call(asked, litemesh, scratch.path()),
         Ordeal::App(_) => Ok(Figures::default()),
     }
 }

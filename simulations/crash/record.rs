@@ -72,8 +72,14 @@ impl Record {
 
     /// The rows, by marker.
     pub fn rows(&self) -> BTreeMap<String, i64> {
+        self.rows_through(u64::MAX)
+    }
+
+    /// The rows as they were after a transaction; what is out of danger counts always.
+    pub fn rows_through(&self, number: u64) -> BTreeMap<String, i64> {
         let mut rows = self.base.clone();
-        for change in self.commits.iter().filter(|commit| commit.acknowledged).flat_map(|commit| &commit.changes) {
+        let counts = |commit: &&Commit| commit.acknowledged && commit.number <= number;
+        for change in self.commits.iter().filter(counts).flat_map(|commit| &commit.changes) {
             match change {
                 Change::Put(marker, value) => {
                     rows.insert(marker.clone(), *value);

@@ -25,10 +25,11 @@ pub const TABLES: [&[&str]; 2] = [&["team", "entry"], &["user"]];
 
 /// Their schemas.
 const SCHEMAS: [&str; 2] = [
-    "CREATE TABLE team (id INTEGER PRIMARY KEY, marker TEXT, value INTEGER);
-     CREATE TABLE entry (id INTEGER PRIMARY KEY, team_id INTEGER REFERENCES team (id), marker TEXT, value INTEGER);
+    "CREATE TABLE team (id INTEGER PRIMARY KEY, marker TEXT, value INTEGER, seen INTEGER);
+     CREATE TABLE entry (id INTEGER PRIMARY KEY, team_id INTEGER REFERENCES team (id), marker TEXT, value INTEGER,
+       seen INTEGER);
      CREATE TABLE progress (name TEXT PRIMARY KEY, number INTEGER NOT NULL);",
-    "CREATE TABLE user (id INTEGER PRIMARY KEY AUTOINCREMENT, marker TEXT UNIQUE, value INTEGER);
+    "CREATE TABLE user (id INTEGER PRIMARY KEY AUTOINCREMENT, marker TEXT UNIQUE, value INTEGER, seen INTEGER);
      CREATE TABLE progress (name TEXT PRIMARY KEY, number INTEGER NOT NULL);",
 ];
 
@@ -140,7 +141,7 @@ impl Server {
                     ));
                     changes.push(Change::Put(marker, value));
                 }
-                (2, Some(marker)) if !changed(&changes, &marker) => {
+                (2, Some(marker)) if !changed(&changes, &marker) && !is_shared(&marker) => {
                     let table = table_of(&marker);
                     statements.push((format!("DELETE FROM {table} WHERE marker = ?1 AND ?2"), marker.clone(), 1));
                     changes.push(Change::Gone(marker));
@@ -168,11 +169,34 @@ impl Server {
         transaction.commit()
     }
 
+    /// The app writes into the newest shared row of another server: what of it stands in no record is the column alone.
+    pub fn touch(&self, position: usize, dice: &mut Dice) {
+        let table = TABLES[position][dice.below(TABLES[position].len() as u64) as usize];
+        let sql = format!(
+            "UPDATE {table} SET seen = ?1 WHERE id = (SELECT max(id) FROM {table} WHERE marker LIKE '%-2' AND marker NOT \
+             LIKE ?2)"
+        );
+        // Refused by a full disk: then nothing was written.
+        let _refused =
+            self.files[position].execute(&sql, params![dice.below(1_000) as i64, format!("%-{}-%", self.name)]);
+    }
+
     /// The last transaction of this app that a file holds.
     pub fn holds(&self, position: usize) -> rusqlite::Result<u64> {
         let sql = "SELECT coalesce(max(number), 0) FROM progress WHERE name = ?1";
         let number: i64 = self.files[position].prepare_cached(sql)?.query_row([&self.name], |row| row.get(0))?;
         Ok(number.unsigned_abs())
+    }
+
+    /// The app rebuilds a table as a careless migration does: it drops it and makes it anew, with nothing in it.
+    pub fn remake_users(&self) -> rusqlite::Result<()> {
+        let made = SCHEMAS[1].split(';').next().unwrap_or_default();
+        self.files[1].execute_batch(&format!("BEGIN IMMEDIATE; DROP TABLE user; {made}; COMMIT"))
+    }
+
+    /// The name in its markers.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Reads what the files hold of the app's own commits: every one that returned, unless the app does not insist.
@@ -219,6 +243,11 @@ impl Server {
 
 fn changed(changes: &[Change], marker: &str) -> bool {
     changes.iter().any(|change| matches!(change, Change::Put(other, _) | Change::Gone(other) if other == marker))
+}
+
+/// A row that other servers' apps write into, so nobody deletes it: the third of its transaction.
+fn is_shared(marker: &str) -> bool {
+    marker.ends_with("-2")
 }
 
 /// A marker begins with its table.

@@ -119,6 +119,21 @@ pub(super) struct Machine {
 #[derive(Clone, Debug, Default)]
 pub struct Image(Vec<(String, Kind, Vec<u8>)>);
 
+impl Image {
+    /// Only the files that `keep` says yes to, by their names below the machine's directory.
+    pub fn only(mut self, keep: impl Fn(&str) -> bool) -> Image {
+        self.0.retain(|(name, ..)| keep(name));
+        self
+    }
+
+    /// The files of both; where both have one of a name, this one's.
+    pub fn over(mut self, below: Image) -> Image {
+        let here: BTreeSet<String> = self.0.iter().map(|(name, ..)| name.clone()).collect();
+        self.0.extend(below.0.into_iter().filter(|(name, ..)| !here.contains(name)));
+        self
+    }
+}
+
 impl Machine {
     pub(super) fn from_image(root: String, image: &Image) -> Machine {
         let mut machine = Machine { root, ..Machine::default() };

@@ -4,7 +4,7 @@
 //! what the honest one writes. What it does not verify: that two nodes show the same (`simulate`, `histories`). Callers:
 //! the node's target, the target of names.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ed25519_dalek::{Signer, SigningKey};
@@ -26,7 +26,7 @@ const WALL_MS: u64 = 1_748_736_000_000;
 const SEEDS: [[u8; 32]; 3] = [[1; 32], [2; 32], [3; 32]];
 
 /// What the app's file holds.
-const SCHEMA: &str = "
+pub const SCHEMA: &str = "
     CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b INTEGER REFERENCES u(id), c REAL, d BLOB NOT NULL DEFAULT x'');
     CREATE TABLE u(id INTEGER PRIMARY KEY, name TEXT UNIQUE, parent INTEGER REFERENCES u(id) ON DELETE CASCADE);
     CREATE TABLE k(k1 TEXT, k2, v, PRIMARY KEY(k1, k2)) WITHOUT ROWID;
@@ -169,6 +169,27 @@ impl Arena {
     /// What the app does; an error is the app's own.
     pub fn app(&mut self, sql: &str) -> bool {
         self.app.execute_batch(sql).is_ok()
+    }
+
+    /// Settings of a node with log and file in this folder.
+    pub fn settings_at(folder: &Path) -> NodeSettings {
+        settings(folder.to_path_buf(), folder.join("app.db"))
+    }
+
+    /// Runs a job of another thread.
+    #[cfg(feature = "daemon")]
+    pub fn run(&mut self, job: litemesh::node::port::Job) {
+        let now = self.now;
+        job(self.node(), now);
+        while self.node().poll_effect().is_some() {}
+    }
+
+    /// Stops the node for good: its log's bytes.
+    pub fn into_log(mut self) -> Vec<u8> {
+        if let Some(node) = self.node.take() {
+            node.close().expect("the node closes");
+        }
+        std::fs::read(self.folder.path().join("log.redb")).expect("the log is there")
     }
 
     /// Stops the node and starts it again.

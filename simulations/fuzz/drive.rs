@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::dice::Dice;
 use crate::mutate::mutate;
-use crate::shrink::shrink;
+use crate::shrink::{PATIENCE, shrink};
 use crate::target::{Outcome, Target};
 
 /// Inputs that a job keeps.
@@ -182,7 +182,7 @@ fn explain(plan: &Plan, job: usize, failure: &Failure) -> String {
             failure.run, target.name, plan.seed, plan.jobs, failure.run
         );
     }
-    let small = shrink(&failure.input, |input| attempt_fresh(target, input).is_err());
+    let small = shrink(&failure.input, PATIENCE, |input| attempt_fresh(target, input).is_err());
     let words = attempt_fresh(target, &small).err().unwrap_or_default();
     format!("{words}\n{}", again(target.name, &small))
 }

@@ -4,17 +4,17 @@
 
 use std::time::{Duration, Instant};
 
-/// Time for one input.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Time for one input that was just found.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The smallest form found of `input` for which `fails` holds.
-pub fn shrink(input: &[u8], mut fails: impl FnMut(&[u8]) -> bool) -> Vec<u8> {
+pub fn shrink(input: &[u8], patience: Duration, mut fails: impl FnMut(&[u8]) -> bool) -> Vec<u8> {
     let started = Instant::now();
     let mut best = input.to_vec();
     let mut part = best.len().div_ceil(2);
-    while part > 0 && started.elapsed() < PATIENCE {
+    while part > 0 && started.elapsed() < patience {
         let mut at = 0;
-        while at < best.len() && started.elapsed() < PATIENCE {
+        while at < best.len() && started.elapsed() < patience {
             let mut shorter = best.clone();
             shorter.drain(at..(at + part).min(best.len()));
             if fails(&shorter) {
@@ -27,7 +27,7 @@ pub fn shrink(input: &[u8], mut fails: impl FnMut(&[u8]) -> bool) -> Vec<u8> {
     }
     for at in 0..best.len() {
         for plain in [0, b'a', b'0'] {
-            if started.elapsed() >= PATIENCE || best[at] == plain {
+            if started.elapsed() >= patience || best[at] == plain {
                 break;
             }
             let mut plainer = best.clone();

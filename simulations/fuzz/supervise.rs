@@ -9,7 +9,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use crate::Options;
 use crate::drive::{HANGS, again, noted};
 use crate::scratch::Scratch;
-use crate::shrink::shrink;
+use crate::shrink::{PATIENCE, shrink};
 use crate::target::Target;
 
 /// Address space of a target's process, KiB: an allocation sized by an untrusted number does not fit.
@@ -71,7 +71,7 @@ fn explain_death(target: &Target, options: &Options, folder: &Path, status: Exit
         if status.code() == Some(HANGS) {
             println!("one of these hangs: {}", again(target.name, &input));
         } else if dies(&input) {
-            println!("{}", again(target.name, &shrink(&input, dies)));
+            println!("{}", again(target.name, &shrink(&input, PATIENCE, dies)));
             return;
         }
     }

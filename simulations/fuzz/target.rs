@@ -24,9 +24,23 @@ pub struct Target {
     pub words: &'static [&'static [u8]],
 }
 
-/// All targets of this build.
-pub const TARGETS: &[Target] =
-    &[crate::codec::EVENT, crate::codec::MESSAGE, crate::codec::MEMBER, crate::codec::INVITE, crate::member::NODE];
+/// All targets of this build: the last ones need the daemon.
+pub const TARGETS: &[Target] = &[
+    crate::codec::EVENT,
+    crate::codec::MESSAGE,
+    crate::codec::MEMBER,
+    crate::codec::INVITE,
+    crate::records::RECORDS,
+    crate::member::NODE,
+    crate::values::VALUES,
+    crate::values::NAMES,
+    #[cfg(feature = "daemon")]
+    crate::settings::CONFIG,
+    #[cfg(feature = "daemon")]
+    crate::settings::WORD,
+    #[cfg(feature = "daemon")]
+    crate::api::HTTP,
+];
 
 /// The target of this name.
 pub fn find(name: &str) -> Option<&'static Target> {

@@ -108,12 +108,19 @@ impl App {
 
     /// Lets it finish its transaction and end.
     pub fn stop(mut self) -> Result<(), Trouble> {
+        self.end()
+    }
+
+    /// See [`App::stop`].
+    pub fn end(&mut self) -> Result<(), Trouble> {
         drop(self.child.stdin.take());
         self.wait()
     }
 
     /// Waits until it has done its `--count`.
     pub fn wait(&mut self) -> Result<(), Trouble> {
+        // Held open: its end is the order to stop, and waiting for a child closes what is still in it.
+        let _stdin = self.child.stdin.take();
         let status = self.child.wait()?;
         self.hear_out();
         if status.success() { Ok(()) } else { Err(Trouble::wrong(format!("the app ended with {status}"))) }

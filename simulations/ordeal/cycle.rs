@@ -8,7 +8,6 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::app::{Work, locked};
@@ -16,7 +15,7 @@ use super::outcome::Trouble;
 use super::record::Record;
 use super::server::{Server, Start};
 use super::trace::{CALLS, Point, points};
-use super::world::World;
+use super::world::{World, copy_folder};
 
 /// How long a struck node may go on before it is stopped.
 const STRUCK_LIFE: Duration = Duration::from_millis(2_500);
@@ -87,17 +86,17 @@ impl Lane {
         let mut lane =
             Lane { world, strace: strace.to_path_buf(), root: root.to_path_buf(), template: Record::default() };
         lane.template = locked(&lane.world.record).clone();
-        lane.save("apart")?;
+        lane.world.save(&lane.root.join("apart"))?;
         lane.world.servers[PEER].start()?;
         let code = lane.invite()?;
         lane.join(&code, &[])?.done("the template's join")?;
         lane.world.servers[PEER].stop_well()?;
-        lane.save("joined")?;
+        lane.world.save(&lane.root.join("joined"))?;
         Ok(lane)
     }
 
-    /// The calls of a stage.
-    pub fn count(&mut self, stage: Stage) -> Result<Vec<Point>, Trouble> {
+    /// The calls of a stage, and how many are shadowed.
+    pub fn count(&mut self, stage: Stage) -> Result<(Vec<Point>, u64), Trouble> {
         let trace = self.root.join("trace.txt");
         let calls = format!("trace={CALLS}");
         let words = ["-f", "-y", "--seccomp-bpf", "-e", &calls, "-o"];
@@ -129,7 +128,7 @@ impl Lane {
     /// One stage under strace with the arguments, then a healthy start and the checks.
     fn cycle(&mut self, stage: Stage, strace: Vec<OsString>) -> Result<(), Trouble> {
         let template = if stage == Stage::Run { "joined" } else { "apart" };
-        self.put_back(template)?;
+        self.world.put_back(&self.root.join(template))?;
         *locked(&self.world.record) = self.template.clone();
         for server in &self.world.servers {
             server.hush()?;
@@ -239,35 +238,7 @@ impl Lane {
             let _ = server.kill();
         }
         // A copy that fails leaves the words, which are what matters.
-        let _ = copy(&self.root.join("s1"), &self.root.join(format!("evidence{number}")));
-    }
-
-    fn save(&self, name: &str) -> Result<(), Trouble> {
-        for server in &self.world.servers {
-            for (folder, part) in [(&server.files, "files"), (&server.data, "data")] {
-                if folder.exists() {
-                    copy(folder, &self.root.join(name).join(&server.name).join(part))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn put_back(&mut self, name: &str) -> Result<(), Trouble> {
-        for server in &mut self.world.servers {
-            server.kill()?;
-            for (folder, part) in [(&server.files, "files"), (&server.data, "data")] {
-                let from = self.root.join(name).join(&server.name).join(part);
-                if from.exists() {
-                    std::fs::create_dir_all(folder)?;
-                    empty(folder)?;
-                    copy(&from, folder)?;
-                } else if folder.exists() {
-                    std::fs::remove_dir_all(folder)?;
-                }
-            }
-        }
-        Ok(())
+        let _ = copy_folder(&self.root.join("s1"), &self.root.join(format!("evidence{number}")));
     }
 }
 
@@ -276,21 +247,4 @@ fn no_panic(server: &Server) -> Result<(), Trouble> {
         return Err(Trouble::wrong(format!("{} panicked: {}", server.name, server.last_words())));
     }
     Ok(())
-}
-
-fn empty(folder: &Path) -> Result<(), Trouble> {
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
-    }
-    Ok(())
-}
-
-/// Copies a folder's content, holes and rights as they are.
-pub fn copy(from: &Path, to: &Path) -> Result<(), Trouble> {
-    std::fs::create_dir_all(to)?;
-    let from = from.join(".");
-    let mut command = Command::new("cp");
-    let status = command.args(["-a", "--sparse=always"]).arg(from).arg(to).stdin(Stdio::null()).status()?;
-    if status.success() { Ok(()) } else { Err(Trouble::wrong("cp failed")) }
 }

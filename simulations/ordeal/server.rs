@@ -224,6 +224,13 @@ impl Server {
             if let Some(pid) = inner {
                 // What stands around the node would leave it alone when killed itself. Gone already is fine.
                 let _ = signal(pid, "-KILL");
+                // It ends by itself when it has seen the node's end; then nothing holds the node's lock any more.
+                for _ in 0..400 {
+                    if running.child.try_wait()?.is_some() {
+                        return Ok(());
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
             }
             running.child.kill()?;
             running.child.wait()?;

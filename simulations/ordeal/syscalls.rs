@@ -39,9 +39,10 @@ pub fn call(asked: &Asked, litemesh: &Path, root: &Path) -> Result<Figures, Trou
     for number in 0..LANES {
         lanes.push(Lane::new(litemesh, &strace, &root.join(format!("lane{number}")))?);
     }
-    let (mut points, mut calls) = (Work::new(), 0u64);
+    let (mut points, mut calls, mut shadowed) = (Work::new(), 0u64, 0u64);
     for stage in Stage::ALL {
-        let counted = lanes[0].count(stage)?;
+        let (counted, hidden) = lanes[0].count(stage)?;
+        shadowed += hidden;
         progress(&format!("{stage:?}: {} calls", counted.len()));
         calls += counted.len() as u64;
         for blow in Blow::ALL {
@@ -68,6 +69,7 @@ pub fn call(asked: &Asked, litemesh: &Path, root: &Path) -> Result<Figures, Trou
     let struck: u64 = found.struck.iter().sum();
     let mut figures = Figures::default();
     figures.set("calls_of_the_cycle", calls);
+    figures.set("calls_shadowed_by_another_thread", shadowed);
     figures.set("points", total as u64);
     figures.set("struck", struck);
     for (blow, count) in Blow::ALL.iter().zip(found.struck) {

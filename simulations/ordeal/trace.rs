@@ -1,7 +1,8 @@
 //! What strace wrote, as a list of calls that can be struck: call, file, number.
 //!
-//! Invariant: a call counts per file (strace's `-P`), because threads take turns but each file has one writer; the number
-//! is the one that strace's `when=` takes. Callers: cycle, syscalls.
+//! Invariant: the number is the one that strace's `when=` takes: it counts per thread, and per file because of `-P`. Where
+//! two threads make a call of the same number on the same file, only the first one can be struck; the others are counted
+//! as shadowed (the daemon opens every file once on its main thread before the node's thread does the same). Callers: cycle, syscalls.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,22 +29,24 @@ impl fmt::Display for Point {
     }
 }
 
-/// The points of a trace below a folder. `openat` is one only where it creates.
-pub fn points(trace: &str, folder: &str) -> Vec<Point> {
-    let mut counted: BTreeMap<(String, String), u32> = BTreeMap::new();
-    let mut found = Vec::new();
+/// The points of a trace below a folder, and the number of shadowed calls. `openat` counts only where it creates.
+pub fn points(trace: &str, folder: &str) -> (Vec<Point>, u64) {
+    let mut counted: BTreeMap<(String, String, String), u32> = BTreeMap::new();
+    let (mut found, mut shadowed): (Vec<Point>, u64) = (Vec::new(), 0);
     for line in trace.lines() {
         let Some((call, path)) = call_and_path(line) else { continue };
+        let thread = line.split(' ').next().unwrap_or_default();
         if !path.starts_with(folder) || path.ends_with("stderr.txt") || path.ends_with("stdout.txt") {
             continue;
         }
-        let number = counted.entry((call.to_owned(), path.to_owned())).or_default();
+        let number = counted.entry((thread.to_owned(), call.to_owned(), path.to_owned())).or_default();
         *number += 1;
         if call != "openat" || line.contains("O_CREAT") {
-            found.push(Point { call: call.to_owned(), path: path.to_owned(), number: *number });
+            let point = Point { call: call.to_owned(), path: path.to_owned(), number: *number };
+            if found.contains(&point) { shadowed += 1 } else { found.push(point) }
         }
     }
-    found
+    (found, shadowed)
 }
 
 /// `123 pwrite64(12</a/b>, …` or `123 rename("/a/b", …`: the call and the file it is about.
@@ -79,15 +82,10 @@ mod tests {
                      7 <... pwrite64 resumed>) = 1\n\
                      7 fsync(9</elsewhere>) = 0\n\
                      7 rename(\"/r/b\", \"/r/c\") = 0\n7 +++ exited with 0 +++\n";
-        let found: Vec<String> = points(trace, "/r").iter().map(Point::to_string).collect();
-        let expected = [
-            "openat 2 of a",
-            "pwrite64 1 of a",
-            "pwrite64 1 of b",
-            "fdatasync 1 of a",
-            "pwrite64 2 of a",
-            "rename 1 of b",
-        ];
+        let (found, shadowed) = points(trace, "/r");
+        let found: Vec<String> = found.iter().map(Point::to_string).collect();
+        let expected = ["openat 2 of a", "pwrite64 1 of a", "pwrite64 1 of b", "fdatasync 1 of a", "rename 1 of b"];
+        assert_eq!(shadowed, 1, "thread 7 makes its first pwrite64 after thread 8");
         assert_eq!(found, expected);
     }
 }

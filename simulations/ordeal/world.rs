@@ -5,6 +5,7 @@
 //! Callers: the commands.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -136,4 +137,52 @@ impl World {
         }
         Ok(())
     }
+
+    /// Keeps every server's directories as they are.
+    pub fn save(&self, to: &Path) -> Result<(), Trouble> {
+        for server in &self.servers {
+            for (folder, part) in [(&server.files, "files"), (&server.data, "data")] {
+                if folder.exists() {
+                    copy_folder(folder, &to.join(&server.name).join(part))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends all nodes and puts the directories' content back, into the same directories: a data directory in another place
+    /// is another incarnation.
+    pub fn put_back(&mut self, kept: &Path) -> Result<(), Trouble> {
+        for server in &mut self.servers {
+            server.kill()?;
+            for (folder, part) in [(&server.files, "files"), (&server.data, "data")] {
+                let from = kept.join(&server.name).join(part);
+                if from.exists() {
+                    std::fs::create_dir_all(folder)?;
+                    empty(folder)?;
+                    copy_folder(&from, folder)?;
+                } else if folder.exists() {
+                    std::fs::remove_dir_all(folder)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn empty(folder: &Path) -> Result<(), Trouble> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
+    }
+    Ok(())
+}
+
+/// Copies a folder's content, holes and rights as they are.
+pub fn copy_folder(from: &Path, to: &Path) -> Result<(), Trouble> {
+    std::fs::create_dir_all(to)?;
+    let from = from.join(".");
+    let mut command = Command::new("cp");
+    let status = command.args(["-a", "--sparse=always"]).arg(from).arg(to).stdin(Stdio::null()).status()?;
+    if status.success() { Ok(()) } else { Err(Trouble::wrong("cp failed")) }
 }

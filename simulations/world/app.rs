@@ -1,7 +1,8 @@
 //! An ordinary app: it writes to its two files as it likes, knows nothing of litemesh, and records what it committed.
 //!
 //! The record is independent of the node's code: every row gets a text of its own ("marker"), kept with the fate the app
-//! gave it. Invariant: an insert that SQLite acknowledged is in the record. Caller: the world.
+//! gave it. Invariant: an insert that SQLite
+//! acknowledged is in the record. Caller: the world.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,6 +11,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params};
 
 use super::dice::Dice;
+use super::errors::Errors;
 
 const SCOUTING: &str = "
 CREATE TABLE team (id INTEGER NOT NULL, number INTEGER NOT NULL, name VARCHAR(100), marker TEXT, PRIMARY KEY (id), UNIQUE (number));
@@ -41,6 +43,8 @@ pub struct App {
     users: Connection,
     position: usize,
     next: u64,
+    /// What SQLite refused, and whether the app has itself to blame.
+    pub errors: Errors,
     /// Markers of committed inserts, by table.
     pub inserted: BTreeMap<String, BTreeSet<String>>,
     /// Markers whose row this app deleted or replaced by another row.
@@ -52,17 +56,27 @@ pub struct App {
 }
 
 impl App {
-    /// Makes the files and opens them.
+    /// Opens the files; makes those that are not there. A copy of another app's files may lie there already.
     pub fn new(root: &Path, position: usize) -> App {
         let (scouting, users) = open(root);
-        scouting.execute_batch(SCOUTING).expect("the schema is valid");
-        users.execute_batch(USERS).expect("the schema is valid");
-        let (removed, replaced) = (BTreeSet::new(), BTreeMap::new());
-        let board = BTreeMap::new();
-        App { scouting, users, position, next: 0, inserted: BTreeMap::new(), removed, replaced, board }
+        for (file, schema) in [(&scouting, SCOUTING), (&users, USERS)] {
+            let tables = "SELECT count(*) FROM sqlite_master";
+            if file.query_row(tables, [], |row| row.get::<_, i64>(0)).expect("a query") == 0 {
+                file.execute_batch(schema).expect("the schema is valid");
+            }
+        }
+        let (removed, replaced, board) = Default::default();
+        let (inserted, errors) = (BTreeMap::new(), Errors::default());
+        App { scouting, users, position, next: 0, errors, inserted, removed, replaced, board }
     }
 
-    /// Starts the app again, after the power was gone.
+    /// Closes the files, to be opened by [`App::restart`].
+    pub fn stop(&mut self) {
+        self.scouting = Connection::open_in_memory().expect("a database in memory");
+        self.users = Connection::open_in_memory().expect("a database in memory");
+    }
+
+    /// Starts the app again, after the power was gone or its files were put back.
     pub fn restart(&mut self, root: &Path) {
         (self.scouting, self.users) = open(root);
     }
@@ -111,7 +125,8 @@ impl App {
         let marker = self.marker(table);
         let mut all: Vec<&dyn rusqlite::ToSql> = vec![&marker];
         all.extend_from_slice(values);
-        let done = self.file(database).execute(sql, all.as_slice()).is_ok_and(|rows| rows > 0);
+        let done = self.file(database).execute(sql, all.as_slice());
+        let done = self.errors.note(sql, done).is_some_and(|rows| rows > 0);
         if !done {
             self.unmark(table, &marker);
         }
@@ -155,7 +170,8 @@ impl App {
     pub fn hit(&mut self, turn: u64) {
         let (id, by, best) = (1 + (turn % 3) as i64, (turn * 7 % 11) as i64 - 3, (turn * 31 % 97) as i64);
         let sql = "UPDATE board SET hits = hits + ?2, best = max(best, ?3), who = ?4 WHERE id = ?1";
-        if self.scouting.execute(sql, params![id, by, best, format!("{}", self.position)]).is_ok_and(|rows| rows > 0) {
+        let done = self.scouting.execute(sql, params![id, by, best, format!("{}", self.position)]);
+        if self.errors.note(sql, done).is_some_and(|rows| rows > 0) {
             let (sum, greatest) = self.board.entry(id).or_default();
             (*sum, *greatest) = (*sum + by, best.max(*greatest));
         }
@@ -202,7 +218,9 @@ impl App {
         if added {
             let (user, role) = (self.users.last_insert_rowid(), 1 + dice.below(3) as i64);
             // The role may be gone or hidden on this server.
-            let _refused = self.users.execute("INSERT INTO user_role VALUES (?1, ?2)", params![user, role]);
+            let sql = "INSERT INTO user_role VALUES (?1, ?2)";
+            let refused = self.users.execute(sql, params![user, role]);
+            self.errors.note(sql, refused);
         }
         "add user"
     }
@@ -213,7 +231,9 @@ impl App {
         if dice.chance(30) {
             // Refused where the number is taken.
             let number = dice.below(60) as i64;
-            let _taken = self.scouting.execute("UPDATE team SET number = ?1 WHERE id = ?2", params![number, team]);
+            let sql = "UPDATE team SET number = ?1 WHERE id = ?2";
+            let taken = self.scouting.execute(sql, params![number, team]);
+            self.errors.note(sql, taken);
             return "renumber team";
         }
         let name = format!("n{}", dice.below(100));
@@ -304,7 +324,9 @@ impl App {
         }
         // Refused where the name is taken.
         let name = format!("user{}", dice.below(25));
-        let _taken = self.users.execute("UPDATE user SET username = ?1 WHERE id = ?2", params![name, user]);
+        let sql = "UPDATE user SET username = ?1 WHERE id = ?2";
+        let taken = self.users.execute(sql, params![name, user]);
+        self.errors.note(sql, taken);
         "rename user"
     }
 

@@ -3,8 +3,11 @@
 //! Checked: every file shows the same rows; digests agree, with each other and with a rebuild from the log alone; every
 //! row that was inserted and that no app deleted is shown, on the shelf, or lost to a concurrent REPLACE of its row and told
 //! so; no row is shown or born twice, no replaced row and no deleted note comes back; sums and best values that the rules
-//! promise are those of the apps' own record; SQLite's own integrity; chains and signatures. Does not verify: which of two concurrent values won (the reference evaluator's task), how long
-//! it took, what was readable in between. Caller: `simulate`, tests.
+//! promise are those of the apps' own record; SQLite refused an app nothing that it had not provoked; SQLite's own
+//! integrity; chains and signatures; and the log's side ([`check_events`]).
+//! Does not verify: which of two concurrent values won (the reference evaluator's task, `histories`); that every lost
+//! value is in the audit; how long it took; what was readable in between; rows written on a machine that is gone and was
+//! not safe to unplug. Callers: `run::play`, tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,15 +15,47 @@ use litemesh::model::{Cell, Change};
 use litemesh::wire::decode_event;
 use rusqlite::types::Value;
 
-use super::World;
 use super::app::{MARKED, rows};
+use super::{Server, Violation, World, check_events, check_known};
 
-/// Runs every check. The error says what is wrong, where.
-pub fn check(world: &World) -> Result<(), String> {
-    let tables = tables(world);
-    for (database, table) in &tables {
-        let first = dump(world.servers[0].app.file(database), table);
-        for server in 1..world.servers.len() {
+/// Runs every check. The first that fails says what is wrong, where.
+pub fn check(world: &World) -> Result<(), Violation> {
+    type Check = fn(&World) -> Result<(), String>;
+    let all: [(&str, Check); 15] = [
+        ("same events", check_events::same_events),
+        ("same rows", check_rows),
+        ("fingerprints", check_fingerprints),
+        ("known writes", check_known::check),
+        ("digests", check_digests),
+        ("rows by the record", check_markers),
+        ("deletes", check_deletes),
+        ("births", check_births),
+        ("sums", check_board),
+        ("balance", check_events::balance),
+        ("rows accounted for", check_events::rows_accounted_for),
+        ("stamps", check_events::stamps),
+        ("app errors", check_errors),
+        ("files", check_files),
+        ("log", check_log),
+    ];
+    for (name, check) in all {
+        check(world).map_err(|what| Violation { check: name.to_string(), what })?;
+    }
+    Ok(())
+}
+
+/// The server that stands for all of them once they are equal.
+fn first(world: &World) -> &Server {
+    let position = world.present().next().unwrap_or(0);
+    &world.servers[position]
+}
+
+/// All files show the same rows.
+fn check_rows(world: &World) -> Result<(), String> {
+    let one = world.present().next().unwrap_or(0);
+    for (database, table) in &tables(world) {
+        let first = dump(world.servers[one].app.file(database), table);
+        for server in world.present().skip(1) {
             let other = dump(world.servers[server].app.file(database), table);
             if first != other {
                 let only = |a: &[Vec<Value>], b: &[Vec<Value>]| {
@@ -30,31 +65,46 @@ pub fn check(world: &World) -> Result<(), String> {
                 let told: String =
                     here.iter().chain(&there).take(3).map(|row| tell(world, server, database, table, row)).collect();
                 return Err(format!(
-                    "{database}.{table} differs: only on server 0: {here:?}; only on server {server}: {there:?}{told}"
+                    "{database}.{table} differs: only on server {one}: {here:?}; only on server {server}: {there:?}{told}"
                 ));
             }
         }
     }
-    check_fingerprints(world)?;
-    super::check_known::check(world)?;
-    check_digests(world)?;
-    check_markers(world)?;
-    check_deletes(world)?;
-    check_births(world)?;
-    check_board(world)?;
-    for server in &world.servers {
+    Ok(())
+}
+
+/// SQLite refused nothing that the app had not provoked.
+fn check_errors(world: &World) -> Result<(), String> {
+    for (position, server) in world.servers.iter().enumerate() {
+        if let Some(error) = &server.app.errors.foreign {
+            return Err(format!("the app of server {position} was refused: {error}"));
+        }
+    }
+    Ok(())
+}
+
+/// SQLite finds its own structure sound.
+fn check_files(world: &World) -> Result<(), String> {
+    for position in world.present() {
         for database in ["scouting", "users"] {
-            let file = server.app.file(database);
+            let file = world.servers[position].app.file(database);
             let verdict: String =
                 file.query_row("PRAGMA integrity_check", [], |row| row.get(0)).map_err(|e| e.to_string())?;
             if verdict != "ok" {
-                return Err(format!("{database}: {verdict}"));
+                return Err(format!("server {position}: {database}: {verdict}"));
             }
         }
-        let node = server.node.as_ref().ok_or("a node is down")?;
+    }
+    Ok(())
+}
+
+/// Every chain and every signature holds.
+fn check_log(world: &World) -> Result<(), String> {
+    for position in world.present() {
+        let node = world.servers[position].node.as_ref().ok_or("a node is down")?;
         let report = node.verify_log().map_err(|error| error.to_string())?;
         if !report.faults.is_empty() {
-            return Err(format!("log: {:?}", report.faults));
+            return Err(format!("server {position}: {:?}", report.faults));
         }
     }
     Ok(())
@@ -69,7 +119,7 @@ fn check_board(world: &World) -> Result<(), String> {
     }
     for (id, (sum, best)) in expected {
         let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
-        let file = world.servers[0].app.file("scouting");
+        let file = first(world).app.file("scouting");
         let shown = file.query_row("SELECT hits, best FROM board WHERE id = ?1", [id], read);
         if shown.as_ref().ok() != Some(&(sum, best)) {
             return Err(format!("board {id} shows {shown:?}, but {sum} hits were made and {best} is the best"));
@@ -89,7 +139,8 @@ fn tell(world: &World, server: usize, database: &str, table: &str, row: &[Value]
         row.iter().take(width).map(text).collect::<Vec<_>>().join(",")
     };
     let mut told = String::new();
-    for (position, width) in [(0, 1), (0, 2), (server, 1), (server, 2)] {
+    let one = world.present().next().unwrap_or(0);
+    for (position, width) in [(one, 1), (one, 2), (server, 1), (server, 2)] {
         let Some(node) = world.servers[position].node.as_ref() else { continue };
         let Ok(history) = node.history(database, table, &key(width)) else { continue };
         told += &format!("\n server {position}: {history:?}");
@@ -104,7 +155,8 @@ fn tell(world: &World, server: usize, database: &str, table: &str, row: &[Value]
 /// Digests are equal on all nodes and equal to what the log alone gives.
 fn check_digests(world: &World) -> Result<(), String> {
     let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (position, server) in world.servers.iter().enumerate() {
+    for position in world.present() {
+        let server = &world.servers[position];
         let node = server.node.as_ref().ok_or("a node is down")?;
         let status = node.status(world.now(position)).map_err(|error| error.to_string())?;
         for database in status.databases {
@@ -165,7 +217,7 @@ pub fn check_fingerprints(world: &World) -> Result<(), String> {
 /// No row is lost, none is doubled.
 fn check_markers(world: &World) -> Result<(), String> {
     let removed: BTreeSet<&String> = world.servers.iter().flat_map(|server| &server.app.removed).collect();
-    let shelf: BTreeSet<String> = world.servers[0]
+    let shelf: BTreeSet<String> = first(world)
         .node
         .as_ref()
         .ok_or("a node is down")?
@@ -217,7 +269,7 @@ fn check_deletes(world: &World) -> Result<(), String> {
 
 /// No row was born twice: what the outbox held is logged once, however often it is read.
 fn check_births(world: &World) -> Result<(), String> {
-    let log = world.servers[0].node.as_ref().ok_or("a node is down")?.log();
+    let log = first(world).node.as_ref().ok_or("a node is down")?.log();
     let read = log.read().map_err(|error| error.to_string())?;
     let all: BTreeSet<&String> =
         world.servers.iter().flat_map(|server| server.app.inserted.values().flatten()).collect();
@@ -260,7 +312,7 @@ fn is_outdated(marker: &String, replaced: &BTreeMap<&String, BTreeSet<&String>>,
 
 /// Values that lost to a concurrent one: two apps replaced one row without knowing each other.
 fn outwritten(world: &World) -> Result<BTreeSet<String>, String> {
-    let node = world.servers[0].node.as_ref().ok_or("a node is down")?;
+    let node = first(world).node.as_ref().ok_or("a node is down")?;
     let conflicts = node.conflicts(0, usize::MAX).map_err(|error| error.to_string())?;
     Ok(conflicts.into_iter().map(|conflict| conflict.loser.value.trim_matches('\'').to_string()).collect())
 }
@@ -269,7 +321,7 @@ fn outwritten(world: &World) -> Result<BTreeSet<String>, String> {
 /// were. Of a class that lives and is nowhere this says nothing.
 fn merged(world: &World) -> Result<BTreeSet<String>, String> {
     let wrong = |error: litemesh::log::LogError| error.to_string();
-    let log = world.servers[0].node.as_ref().ok_or("a node is down")?.log();
+    let log = first(world).node.as_ref().ok_or("a node is down")?.log();
     let read = log.read().map_err(wrong)?;
     let mut merged = BTreeSet::new();
     for (origin, head) in read.heads().map_err(wrong)? {
@@ -297,7 +349,7 @@ fn merged(world: &World) -> Result<BTreeSet<String>, String> {
 }
 
 fn markers(world: &World, database: &str, table: &str) -> Vec<String> {
-    let file = world.servers[0].app.file(database);
+    let file = first(world).app.file(database);
     let mut statement = file.prepare(&format!("SELECT marker FROM {table} WHERE marker IS NOT NULL")).expect("a table");
     let rows = statement.query_map([], |row| row.get(0)).expect("a query");
     rows.map(|row| row.expect("a marker")).collect()
@@ -307,7 +359,7 @@ fn tables(world: &World) -> Vec<(String, String)> {
     let mut tables = Vec::new();
     for database in ["scouting", "users"] {
         let sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT GLOB 'sqlite_*' AND name NOT GLOB '_litemesh_*'";
-        let mut statement = world.servers[0].app.file(database).prepare(sql).expect("a query");
+        let mut statement = first(world).app.file(database).prepare(sql).expect("a query");
         let names = statement.query_map([], |row| row.get::<_, String>(0)).expect("a query");
         tables.extend(names.map(|name| (database.to_string(), name.expect("a name"))));
     }

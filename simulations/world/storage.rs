@@ -15,32 +15,13 @@ use litemesh::node::{Input, Node, NodeError};
 
 use super::World;
 use super::dice::Dice;
-use crate::disk::{self, Crash, Disk};
+use crate::disk::{self, Crash, Disk, Image};
 
 /// A node whose store failed is opened again after this, ms of virtual time.
 const REOPEN_MS: u64 = 1_000;
 
 /// A fault inside a step comes within so many operations of the disk.
-const SOON: u64 = 80;
-
-/// What happens to disks in a run. Each is off in a part of the seeds.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DiskFaults {
-    /// The power fails.
-    pub power: bool,
-    /// A sync or a read fails, once.
-    pub errors: bool,
-    /// Disks are full for a while.
-    pub full: bool,
-}
-
-impl DiskFaults {
-    /// Draws the options of a run; from a clone, so that runs without these faults stay as they were.
-    pub fn draw(dice: &Dice) -> DiskFaults {
-        let mut dice = Dice::new(dice.clone().bits());
-        DiskFaults { power: dice.chance(60), errors: dice.chance(50), full: dice.chance(40) }
-    }
-}
+pub const SOON: u64 = 80;
 
 /// The storage of one server.
 pub struct Storage {
@@ -60,13 +41,19 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// An empty disk.
-    pub fn new(root: &Path, seed: u64, position: usize) -> Storage {
+    /// A disk that holds files already.
+    pub fn with_image(root: &Path, dice: Dice, image: &Image) -> Storage {
         std::fs::create_dir_all(root).expect("a temporary directory can be filled");
-        let dice = Dice::new(seed ^ (position as u64 + 1) << 40);
-        let disk = Disk::new(root);
+        let disk = Disk::from_image(root, image);
         disk.spare_app();
         Storage { disk, dice, root: root.to_owned(), process: disk::APP + 1, again_at_ms: None, fault: None, given: 0 }
+    }
+
+    /// Puts other files in the place of those that are there. No process may have any of them open.
+    pub fn replace(&mut self, image: &Image) {
+        let (disk, given) = (Disk::from_image(&self.root, image), 0);
+        disk.spare_app();
+        (self.disk, self.given, self.again_at_ms) = (disk, given, None);
     }
 
     /// Opens the event log as the process that runs.
@@ -82,15 +69,19 @@ impl Storage {
 
 impl World {
     /// Sets the clock that SQLite reads to that of a server.
-    pub fn set_clock(&self, position: usize) {
+    pub fn set_sqlite_clock(&self, position: usize) {
         disk::set_wall_ms(self.now(position).wall_ms);
     }
 
     /// Starts a server's node and connects it. Where a fault prevents it, the node is started again later.
     pub fn start(&mut self, position: usize) {
         let now = self.now(position);
-        self.set_clock(position);
+        self.set_sqlite_clock(position);
         let server = &mut self.servers[position];
+        if server.node.is_some() || server.gone {
+            return;
+        }
+        (server.busy_at_ms, server.ticked_at_ms) = (self.now_ms, self.now_ms);
         server.epoch += 1;
         server.storage.process += 1;
         server.storage.again_at_ms = None;
@@ -106,7 +97,10 @@ impl World {
                 }
                 server.node = Some(node);
             }
-            Err(error) => return self.failed(position, &error),
+            Err(error) => {
+                self.failed(position, &error);
+                return;
+            }
         }
         if !self.is_well(position) {
             return;
@@ -117,44 +111,46 @@ impl World {
         self.effects(position);
     }
 
-    /// Gives a server an input, if its node runs.
-    pub fn input(&mut self, position: usize, input: Input) {
+    /// Has a node that runs take an input. False when it does not run (any more).
+    pub(super) fn handle(&mut self, position: usize, input: Input) -> bool {
         let now = self.now(position);
-        self.set_clock(position);
+        self.set_sqlite_clock(position);
         let server = &mut self.servers[position];
-        let Some(node) = server.node.as_mut() else { return };
+        let Some(node) = server.node.as_mut() else { return false };
         disk::set_role(0);
         let handled = server.storage.disk.as_process(server.storage.process, || node.handle(input, now));
         if let Err(error) = handled {
             return self.failed(position, &error);
         }
-        if self.is_well(position) {
-            self.effects(position);
-        }
+        self.is_well(position)
     }
 
     /// A node met an error. As the daemon does: where its log is concerned it is dropped and opened again after a pause; a
-    /// node that did not open is tried again; else it goes on.
-    fn failed(&mut self, position: usize, error: &NodeError) {
-        let storage = &mut self.servers[position].storage;
-        assert!(storage.is_excused(), "server {position} at {} ms: {error}", self.now_ms);
+    /// node that did not open is tried again; else it goes on, and the answer is yes.
+    fn failed(&mut self, position: usize, error: &NodeError) -> bool {
+        if !self.servers[position].storage.is_excused() {
+            self.violate("node error", format!("server {position}: {error}"));
+            return false;
+        }
         if !self.is_well(position) {
-            return;
+            return false;
         }
         let server = &mut self.servers[position];
         if server.node.is_some() && !error.needs_reopen() {
-            return self.effects(position);
+            return true;
         }
         server.storage.fault = error.store_fault().or(server.storage.fault.take());
         // Its last words are said: nobody killed it.
         let node = server.node.take();
         server.storage.disk.as_process(server.storage.process, || drop(node));
         if !self.is_well(position) {
-            return;
+            return false;
         }
-        self.note(&format!("reopen {position}"));
+        self.reach("a node was opened again after its storage failed");
+        self.note(&format!("{position} fails: {error}"));
         self.drop_node(position);
         self.servers[position].storage.again_at_ms = Some(self.now_ms + REOPEN_MS);
+        false
     }
 
     /// Sees whether a fuse struck; then the server is down.
@@ -177,7 +173,7 @@ impl World {
         let due = |at: &u64| *at <= end;
         let waiting = (0..self.servers.len()).filter_map(|at| Some((self.servers[at].storage.again_at_ms?, at))).min();
         let Some((at_ms, position)) = waiting.filter(|(at, _)| due(at)) else { return false };
-        let frame = self.queue.first_key_value().map(|((at, _), _)| *at);
+        let frame = self.next_frame_ms();
         let tick = (0..self.servers.len()).filter_map(|position| self.deadline(position)).min();
         if [frame, tick].into_iter().flatten().any(|earlier| earlier < at_ms) {
             return false;
@@ -194,7 +190,8 @@ impl World {
             storage.disk.bury(storage.process, ());
             return;
         }
-        self.note(&format!("kill {position}"));
+        self.reach("a node was killed");
+        self.note(&format!("{position} dies"));
         self.drop_node(position);
         self.servers[position].storage.again_at_ms = None;
     }
@@ -204,11 +201,8 @@ impl World {
         let server = &mut self.servers[position];
         server.storage.disk.kill(server.storage.process);
         server.storage.disk.bury(server.storage.process, server.node.take());
-        let peer = server.id;
         for other in 0..self.servers.len() {
-            if other != position {
-                self.input(other, Input::PeerDisconnected { peer });
-            }
+            self.disconnect(position, other);
         }
     }
 
@@ -220,15 +214,10 @@ impl World {
         }
     }
 
-    /// The same, somewhere in the next step.
-    pub fn kill_soon(&mut self, position: usize) {
-        let operations = 1 + self.servers[position].storage.dice.below(SOON);
-        self.kill_at(position, operations);
-    }
-
     /// Cuts a server's power, and has its app up again; the node starts when it is told to.
     pub fn power_cut(&mut self, position: usize) {
-        self.note(&format!("power cut {position}"));
+        self.reach("the power failed");
+        self.note(&format!("{position} loses its power"));
         self.servers[position].storage.disk.cut();
         self.drop_node(position);
         let Storage { disk, dice, root, again_at_ms, .. } = &mut self.servers[position].storage;
@@ -255,11 +244,14 @@ impl World {
 
     /// Fills a server's disk, or makes room again.
     pub fn fill_disk(&mut self, position: usize, full: bool) {
+        if full {
+            self.reach("a disk was full");
+        }
         self.servers[position].storage.disk.fill(full);
     }
 
     /// Flips a bit at rest in a file of a server (`log.redb`, `scouting.db`, …). False where the file ends before it.
-    #[allow(dead_code, reason = "for steps to come")]
+    #[allow(dead_code, reason = "what the product does with damaged bytes is not a matter of whole clusters yet")]
     pub fn flip(&mut self, position: usize, file: &str, bit: u64) -> bool {
         self.servers[position].storage.disk.flip(file, bit)
     }
@@ -269,20 +261,5 @@ impl World {
         let storage = &mut self.servers[position].storage;
         storage.disk.disarm();
         storage.disk.fill(false);
-    }
-
-    /// Does one random thing to a server's disk.
-    pub fn disk_fault(&mut self, position: usize) {
-        let faults = self.faults.disk;
-        let mut dice = self.servers[position].storage.dice.clone();
-        match dice.below(6) {
-            0 if faults.power => self.power_cut(position),
-            1 | 2 if faults.power => self.power_cut_at(position, 1 + dice.below(SOON)),
-            3 if faults.errors => self.fail_sync(position, 1 + dice.below(6)),
-            4 if faults.errors => self.fail_read(position, 1 + dice.below(30)),
-            5 if faults.full => self.fill_disk(position, dice.chance(50)),
-            _ => {}
-        }
-        self.servers[position].storage.dice.bits();
     }
 }

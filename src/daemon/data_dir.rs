@@ -6,6 +6,7 @@
 //!   events.redb     the event log                  databases.json  databases named once on the command line
 //!   undecided       a join's plan waits for a yes    node.json       the node's name
 //!   base-NAME.db    the file that both sides began with, until NAME is enrolled
+//!   reserve         room for a full disk (`reserve`)
 //! ```
 //!
 //! Invariant: a secret that others can read is refused; every file is written aside, synced and renamed. Callers: daemon,

@@ -7,6 +7,7 @@
 //!   run         `litemesh run`, from lock to last byte                   control   the network as the API sees it
 //!   enrol       new clusters                                             offline   work on a node that does not run
 //!   doctor      what can be checked from outside                         supervised  joining, its plan, a person's word
+//!   reserve     room for a full disk
 //! ```
 //!
 //! Invariant: one process owns a data directory (an advisory lock says so); the node lives on one thread; the clock is
@@ -21,6 +22,7 @@ mod error;
 mod machine;
 mod node_thread;
 mod offline;
+mod reserve;
 mod run;
 mod sample;
 mod supervised;

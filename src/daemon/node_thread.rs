@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::DaemonError;
 use super::machine::clock_now;
+use super::reserve::Reserve;
 use crate::log::Log;
 use crate::node::port::{Job, NodePort};
 use crate::node::store_fault::StoreFault;
@@ -121,8 +122,9 @@ impl NodeThread {
         let inside = handle.clone();
         let body = move || {
             let _alive = alive;
-            let node = match open(&start) {
-                Ok(node) => node,
+            let reserve = Reserve::of(&start.settings.data_dir);
+            let (node, fault) = match open_making_room(&start, &reserve) {
+                Ok(opened) => opened,
                 Err(error) => {
                     // The starter waits for exactly this answer.
                     let _ = opened.send(Err(error));
@@ -130,7 +132,11 @@ impl NodeThread {
                 }
             };
             let _ = opened.send(Ok(()));
-            Loop { start, node: Some(node), queue, effects, handle: inside, fault: Fault::default() }.run()
+            if fault.is_none() && reserve.keep().is_err() {
+                tracing::warn!("the disk of the data directory is almost full");
+            }
+            let fault = Fault { store: fault, ..Fault::default() };
+            Loop { start, reserve, node: Some(node), queue, effects, handle: inside, fault }.run()
         };
         let thread = std::thread::Builder::new().name("node".into()).spawn(body);
         let thread = thread.map_err(|source| DaemonError::Runtime { source })?;
@@ -162,13 +168,30 @@ impl NodeThread {
 
 /// Opens the log, founds a cluster when asked and needed, opens the node. An app that is writing just now is waited for.
 pub(super) fn open(start: &Start) -> Result<Node, DaemonError> {
-    let log = Arc::new(Log::open(&start.log_path)?);
+    open_after(start, None)
+}
+
+fn open_after(start: &Start, fault: Option<StoreFault>) -> Result<Node, DaemonError> {
+    let log = Arc::new(Log::open(&start.log_path).map_err(NodeError::from)?);
     if let Some(cluster_name) = &start.found
         && !Node::has_cluster(&log)?
     {
         Node::found(&log, &start.settings.key_seed, &start.settings.name, cluster_name, clock_now())?;
     }
-    while_busy(|| Ok(Node::open(start.settings.clone(), log.clone(), clock_now())?))
+    while_busy(|| Ok(Node::open_after(start.settings.clone(), log.clone(), clock_now(), fault.clone())?))
+}
+
+/// Opens with the room that was set aside, when the disk is full; the fault, then.
+fn open_making_room(start: &Start, reserve: &Reserve) -> Result<(Node, Option<StoreFault>), DaemonError> {
+    match open(start) {
+        Ok(node) => Ok((node, None)),
+        Err(DaemonError::Node(error)) => {
+            let fault = error.store_fault().filter(|fault| fault.full && reserve.give_up());
+            let Some(fault) = fault else { return Err(error.into()) };
+            Ok((open_after(start, Some(fault.clone()))?, Some(fault)))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Tries again, with growing pauses, while an app holds a lock.
@@ -194,6 +217,7 @@ fn is_busy(error: &DaemonError) -> bool {
 /// The thread's state.
 struct Loop {
     start: Start,
+    reserve: Reserve,
     /// `None`: its log cannot be opened at the moment.
     node: Option<Node>,
     queue: Receiver<Message>,
@@ -236,7 +260,12 @@ impl Loop {
                 self.tick();
             }
         }
-        self.node.map_or(Ok(()), Node::close)
+        let failing = self.fault.store.is_some();
+        match self.node.map_or(Ok(()), Node::close) {
+            // Nobody expects a last commit from a disk that fails: the next start tidies.
+            Err(error) if failing && error.needs_reopen() => Ok(()),
+            closed => closed,
+        }
     }
 
     /// When the node wants its turn, and may have it; without a node, when it is tried to open it.
@@ -249,6 +278,12 @@ impl Loop {
     fn tick(&mut self) {
         if self.node.is_none() {
             self.reopen();
+        }
+        // There is room again when the reserve fits: what was freed to answer questions is not for writing.
+        if let Some(fault) = self.fault.store.clone().filter(|fault| fault.full)
+            && self.reserve.keep().is_err()
+        {
+            return self.pause(&fault.words, clock_now());
         }
         self.handle_input(Input::Tick);
     }
@@ -301,11 +336,11 @@ impl Loop {
 
     /// Opens log and node again, if they can be: then people can ask what is wrong, and the next tick tries to write.
     fn reopen(&mut self) {
-        match open(&self.start) {
-            Ok(mut node) => {
-                if let Some(fault) = self.fault.store.clone() {
-                    node.resume_after(fault);
-                }
+        if self.fault.store.as_ref().is_some_and(|fault| fault.full) {
+            self.reserve.give_up();
+        }
+        match open_after(&self.start, self.fault.store.clone()) {
+            Ok(node) => {
                 self.node = Some(node);
                 // The network has ended: nobody to tell.
                 let _ = self.effects.blocking_send(Effect::Reopened);

@@ -15,6 +15,7 @@ use super::control::Control;
 use super::databases::{Choice, remember};
 use super::machine::{machine_id, random};
 use super::node_thread::{NodeThread, Start, while_busy};
+use super::reserve::Reserve;
 use super::supervised::check_decided;
 use super::{DaemonError, DataDir, DataLock, RunInfo, checks, choose, file_settings, host_name, watch as file_watch};
 use crate::config::Config;
@@ -46,6 +47,23 @@ pub struct Ready {
 
 /// Runs a node until SIGTERM or SIGINT. `announce` is called once, when everything listens.
 pub fn run(
+    config: &Config,
+    directory: &Path,
+    use_sample: bool,
+    announce: &mut dyn FnMut(&Ready),
+) -> Result<(), DaemonError> {
+    match run_once(config, directory, use_sample, announce) {
+        // Not even a pid could be written: with the room that was set aside the node can start, and say what is wrong.
+        Err(DaemonError::Files { source, .. })
+            if source.kind() == std::io::ErrorKind::StorageFull && Reserve::of(&config.data_dir).give_up() =>
+        {
+            run_once(config, directory, use_sample, announce)
+        }
+        done => done,
+    }
+}
+
+fn run_once(
     config: &Config,
     directory: &Path,
     use_sample: bool,

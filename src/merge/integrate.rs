@@ -58,6 +58,9 @@ impl<S: Store> Evaluator<'_, S> {
             return self.consider_rule(to.table, column, *rule, at);
         }
         let Some(id) = change.row() else { return Ok(()) };
+        if !self.can_be(change, &id, to.table, at)? {
+            return Ok(());
+        }
         if self.row(&id)?.is_none() {
             self.insert_row(id, Row::new(to.table));
         }
@@ -105,6 +108,34 @@ impl<S: Store> Evaluator<'_, S> {
             Change::Rule { .. } => {}
         }
         Ok(())
+    }
+
+    /// Whether a change can be what an honest node captured. A row is of one table, that of its birth; it is born by the
+    /// change that it is named after, and written by those who know it. Anything else is a member's fault and says nothing:
+    /// its column numbers would mean columns of another table. (A node merges rows that its file does not show yet.)
+    fn can_be(&mut self, change: &Change, id: &RowId, table: TableId, at: &Position<'_>) -> Result<bool, S::Error> {
+        let (birth, second) = match (change, id) {
+            (Change::Merge { other, .. } | Change::Split { other, .. }, _) => (true, Some(*other)),
+            (Change::Insert { .. }, RowId::Born(birth)) => (birth.dot() == at.dot, None),
+            (_, RowId::Born(birth)) => (knows(at, &birth.dot()) && birth.dot() != at.dot, None),
+            (_, RowId::Genesis(_) | RowId::Keyed(_)) => (true, None),
+        };
+        if !birth {
+            return Ok(false);
+        }
+        for row in [Some(*id), second].into_iter().flatten() {
+            let Some(record) = self.row(&row)? else { continue };
+            if record.table == table {
+                continue;
+            }
+            let bare = record.births.is_empty() && record.cells.is_empty() && record.claim.is_none();
+            if !bare || !matches!(change, Change::Insert { .. }) {
+                return Ok(false);
+            }
+            self.forget_links(&row)?;
+            self.insert_row(row, Row::new(table));
+        }
+        Ok(true)
     }
 
     /// Adds a birth; false when it is known.

@@ -45,6 +45,19 @@ impl<S: Store> Evaluator<'_, S> {
         Ok(())
     }
 
+    /// Undoes the links of a row that was known by them alone, under a table that it is not of.
+    pub(super) fn forget_links(&mut self, id: &RowId) -> Result<(), S::Error> {
+        let others: Vec<RowId> =
+            self.row(id)?.map(|row| row.links().iter().map(|link| link.other).collect()).unwrap_or_default();
+        for other in others {
+            if let Some(bonds) = self.row_mut(&other)?.and_then(|row| row.bonds.as_mut()) {
+                bonds.links.retain(|link| link.other != *id);
+            }
+            self.touched.insert(other);
+        }
+        Ok(())
+    }
+
     /// Whether some update of these columns is known that the merge at this position did not know.
     fn renamed_meanwhile(&mut self, id: &RowId, columns: &[u16], at: &Position<'_>) -> Result<bool, S::Error> {
         let Some(row) = self.row(id)? else { return Ok(false) };

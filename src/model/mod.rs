@@ -11,6 +11,7 @@ pub mod member;
 pub mod planted;
 pub mod rule;
 pub mod schema;
+pub mod sometimes;
 pub mod stamp;
 pub mod value;
 

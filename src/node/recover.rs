@@ -23,8 +23,8 @@
 //! says what it holds; what the server wrote alone until then is a second chain under the numbers of the first: a fork,
 //! refused and alarmed ([`crate::log::LogError::Fork`]), and its rows stay on that server until a person acts.
 //!
-//! Every step is idempotent: a second crash anywhere in here starts it again. Invariant: when [`Node::open`] returns, every
-//! file's cursor and the log's state agree. Callers: daemon, simulations.
+//! Every step is idempotent: a second crash anywhere in here starts it again. Invariant: when [`Node::open`] returns (or,
+//! after a fault of the log's storage, when the first tick has), every file's cursor and the log's state agree. Callers: daemon, simulations.
 
 use std::collections::BTreeSet;
 use std::fs::Metadata;
@@ -43,6 +43,7 @@ use super::membership::{Membership, found_cluster};
 use super::orders::{load_invites, load_membership, ranks, store_members};
 use super::settings::{KEY_FILE, LOG_FILE};
 use super::step::{clean_equal, heads_of, others};
+use super::store_fault::StoreFault;
 use super::view::KnownAddress;
 use super::{DatabaseSettings, Node, NodeError, NodeSettings, Now};
 use crate::clock::HybridClock;
@@ -100,6 +101,17 @@ impl Node {
 
     /// Opens a node on a log that belongs to a cluster: recovers, enrols files that are new, drains.
     pub fn open(settings: NodeSettings, log: Arc<Log>, now: Now) -> Result<Node, NodeError> {
+        Node::open_after(settings, log, now, None)
+    }
+
+    /// The same after a fault of the log's storage: all recovery of files is left to the first tick, because a full disk
+    /// may have room to open the log, and none for what recovery writes.
+    pub fn open_after(
+        settings: NodeSettings,
+        log: Arc<Log>,
+        now: Now,
+        fault: Option<StoreFault>,
+    ) -> Result<Node, NodeError> {
         let membership = load_membership(&log)?.ok_or(NodeError::NoCluster)?;
         let incarnation = incarnation(&log, &settings)?;
         let chain = Chain::new(&settings.key_seed, membership.cluster().0, incarnation);
@@ -124,7 +136,7 @@ impl Node {
             due: true,
             retry_refused_ms: now.mono_ms,
             accounts_told: 0,
-            fault: None,
+            fault,
             broken: false,
         };
         node.accounts_told = node.log.read()?.last_audit()?;
@@ -133,6 +145,10 @@ impl Node {
             let (database, schema) = open_file(settings, node.slot(), now)?;
             node.databases.push(database);
             node.schemas.push(schema);
+        }
+        if node.fault.is_some() {
+            node.databases.iter_mut().for_each(|database| database.doubted = true);
+            return Ok(node);
         }
         for position in node.parents_first() {
             node.recover(position, now)?;

@@ -33,9 +33,10 @@ const RETRY_REFUSED_MS: u64 = 30_000;
 impl Node {
     pub(super) fn step(&mut self, now: Now) -> Result<(), NodeError> {
         self.due = false;
-        for position in 0..self.databases.len() {
+        // A file that must be recovered needs the rows of those it refers to.
+        for position in self.parents_first() {
             match self.step_database(position, now) {
-                Ok(()) => {}
+                Ok(()) => self.trouble_over(position, now),
                 Err(NodeError::Sqlite(SqliteError::Busy)) => self.databases[position].was_busy(now),
                 // The next look reads the schema, or the outbox, again.
                 Err(NodeError::Sqlite(SqliteError::SchemaChanged | SqliteError::WentBack)) => {
@@ -62,8 +63,23 @@ impl Node {
         // After a failed read or sync nobody knows what of the file reached the disk: it is opened and recovered again.
         database.doubted |= error.is_of_disk();
         database.was_busy(now);
+        // The next step looks at all of it again: only then it may say that the trouble is over.
+        database.data_version = None;
+        database.touch(now);
         let name = database.settings.name.clone();
         self.alert(format!("database {name}: {error}"));
+    }
+
+    /// A file that was in trouble works again: nobody is alarmed any longer.
+    fn trouble_over(&mut self, position: usize, now: Now) {
+        let database = &mut self.databases[position];
+        if database.trouble.is_empty() || database.is_busy(now) {
+            return;
+        }
+        let (name, trouble) = (database.settings.name.clone(), std::mem::take(&mut database.trouble));
+        let alert = format!("database {name}: {trouble}");
+        tracing::info!("database {name} works again");
+        self.alerts.retain(|told| *told != alert);
     }
 
     fn step_database(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
@@ -100,7 +116,6 @@ impl Node {
             match outcome {
                 Outcome::Done => {
                     database.behind = false;
-                    database.trouble.clear();
                 }
                 Outcome::Applied => {
                     self.relaxed = true;

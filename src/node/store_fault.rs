@@ -6,7 +6,7 @@
 //! | broken   | [`Node::handle`] failed with a storage error        | nothing: redb refuses everything after such an error, and |
 //! |          |                                                     | after a failed sync nobody knows what reached the disk.   |
 //! |          |                                                     | The caller drops node and log and opens both again        |
-//! | trying   | [`Node::resume_after`] on the node opened again     | answers questions; ticks try to write; events of peers    |
+//! | trying   | [`Node::open_after`], [`Node::resume_after`]        | answers questions; ticks try to write; events of peers    |
 //! |          |                                                     | are not taken (they come again), the app's marks wait in  |
 //! |          |                                                     | its outbox                                                |
 //!

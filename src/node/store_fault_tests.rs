@@ -83,9 +83,9 @@ fn what_a_failing_log_could_not_take_is_taken_when_the_node_was_opened_again() {
         drop(node);
         let reopen = || Log::with_backend(disk.clone()).map(Arc::new);
         if let Ok(log) = reopen() {
-            let mut node = Node::open(site.settings(), log, now(2_000));
+            let mut node = Node::open_after(site.settings(), log, now(2_000), Some(fault.clone()));
             if let Ok(node) = &mut node {
-                node.resume_after(fault.clone());
+                assert_eq!(site.ask("app", "SELECT count(*) FROM _litemesh_outbox"), ["1"], "opening writes no event");
                 assert!(node.handle(Input::Tick, now(2_001)).is_err());
                 assert_eq!(node.store_fault(), Some(&fault), "the first words stay");
             }

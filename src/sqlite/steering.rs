@@ -219,10 +219,11 @@ impl Sql {
     fn steered(&self) -> String {
         let Sql { number, table, id, .. } = self;
         let name = quote(&triggers::name(*number, "steered"));
-        // Also fired by a placeholder's own insert, which then clears what an earlier one might have left.
+        // Also fired by a placeholder's own insert, which then clears what an earlier one might have left, and by a row that
+        // the app itself gives the id -1, for which a placeholder was made in vain.
         let other = format!("{} AND id <> NEW.{id}", self.standing());
         format!(
-            "CREATE TRIGGER {name} AFTER INSERT ON {table} WHEN NEW.{id} % {STEP} IN (0, {STEP} - 1) \
+            "CREATE TRIGGER {name} AFTER INSERT ON {table} WHEN NEW.{id} % {STEP} IN (0, {STEP} - 1, -1) \
              AND EXISTS (SELECT 1 FROM {PLACEHOLDERS} WHERE number = {number}) BEGIN DELETE FROM {table} WHERE {id} = ({other}); {} DELETE FROM {PLACEHOLDERS} WHERE number = {number}; END",
             self.unmark(DELETE, &other),
         )

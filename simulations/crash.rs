@@ -38,6 +38,9 @@ const SETTLE_MS_MAX: u64 = 120_000;
 /// A node whose store failed is opened again after this, ms.
 const REOPEN_MS: u64 = 1_000;
 
+/// Frames that may arrive at one moment: each may be answered at once, but an exchange comes to an end.
+const FRAMES_MAX: u64 = 10_000;
+
 /// Cycles of one seed.
 const CYCLES: u64 = 24;
 
@@ -499,7 +502,12 @@ impl Cluster {
     fn pass(&mut self, ms: u64) -> Result<(), String> {
         let end = self.now_ms + ms;
         loop {
+            let mut frames = 0;
             while let Some(packet) = self.queue.pop_front() {
+                frames += 1;
+                if frames > FRAMES_MAX {
+                    return Err(format!("more than {FRAMES_MAX} frames at one moment: they go round in circles"));
+                }
                 let Packet { from, to, processes, input } = packet;
                 if processes == (self.servers[from].process, self.servers[to].process) {
                     self.input(to, input)?;

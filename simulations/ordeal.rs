@@ -7,6 +7,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+#[path = "ordeal/all.rs"]
+mod all;
 #[path = "ordeal/app.rs"]
 mod app;
 #[path = "ordeal/clock.rs"]
@@ -35,6 +37,8 @@ mod server;
 mod syscalls;
 #[path = "ordeal/trace.rs"]
 mod trace;
+#[path = "ordeal/twice.rs"]
+mod twice;
 #[path = "ordeal/world.rs"]
 mod world;
 
@@ -98,6 +102,10 @@ enum Ordeal {
     Flips,
     /// Clocks that are wrong by up to a century, another one after each restart (needs faketime)
     Clock,
+    /// Two processes on one directory, a copied directory, files replaced, read-only, with a foreign -wal
+    Twice,
+    /// Everything that can run here, each for its share of --secs (default 60)
+    All,
     /// The application of the other commands; not for people
     #[command(hide = true)]
     App(app::Work),
@@ -158,6 +166,8 @@ fn name(command: &Ordeal) -> &'static str {
         Ordeal::Full => "full",
         Ordeal::Clock => "clock",
         Ordeal::Flips => "flips",
+        Ordeal::Twice => "twice",
+        Ordeal::All => "all",
         Ordeal::App(_) => "app",
     }
 }
@@ -182,6 +192,8 @@ fn one(command: &Ordeal, asked: &Asked, litemesh: &Path, scratch: &Scratch) -> R
         Ordeal::Full => full::call(asked, litemesh, scratch.path()),
         Ordeal::Clock => clock::call(asked, litemesh, scratch.path()),
         Ordeal::Flips => flips::call(asked, litemesh, scratch.path()),
+        Ordeal::Twice => twice::call(asked, litemesh, scratch.path()),
+        Ordeal::All => all::call(asked, litemesh, scratch.path()),
         Ordeal::App(_) => Ok(Figures::default()),
     }
 }

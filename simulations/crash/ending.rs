@@ -1,6 +1,7 @@
-//! How every seed ends: a careless migration, a forger, and a bit that rots in the log.
+//! How every seed ends: a careless migration, a row that a file refuses, a forger, and a bit that rots in the log.
 //!
-//! What it shows: a table that an app drops and makes anew gets its rows back, and nobody loses them; an event that a
+//! What it shows: a table that an app drops and makes anew gets its rows back, and nobody loses them; a
+//! row that one file alone refuses is on the shelf there, and comes when the file takes it; an event that a
 //! member writes in another one's name is stored by nobody; a flipped bit in an event never leaves the log as if the event
 //! were sound. Invariant: the last two end their server, so they come last. Does not verify: that the forger is named, that
 //! the damage is mended. Caller: `crash`.
@@ -14,11 +15,15 @@ use litemesh::wire::{decode_event, encode_event, event_hash, head_signature_mess
 
 use super::Cluster;
 
+/// After this a node has tried again what SQLite refused, ms.
+const REFUSED_RETRY_MS: u64 = 35_000;
+
 impl Cluster {
-    /// All three; each server stands when it begins.
+    /// All of them; each server stands when it begins.
     pub fn ending(&mut self) -> Result<(), String> {
         self.remake()?;
         if self.servers.len() > 1 {
+            self.refuse(0, 1)?;
             self.forge(0, 1)?;
         }
         self.rot(0)
@@ -26,11 +31,34 @@ impl Cluster {
 
     /// The app of the first server rebuilds a table.
     fn remake(&mut self) -> Result<(), String> {
-        self.servers[0].remake_users().map_err(|error| format!("the app's migration: {error}"))?;
+        self.servers[0].remake_users("").map_err(|error| format!("the app's migration: {error}"))?;
         self.input(0, Input::FileTouched(1))?;
         self.pass(2_000)?;
         self.settle()?;
         self.check(false).map_err(|what| format!("after a table was dropped and made anew: {what}"))
+    }
+
+    /// One server's table has a constraint that no other has, and another server writes what breaks it.
+    fn refuse(&mut self, strict: usize, other: usize) -> Result<(), String> {
+        let migrate = |cluster: &Cluster, check: &str| {
+            cluster.servers[strict].remake_users(check).map_err(|error| format!("the app's migration: {error}"))
+        };
+        migrate(self, "CHECK (value < 5000)")?;
+        self.input(strict, Input::FileTouched(1))?;
+        self.pass(1_000)?;
+        let marker = self.servers[other].put(1, 5_000);
+        self.input(other, Input::FileTouched(1))?;
+        self.pass(3_000)?;
+        let shelf = self.servers[strict].node.as_ref().ok_or("a node is down")?.shelf();
+        let mut cells = shelf.map_err(|error| error.to_string())?.into_iter().flat_map(|row| row.cells);
+        if !cells.any(|(_, value)| value.contains(&marker)) {
+            return Err(format!("server {strict} cannot show {marker}, and its shelf does not list it"));
+        }
+        migrate(self, "")?;
+        self.input(strict, Input::FileTouched(1))?;
+        self.pass(REFUSED_RETRY_MS)?;
+        self.settle()?;
+        self.check(false).map_err(|what| format!("after a row was refused for a while: {what}"))
     }
 
     /// A member sends another one an event in that one's own name, with everything right but the signature.

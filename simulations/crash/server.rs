@@ -169,6 +169,16 @@ impl Server {
         transaction.commit()
     }
 
+    /// The app adds one row with this value.
+    pub fn put(&mut self, position: usize, value: i64) -> String {
+        let (table, number) = (TABLES[position][0], self.records[position].next());
+        let marker = format!("{table}-{}-{number}-0", self.name);
+        let insert = format!("INSERT INTO {table} (marker, value) VALUES (?1, ?2)");
+        let done = self.commit(position, number, &[(insert, marker.clone(), value)]);
+        self.records[position].note(number, done.is_ok(), vec![Change::Put(marker.clone(), value)]);
+        marker
+    }
+
     /// The app writes into the newest shared row of another server: what of it stands in no record is the column alone.
     pub fn touch(&self, position: usize, dice: &mut Dice) {
         let table = TABLES[position][dice.below(TABLES[position].len() as u64) as usize];
@@ -189,8 +199,9 @@ impl Server {
     }
 
     /// The app rebuilds a table as a careless migration does: it drops it and makes it anew, with nothing in it.
-    pub fn remake_users(&self) -> rusqlite::Result<()> {
+    pub fn remake_users(&self, check: &str) -> rusqlite::Result<()> {
         let made = SCHEMAS[1].split(';').next().unwrap_or_default();
+        let made = made.replace("value INTEGER", &format!("value INTEGER {check}"));
         self.files[1].execute_batch(&format!("BEGIN IMMEDIATE; DROP TABLE user; {made}; COMMIT"))
     }
 

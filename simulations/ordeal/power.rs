@@ -78,6 +78,8 @@ struct Bench {
     app: Option<App>,
     world: World,
     disk: Disk,
+    /// Cuts that lost the file that nobody had synced.
+    bitten: u64,
 }
 
 impl Bench {
@@ -87,7 +89,7 @@ impl Bench {
         std::os::unix::fs::symlink(disk.at.join("s0"), root.join("s0"))?;
         std::fs::create_dir_all(disk.at.join("s0"))?;
         let world = World::new(litemesh, root, 2)?;
-        Ok(Bench { app: None, world, disk })
+        Ok(Bench { app: None, world, disk, bitten: 0 })
     }
 
     /// Works for a while, then the plug is pulled.
@@ -112,9 +114,7 @@ impl Bench {
         }
         self.world.servers[0].kill()?;
         self.disk.cut(&copy)?;
-        if std::fs::read(&unsynced).is_ok_and(|bytes| bytes.contains(&1)) {
-            return Err(Trouble::wrong("a file that nobody synced survived the cut: this is no power cut"));
-        }
+        self.bitten += u64::from(!std::fs::read(&unsynced).is_ok_and(|bytes| bytes.contains(&1)));
         for (name, path) in self.world.servers[0].databases() {
             self.own_commits(&name, &path)?;
         }
@@ -151,7 +151,7 @@ impl Bench {
 pub fn call(asked: &Asked, litemesh: &Path, root: &Path) -> Result<Figures, Trouble> {
     can_run(root)?;
     let mut dice = Dice::new(asked.seed);
-    let (mut cuts, mut checks, mut transactions, mut benches) = (0, 0u64, 0, 0u64);
+    let (mut cuts, mut checks, mut transactions, mut benches, mut bitten) = (0, 0u64, 0, 0u64, 0);
     let mut cutting = Duration::ZERO;
     let mut bench = Bench::new(litemesh, &root.join("b0"))?;
     let started = Instant::now();
@@ -160,6 +160,7 @@ pub fn call(asked: &Asked, litemesh: &Path, root: &Path) -> Result<Figures, Trou
             bench.world.check_all()?;
             transactions += locked(&bench.world.record).acknowledged;
             benches += 1;
+            bitten += bench.bitten;
             drop(bench);
             bench = Bench::new(litemesh, &root.join(format!("b{benches}")))?;
         }
@@ -176,8 +177,14 @@ pub fn call(asked: &Asked, litemesh: &Path, root: &Path) -> Result<Figures, Trou
     bench.check()?;
     bench.world.check_all()?;
     transactions += locked(&bench.world.record).acknowledged;
+    bitten += bench.bitten;
+    // The kernel may write back by itself at any moment; if it mostly did, these were no power cuts.
+    if bitten * 2 < cuts {
+        return Err(Trouble::wrong(format!("only {bitten} of {cuts} cuts lost what nobody had synced")));
+    }
     let mut figures = Figures::default();
     figures.set("cuts", cuts);
+    figures.set("cuts_that_lost_unsynced_data", bitten);
     figures.set("cuts_per_minute", per_minute(cuts, cutting));
     figures.set("transactions", transactions);
     figures.set("checks_with_the_peer", checks + 1);

@@ -89,7 +89,8 @@ pub struct Server {
     pub listen: Vec<String>,
     /// An address to dial at the next start.
     pub peer: Option<String>,
-    litemesh: PathBuf,
+    /// The program.
+    pub litemesh: PathBuf,
     running: Option<Running>,
 }
 
@@ -210,6 +211,11 @@ impl Server {
         let Some(status) = status else { return Ok(None) };
         self.running = None;
         Ok(Some(Answer { code: status.code(), out: String::new(), err: self.said() }))
+    }
+
+    /// The process that was started.
+    pub fn pid(&self) -> Option<u32> {
+        self.running.as_ref().map(|running| running.child.id())
     }
 
     /// The first address, as a peer dials it.

@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::cycle::{Blow, Lane, Stage};
+use super::dice::Dice;
 use super::host::tool;
 use super::outcome::{Figures, Trouble, per_minute};
 use super::trace::Point;
@@ -51,6 +52,14 @@ pub fn call(asked: &Asked, litemesh: &Path, root: &Path) -> Result<Figures, Trou
     }
     let chosen: Work =
         points.into_iter().skip((asked.seed % asked.every) as usize).step_by(asked.every as usize).collect();
+    let mut chosen: Vec<_> = chosen.into();
+    if asked.secs.is_some() || asked.count.is_some() {
+        // A part must be a part of every stage.
+        let mut dice = Dice::new(asked.seed);
+        for left in (1..chosen.len()).rev() {
+            chosen.swap(left, dice.below(left as u64 + 1) as usize);
+        }
+    }
     let total = asked.count.map_or(chosen.len(), |count| chosen.len().min(count as usize));
     let queue = Mutex::new(chosen.into_iter().take(total).collect::<Work>());
     let (found, started) = (Mutex::new(Found::default()), Instant::now());

@@ -21,10 +21,11 @@ use super::{Server, Violation, World, check_events, check_known};
 /// Runs every check. The first that fails says what is wrong, where.
 pub fn check(world: &World) -> Result<(), Violation> {
     type Check = fn(&World) -> Result<(), String>;
-    let all: [(&str, Check); 15] = [
+    let all: [(&str, Check); 16] = [
         ("same events", check_events::same_events),
         ("same rows", check_rows),
         ("fingerprints", check_fingerprints),
+        ("shown as said", check_events::shown_as_said),
         ("known writes", check_known::check),
         ("digests", check_digests),
         ("rows by the record", check_markers),

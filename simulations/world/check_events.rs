@@ -2,7 +2,8 @@
 //!
 //! Checked: all logs hold the same set of events (one hash over origins, numbers and hashes); events of a database =
 //! events that its file shows + those held or pending, by the node's own status, and none is pending; both files stand at
-//! the same point: neither lacks an event of its own that the log holds; every row that was born and lives is shown, on
+//! the same point: neither lacks an event of its own that the log holds; a file shows every row exactly as its log says it
+//! does, and no other; every row that was born and lives is shown, on
 //! the shelf, or one with a row that is; where one clock at most was wrong, the others' stamps lie in the run's time.
 //! Does not verify: that the events say what the apps did (`check` does, by the apps' own record); rows of servers that
 //! are gone but were never shared; the stamps of cells, which may exceed the clock on purpose. Caller: `check`.
@@ -10,8 +11,11 @@
 use std::collections::BTreeMap;
 
 use litemesh::log::{LogError, LogRead};
+use litemesh::merge::image::image_hash;
+use litemesh::model::Value;
 use litemesh::wire::decode_event;
 
+use super::app::rows;
 use super::{WALL_BASE_MS, World};
 
 /// A stamp may be this much ahead of the true time, ms: the minute that a clock absorbs from its peers, and the counter.
@@ -103,6 +107,53 @@ pub fn rows_accounted_for(world: &World) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What the log says that a file shows is what it shows, row by row.
+pub fn shown_as_said(world: &World) -> Result<(), String> {
+    for position in world.present() {
+        let read = read(world, position)?;
+        for database in ["scouting", "users"] {
+            let file = world.servers[position].app.file(database);
+            for table in read.tables_of(database) {
+                let name = read.table_name(table).map_err(words)?.1;
+                let mut there: BTreeMap<[u8; 32], Vec<String>> = BTreeMap::new();
+                for row in rows(file, &name) {
+                    let image: Vec<Value> = row.iter().map(value).collect();
+                    there.entry(image_hash(&name, &image)).or_default().push(format!("{row:?}"));
+                }
+                for row in read.rows_of(table, None, usize::MAX).map_err(words)? {
+                    let record = read.row(&row).map_err(words)?.filter(|record| record.shown.is_some());
+                    let Some(record) = record else { continue };
+                    if there.get_mut(&record.image_hash).and_then(Vec::pop).is_none() {
+                        let left: Vec<&String> = there.values().flatten().collect();
+                        return Err(format!(
+                            "server {position}: the file does not show {database}.{name} {:?} ({row}) as the log says it \
+                             does; not said of any row: {left:?}",
+                            record.shown
+                        ));
+                    }
+                }
+                if let Some(row) = there.values().flatten().next() {
+                    return Err(format!(
+                        "server {position}: {database}.{name} shows {row}, of which the log knows nothing"
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn value(value: &rusqlite::types::Value) -> Value {
+    use rusqlite::types::Value as Stored;
+    match value {
+        Stored::Null => Value::Null,
+        Stored::Integer(number) => Value::Integer(*number),
+        Stored::Real(number) => Value::Real(number.to_bits()),
+        Stored::Text(text) => Value::Text(text.clone().into_bytes()),
+        Stored::Blob(bytes) => Value::Blob(bytes.clone()),
+    }
 }
 
 /// Nobody with a right clock was drawn away by a wrong one.

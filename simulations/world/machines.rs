@@ -116,7 +116,7 @@ impl World {
     /// A new machine joins, admitted by the member `by`; with `files_of`, it brings a copy of that server's app files.
     /// False when nobody can admit it now.
     pub fn join(&mut self, by: usize, files_of: Option<usize>) -> bool {
-        if files_of.is_some_and(|from| !self.can_copy(from)) {
+        if files_of.is_some_and(|from| !self.can_copy(from) || !self.holds_all_of(by, from)) {
             return false;
         }
         let position = self.servers.len();
@@ -222,6 +222,17 @@ impl World {
         let server = &self.servers[from];
         let enrolled = ["scouting", "users"].iter().all(|name| server.app.enrolled(name));
         !server.gone && server.node.is_some() && enrolled && server.app.outbox() == 0
+    }
+
+    /// Whether a server's log holds all that another one's does. (Brought to a member that lacks what the copied file's own
+    /// member wrote last, a file's rows are new there: nothing in the cluster says otherwise.)
+    fn holds_all_of(&self, server: usize, other: usize) -> bool {
+        let heads = |server: usize| {
+            let node = self.servers[server].node.as_ref()?;
+            node.log().read().ok()?.heads().ok()
+        };
+        let (Some(here), Some(there)) = (heads(server), heads(other)) else { return false };
+        there.iter().all(|(origin, head)| here.get(origin).is_some_and(|held| held.seq >= head.seq))
     }
 
     /// Settings of the node of machine `position` with the key of `key`.

@@ -97,10 +97,7 @@ impl World {
                 }
                 server.node = Some(node);
             }
-            Err(error) => {
-                self.failed(position, &error);
-                return;
-            }
+            Err(error) => return self.failed(position, &error),
         }
         if !self.is_well(position) {
             return;
@@ -120,37 +117,38 @@ impl World {
         disk::set_role(0);
         let handled = server.storage.disk.as_process(server.storage.process, || node.handle(input, now));
         if let Err(error) = handled {
-            return self.failed(position, &error);
+            self.failed(position, &error);
+            return false;
         }
         self.is_well(position)
     }
 
     /// A node met an error. As the daemon does: where its log is concerned it is dropped and opened again after a pause; a
-    /// node that did not open is tried again; else it goes on, and the answer is yes.
-    fn failed(&mut self, position: usize, error: &NodeError) -> bool {
-        if !self.servers[position].storage.is_excused() {
-            self.violate("node error", format!("server {position}: {error}"));
-            return false;
+    /// node that did not open is tried again; else it goes on.
+    fn failed(&mut self, position: usize, error: &NodeError) {
+        let storage = &mut self.servers[position].storage;
+        if !storage.is_excused() {
+            return self.violate("node error", format!("server {position}: {error}"));
         }
         if !self.is_well(position) {
-            return false;
+            return;
         }
         let server = &mut self.servers[position];
         if server.node.is_some() && !error.needs_reopen() {
-            return true;
+            let _told = self.effects(position);
+            return;
         }
         server.storage.fault = error.store_fault().or(server.storage.fault.take());
         // Its last words are said: nobody killed it.
         let node = server.node.take();
         server.storage.disk.as_process(server.storage.process, || drop(node));
         if !self.is_well(position) {
-            return false;
+            return;
         }
         self.reach("a node was opened again after its storage failed");
         self.note(&format!("{position} fails: {error}"));
         self.drop_node(position);
         self.servers[position].storage.again_at_ms = Some(self.now_ms + REOPEN_MS);
-        false
     }
 
     /// Sees whether a fuse struck; then the server is down.

@@ -12,6 +12,10 @@ use crate::net::NetError;
 use crate::node::NodeError;
 use crate::sqlite::SqliteError;
 
+/// The way out when the log is damaged.
+pub(super) const HEAL: &str = "the app's files are whole, and the other members hold the same events: on one of them make a code \
+     with litemesh invite, then here: litemesh join CODE. It sets the damaged log aside and keeps it";
+
 /// Whose fault it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -135,10 +139,7 @@ impl From<DaemonError> for CommandError {
                 result.hint("on a member, make a new code with: litemesh invite")
             }
             DaemonError::Log(_) | DaemonError::Node(_) if result.kind == Kind::Integrity => {
-                result.hint("see what is damaged: litemesh log verify").hint(
-                    "the app's files are whole, and the other members hold the same events: on one of them make a code \
-                     with litemesh invite, then here: litemesh --data NEW_DIRECTORY join CODE",
-                )
+                result.hint("see what is damaged: litemesh log verify").hint(HEAL)
             }
             _ => result,
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::client::LONG;
-use super::error::{CommandError, Kind};
+use super::error::{CommandError, HEAL, Kind};
 use super::output::{count, one_line, pairs};
 use super::{Context, client::Client};
 use crate::daemon::{self, DataDir};
@@ -125,7 +125,8 @@ fn verify(context: &Context) -> Result<(), CommandError> {
     });
     match report.faults.len() {
         0 => Ok(()),
-        number => Err(CommandError::new(Kind::Integrity, format!("{} in the log", count(number as u64, "fault")))
-            .hint("keep the data directory; every other member holds the same events: join anew with an empty --data directory")),
+        number => {
+            Err(CommandError::new(Kind::Integrity, format!("{} in the log", count(number as u64, "fault"))).hint(HEAL))
+        }
     }
 }

@@ -44,6 +44,7 @@ impl HybridClock {
     /// The machine's time with the correction, ms since 1970. A clock that was never set reads as the last stamp.
     pub fn corrected_ms(&self, wall_ms: u64) -> u64 {
         if wall_ms < UNSET_BEFORE_MS && self.offset_ms == 0 {
+            crate::sometimes!("clock: one that was never set goes on from the last stamp");
             return self.last.wall_ms().max(wall_ms);
         }
         wall_ms.saturating_add_signed(self.offset_ms)
@@ -59,6 +60,7 @@ impl HybridClock {
     /// Takes over a remote stamp unless it is too far ahead. Returns whether it was taken.
     pub fn absorb(&mut self, remote: Stamp, wall_ms: u64) -> bool {
         let ahead = remote.wall_ms() > self.corrected_ms(wall_ms).saturating_add(AHEAD_MS_MAX);
+        crate::sometimes!(ahead, "clock: a stamp too far ahead is not absorbed");
         if ahead && !planted(Bug::FutureAbsorbed) {
             return false;
         }

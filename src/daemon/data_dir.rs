@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::DaemonError;
-use super::machine::random;
+use super::machine::{clock_now, random};
 use crate::node::settings::{KEY_FILE, LOG_FILE};
 
 const KEY_PREFIX: &str = "litemesh-ed25519-seed ";
@@ -98,6 +98,14 @@ impl DataDir {
         self.path.join(LOG_FILE)
     }
 
+    /// Puts a damaged log out of the way, as evidence; where it is now.
+    pub(super) fn set_log_aside(&self) -> Result<PathBuf, DaemonError> {
+        let aside = self.path.join(format!("events.redb.damaged-{}", clock_now().wall_ms / 1_000));
+        let moved = std::fs::rename(self.log_path(), &aside).and_then(|()| File::open(&self.path)?.sync_all());
+        moved.map_err(|source| self.failed("set aside", &self.log_path(), source))?;
+        Ok(aside)
+    }
+
     /// Whether a node was made here.
     pub fn has_identity(&self) -> bool {
         self.identity_path().exists()
@@ -152,17 +160,13 @@ impl DataDir {
         }
         let path = self.identity_path();
         let text = self.read_secret(&path)?;
-        let seed = text.trim().strip_prefix(KEY_PREFIX);
-        let seed =
-            seed.and_then(|hex| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok()).and_then(|s| s.try_into().ok());
-        seed.ok_or_else(|| DaemonError::Unreadable { path, what: "not a node's key".into() })
+        read_key(&text).ok_or_else(|| DaemonError::Unreadable { path, what: "not a node's key, or damaged".into() })
     }
 
     /// The node's secret seed, drawn at the first call.
     pub fn key_seed_or_new(&self) -> Result<[u8; 32], DaemonError> {
         if !self.has_identity() {
-            let text = format!("{KEY_PREFIX}{}\n", data_encoding::HEXLOWER.encode(&random()?));
-            self.write(&self.identity_path(), text.as_bytes())?;
+            self.write(&self.identity_path(), key_text(&random()?).as_bytes())?;
         }
         self.key_seed()
     }
@@ -263,6 +267,27 @@ impl DataDir {
     }
 }
 
+/// A key as its file holds it: with a check, because a wrong digit would be the key of somebody else.
+fn key_text(seed: &[u8; 32]) -> String {
+    let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
+    format!("{KEY_PREFIX}{} {}\n", hex(seed), hex(&key_check(seed)))
+}
+
+/// A key from its file's text. Keys of the first versions have no check.
+fn read_key(text: &str) -> Option<[u8; 32]> {
+    let mut words = text.trim().strip_prefix(KEY_PREFIX)?.split(' ');
+    let decode = |word: &str| data_encoding::HEXLOWER.decode(word.as_bytes()).ok();
+    let seed: [u8; 32] = decode(words.next()?)?.try_into().ok()?;
+    let checked = words.next().map(decode);
+    let sound = words.next().is_none() && checked.is_none_or(|check| check.as_deref() == Some(&key_check(&seed)[..]));
+    sound.then_some(seed)
+}
+
+fn key_check(seed: &[u8; 32]) -> [u8; 4] {
+    let hash = blake3::derive_key("litemesh 1 key file check", seed);
+    [hash[0], hash[1], hash[2], hash[3]]
+}
+
 fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec_pretty(value).expect("plain structs with string keys always serialise")
 }
@@ -288,6 +313,21 @@ mod tests {
         assert!(matches!(data.key_seed(), Err(DaemonError::Exposed { .. })));
         assert!(matches!(data.token_or_new(None), Err(DaemonError::Exposed { .. })));
         assert_eq!(std::fs::metadata(data.path()).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn no_flipped_bit_of_a_key_makes_another_key() {
+        let seed = [0x30; 32];
+        let text = key_text(&seed);
+        assert_eq!(read_key(&text), Some(seed));
+        let first_version = text.rsplit_once(' ').unwrap().0;
+        assert_eq!(read_key(first_version), Some(seed));
+        for bit in 0..text.len() * 8 {
+            let mut bytes = text.clone().into_bytes();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let read = String::from_utf8(bytes).ok().and_then(|text| read_key(&text));
+            assert!(read.is_none_or(|read| read == seed), "bit {bit}");
+        }
     }
 
     #[test]

@@ -52,6 +52,16 @@ pub enum DaemonError {
         /// The data directory.
         path: PathBuf,
     },
+    /// A node worked here, and its log is gone. Nothing was changed: a new log would make it the founder of a cluster of one.
+    #[error(
+        "a node worked in {path}, but its event log is gone: on another member make a code with `litemesh invite`, then here \
+         `litemesh join CODE`; where there is no other member, begin again with `litemesh init`",
+        path = path.display()
+    )]
+    LogGone {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// A node is there already. Nothing was changed.
     #[error("{path} holds a node already: start it with `litemesh run`, or name another --data directory", path = path.display())]
     NodeExists {

@@ -78,6 +78,9 @@ fn run_once(
     data.create()?;
     let lock = data.lock()?;
     check_decided(&data)?;
+    if !data.log_path().exists() && !data.remembered()?.is_empty() {
+        return Err(DaemonError::LogGone { path: data.path().to_path_buf() });
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|source| DaemonError::Runtime { source })?;
     let result = runtime.block_on(run_locked(config, &data, choice, announce));

@@ -6,6 +6,9 @@
 //! *undecided*: the same `join CODE` works again without the network's leave, and `run` refuses, so no row here is born,
 //! moved or sent. `--yes` at the first call accepts unseen.
 //!
+//! A member whose log is damaged comes back the same way: the log is set aside under another name, the node keeps its key and
+//! takes everything from the other members and from its own files.
+//!
 //! Invariant: the app's files are only read here; the copies are removed whatever happens. Called by cli (join) and run.
 
 use std::path::{Path, PathBuf};
@@ -14,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::databases::{Choice, remember};
-use super::enrol::{Enrolled, describe};
+use super::enrol::{Enrolled, describe, open_without_files};
 use super::machine::clock_now;
 use super::node_thread::{NodeThread, Start, while_busy};
 use super::run::{EFFECTS_MAX, node_name, node_settings, start_network, stop_node};
@@ -26,7 +29,7 @@ use crate::node::meeting::Meeting;
 use crate::node::meeting_view::MeetingPlan;
 use crate::node::port::NodePort as _;
 use crate::node::view::KnownAddress;
-use crate::node::{Node, NodeSettings};
+use crate::node::{Node, NodeError, NodeSettings};
 use crate::sqlite::{AppFile, copy_file};
 use crate::wire::invite::InviteCode;
 
@@ -51,18 +54,22 @@ pub fn admit(
     let data = DataDir::at(&config.data_dir);
     data.create()?;
     let _lock = data.lock()?;
-    let log = Log::open(&data.log_path())?;
-    let member = Node::cluster_of(&log)?;
-    if member.is_some() && (!data.is_undecided() || member != Some(code.cluster)) {
-        return Err(DaemonError::NodeExists { path: data.path().to_path_buf() });
-    }
-    if member.is_none() {
+    let found = Found::look(config, &data, code)?;
+    let log = if let Found::Undecided(log) = found {
+        remember(&data, &choice.databases)?;
+        decide(&log, &data, meetings)?;
+        if !undecided {
+            data.set_undecided(false)?;
+        }
+        log
+    } else {
         let key_seed = data.key_seed_or_new()?;
         let name = node_name(config, &data)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| DaemonError::Runtime { source })?;
         let joined = runtime.block_on(net::join(code, key_seed, &name))?;
         remember(&data, &choice.databases)?;
+        let log = found.empty(&data)?;
         // First the mark and what was said of the files, then the membership: a crash in between leaves a directory that
         // belongs to no cluster, and joins again. The addresses come with it: a member takes no second code.
         data.set_undecided(undecided)?;
@@ -72,15 +79,69 @@ pub fn admit(
         let known = addresses.map(|address| KnownAddress { peer: peer.clone(), address: address.clone() });
         Node::enter_at(&log, joined.records, &known.collect::<Vec<_>>())?;
         data.token_or_new(config.http.token_file.as_deref())?;
-    } else {
-        remember(&data, &choice.databases)?;
-        decide(&log, &data, meetings)?;
-        if !undecided {
-            data.set_undecided(false)?;
-        }
-    }
+        log
+    };
     drop(log);
     describe(config, &data)
+}
+
+/// What a join finds in the data directory.
+enum Found {
+    /// A log that belongs to no cluster.
+    Empty(Log),
+    /// A member of the code's cluster that waits for its plan to be accepted.
+    Undecided(Log),
+    /// A log that is damaged. A member's: a code for it is the word that it may be set aside.
+    Damaged,
+}
+
+impl Found {
+    fn look(config: &Config, data: &DataDir, code: &InviteCode) -> Result<Found, DaemonError> {
+        let opened = Log::open(&data.log_path()).map(|log| (Node::cluster_of(&log), log));
+        let (member, log) = match opened {
+            Ok((Ok(member), log)) => (member, log),
+            Ok((Err(error), _)) if is_damage(&error) => return Ok(Found::Damaged),
+            Ok((Err(error), _)) => return Err(error.into()),
+            Err(error) if error.is_damage() => return Ok(Found::Damaged),
+            Err(error) => return Err(error.into()),
+        };
+        match member {
+            None => return Ok(Found::Empty(log)),
+            Some(cluster) if data.is_undecided() && cluster == code.cluster => return Ok(Found::Undecided(log)),
+            Some(_) => drop(log),
+        }
+        let checked = open_without_files(config, data).and_then(|node| Ok(node.verify_log()?));
+        match checked {
+            Ok(report) if report.faults.is_empty() => Err(DaemonError::NodeExists { path: data.path().to_path_buf() }),
+            Err(DaemonError::Node(error)) if !is_damage(&error) => Err(error.into()),
+            Ok(_) | Err(DaemonError::Node(_)) => Ok(Found::Damaged),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The log to enter with; a damaged one is set aside, and kept. Not before the cluster has answered: without its log a
+    /// member could not even ask.
+    fn empty(self, data: &DataDir) -> Result<Log, DaemonError> {
+        match self {
+            Found::Empty(log) | Found::Undecided(log) => Ok(log),
+            Found::Damaged => {
+                // Until the new log holds the membership, nobody may take this directory for a new one.
+                data.set_undecided(true)?;
+                let aside = data.set_log_aside()?;
+                tracing::warn!("the damaged log is kept as {}", aside.display());
+                Ok(Log::open(&data.log_path())?)
+            }
+        }
+    }
+}
+
+/// Whether this says that the log is not what was written.
+fn is_damage(error: &NodeError) -> bool {
+    match error {
+        NodeError::Log(error) => error.is_damage(),
+        NodeError::Wire(_) | NodeError::Record(_) | NodeError::Membership(_) => true,
+        _ => false,
+    }
 }
 
 /// Notes how the files are to be read. A base is copied: it may lie on a stick.

@@ -101,6 +101,20 @@ pub enum LogError {
     Locked,
 }
 
+impl LogError {
+    /// Whether what is stored is no longer what was written: no retry helps, only another member's copy.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            LogError::Corruption(_) | LogError::CorruptEvent { .. } | LogError::CorruptRecord { .. } => true,
+            // What redb says of a file that is none of its own any more.
+            LogError::Storage(error) => {
+                matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// The log of one node.
 #[derive(Debug)]
 pub struct Log {

@@ -257,9 +257,11 @@ impl<S: Store> Evaluator<'_, S> {
         }
         self.liveness.extend([before, after]);
         if after != *id {
+            crate::sometimes!("merge: rows become one");
             let lost = self.lost_cells(id, &after)?;
             self.audit(table, *id, AuditKind::Merged { into: after, lost })?;
         } else {
+            crate::sometimes!("merge: rows part again");
             self.audit(table, *id, AuditKind::Parted { from: before })?;
         }
         Ok(true)

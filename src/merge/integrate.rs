@@ -165,6 +165,7 @@ impl<S: Store> Evaluator<'_, S> {
                 self.audit(table, *id, AuditKind::WriteLost { write: dot, delete, stamp })
             }
             Some((delete, stamp)) if !deletes_win && revived => {
+                crate::sometimes!("merge: a write that did not know the delete revives the row");
                 self.audit(table, *id, AuditKind::DeleteLost { delete, stamp })
             }
             _ => Ok(()),
@@ -301,6 +302,7 @@ impl<S: Store> Evaluator<'_, S> {
         if !concurrent || old.dot.origin == GENESIS_ORIGIN || old.cell == new.cell || planted(Bug::LoserForgotten) {
             return Ok(());
         }
+        crate::sometimes!("merge: of two values written apart one loses");
         let column = new.column;
         let (winner, loser) = if wins { (new, old) } else { (old, new) };
         self.audit_cell(id, column, winner, loser)

@@ -27,6 +27,7 @@ impl<S: Store> Evaluator<'_, S> {
         self.touched.extend([row, other]);
         let void = kind == LinkKind::Merge
             && (self.renamed_meanwhile(&row, &columns, at)? || self.renamed_meanwhile(&other, &columns, at)?);
+        crate::sometimes!(void, "merge: a merge is void when it comes, a name was changed meanwhile");
         // A split ends the merges of its pair that it knew; a person's merge the splits that it knew.
         let ends = match kind {
             LinkKind::Split => Some(LinkKind::Merge),
@@ -85,6 +86,7 @@ impl<S: Store> Evaluator<'_, S> {
             if cut.get(&at.dot.origin) >= at.dot.seq {
                 continue;
             }
+            crate::sometimes!("merge: a merge becomes void");
             for id in [*id, other] {
                 let links = self.row_mut(&id)?.and_then(|row| row.bonds.as_mut());
                 for link in links.into_iter().flat_map(|bonds| &mut bonds.links) {

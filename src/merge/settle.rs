@@ -119,6 +119,7 @@ impl<S: Store> Evaluator<'_, S> {
             if new != claimant.id
                 && let Some(holder) = holders.get(&claimant.id)
             {
+                crate::sometimes!("merge: an id moves, two rows claimed it");
                 let kind = AuditKind::IdMoved { from: claimant.id, to: new, holder: *holder };
                 self.audit(table, claimant.row, kind)?;
             }
@@ -177,6 +178,7 @@ impl<S: Store> Evaluator<'_, S> {
         while let Some(row) = open.pop() {
             for member in self.members(&row)? {
                 if self.held_up(&member)? {
+                    crate::sometimes!(row != *id, "merge: a row lives because another one needs it");
                     return Ok(true);
                 }
             }
@@ -232,6 +234,8 @@ impl<S: Store> Evaluator<'_, S> {
             let own = refused || matches!(old, Some(Shelved::Unique { .. }));
             let new = if own { old.clone() } else { self.hidden_parent(&id)?.map(|parent| Shelved::Parent { parent }) };
             let changed = new.is_some() != old.is_some();
+            crate::sometimes!(changed && new.is_some() && !own, "shelf: a row waits for the one it needs");
+            crate::sometimes!(changed && old.is_some(), "shelf: a row comes back");
             if new != old
                 && let Some(row) = self.row_mut(&id)?
             {

@@ -115,8 +115,14 @@ impl<S: Store> Evaluator<'_, S> {
         let Some(record) = self.row(row)? else { return Ok(false) };
         let (old, old_overlay) = (record.shelved.clone(), record.overlay.clone());
         let (shelved, tagged) = match verdict {
-            Ok(tagged) => (None, tagged),
-            Err((index, holder)) => (Some(Shelved::Unique { index, holder }), Vec::new()),
+            Ok(tagged) => {
+                crate::sometimes!(!tagged.is_empty(), "unique: a tag tells two rows with one key apart");
+                (None, tagged)
+            }
+            Err((index, holder)) => {
+                crate::sometimes!("unique: one of two rows with one key goes to the shelf");
+                (Some(Shelved::Unique { index, holder }), Vec::new())
+            }
         };
         let overlay: Vec<(u16, Value)> =
             tagged.into_iter().map(|(column, value)| (column, Value::Text(with_tag(value, row)))).collect();

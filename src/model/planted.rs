@@ -69,7 +69,7 @@ bugs! {
     CauseNotAwaited = "cause-not-awaited": "An event is shown before the events that its author had seen."
     CursorApart = "cursor-apart": "The cursor moves in a transaction of its own, after the rows'."
     TornApply = "torn-apply": "Every table of an event is written in a transaction of its own."
-    ReplaceOnApply = "replace-on-apply": "A remote row evicts the local row that stands in its way."
+    RefusedDropped = "refused-dropped": "A row that SQLite refuses is left out and never tried again."
     EchoOnApply = "echo-on-apply": "The triggers see the node's own writes and capture them once more."
     CascadeAgain = "cascade-again": "Foreign-key actions run on every replica, beside the changes that carry their effect."
     ShelfForgets = "shelf-forgets": "A row that the file cannot show is listed nowhere."

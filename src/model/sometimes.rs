@@ -7,8 +7,69 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// All marks, by room.
-pub const MARKS: [&str; 1] = ["a peer holds more of this node's chain: new incarnation"];
+/// All marks, by what they are about.
+pub const MARKS: [&str; 60] = [
+    "adopt: a row is the joiner's own",
+    "adopt: nobody answered in time",
+    "adopt: rows are enrolled by content",
+    "adopt: the file is a copy of a member's",
+    "adopt: the file shows what its member wrote and the log lacks",
+    "adopt: the log lacks what its events build on",
+    "apply: SQLite refuses a row",
+    "apply: a row to insert is there already",
+    "apply: an event waits for its causes",
+    "apply: an id means another row from here on",
+    "apply: ids wait for a quiet moment",
+    "apply: the newest whole row is shown instead of a mix that SQLite refuses",
+    "apply: what moves no id is shown before what does",
+    "capture: marks that are in the log already are skipped",
+    "capture: the file that this one refers to is drained first",
+    "clock: a stamp too far ahead is not absorbed",
+    "clock: one that was never set goes on from the last stamp",
+    "clock: peers correct this one's clock",
+    "drain: the outbox is another one than was drained",
+    "exchange: a fork is refused",
+    "exchange: a pull is answered in pages",
+    "exchange: a pull without an answer is repeated",
+    "exchange: an answer brings nothing, though the peer holds more",
+    "exchange: an event is not pushed to a peer that lacks those before it",
+    "exchange: an origin is left to the peer that was asked for it",
+    "exchange: hearsay starts a question",
+    "exchange: the end of a run is unsigned and left",
+    "merge: a merge becomes void",
+    "merge: a merge is void when it comes, a name was changed meanwhile",
+    "merge: a row lives because another one needs it",
+    "merge: a write that did not know the delete revives the row",
+    "merge: an id moves, two rows claimed it",
+    "merge: of two values written apart one loses",
+    "merge: rows become one",
+    "merge: rows part again",
+    "recover: SQLite had refused a row of that apply",
+    "recover: a file waits to hear the cluster before it is read",
+    "recover: a peer holds more of this node's chain",
+    "recover: an apply is evaluated again",
+    "recover: the app wrote since the apply that is evaluated again",
+    "recover: the app's file notes a longer chain than the log",
+    "recover: the data directory stands somewhere else",
+    "recover: the file is older than the log, or another one",
+    "recover: the file was replaced under the running node",
+    "rescan: a row went through a key that triggers cannot see",
+    "rescan: rows differ that no trigger had marked",
+    "restore: a row deleted or moved since the backup stands there again",
+    "restore: a row that the log does not know is new",
+    "shelf: a row comes back",
+    "shelf: a row waits for the one it needs",
+    "shelf: its rows are tried again",
+    "steering: trials go on at the next look",
+    "step: a file is busy",
+    "step: an apply moves what rows of the other file refer to",
+    "step: an apply waits for what the app wrote meanwhile",
+    "step: rows are merged before they are shown",
+    "store: it works again",
+    "store: the log's storage failed",
+    "unique: a tag tells two rows with one key apart",
+    "unique: one of two rows with one key goes to the shelf",
+];
 
 static COUNTS: [AtomicU64; MARKS.len()] = [const { AtomicU64::new(0) }; MARKS.len()];
 
@@ -55,7 +116,7 @@ pub fn reset() {
     COUNTS.iter().for_each(|count| count.store(0, Ordering::Relaxed));
 }
 
-/// Marks a place that a simulation should reach sometimes.
+/// Marks a place that a simulation should reach sometimes; with a condition, when that holds.
 #[macro_export]
 macro_rules! sometimes {
     ($text:literal) => {
@@ -65,4 +126,31 @@ macro_rules! sometimes {
             $crate::model::sometimes::hit(PLACE);
         }
     };
+    ($when:expr, $text:literal) => {
+        #[cfg(debug_assertions)]
+        if $when {
+            $crate::sometimes!($text);
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_mark_stands_twice_in_the_list() {
+        let mut sorted = MARKS.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(sorted, MARKS, "the list is sorted, and every mark stands once");
+    }
+
+    #[test]
+    fn a_mark_counts_when_its_condition_holds() {
+        let count = || counts().into_iter().find(|(text, _)| *text == MARKS[0]).map(|(_, count)| count);
+        let before = count();
+        hit(0);
+        assert!(count() > before, "other tests of this process may count too, never down");
+    }
 }

@@ -39,6 +39,7 @@ impl Node {
     pub(super) fn adopt(&mut self, position: usize, now: Now) -> Result<Vec<MetTable>, NodeError> {
         let meta = self.databases[position].file.meta()?;
         let copied = meta.applied.iter().any(|dot| self.heads.contains_key(dot.actor));
+        crate::sometimes!(copied, "adopt: the file is a copy of a member's");
         self.evaluate_unshown(position, now)?;
         let outbox = self.databases[position].file.drain()?;
         let schema = self.schemas[position].clone();
@@ -67,6 +68,7 @@ impl Node {
                 );
             }
         }
+        crate::sometimes!(!drain.marks.is_empty(), "adopt: a row is the joiner's own");
         if copied {
             // What was written here since the copy: inserts are among the new rows.
             let edits = outbox.marks.iter().filter(|mark| matches!(mark.op, MarkOp::Update | MarkOp::Delete));

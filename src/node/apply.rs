@@ -92,11 +92,15 @@ pub(super) fn apply(
             }
             Attempt::Merges(pairs) => return Ok(Outcome::Merges(pairs)),
             Attempt::Moves { before: 0 } => {
+                crate::sometimes!("apply: ids wait for a quiet moment");
                 database.wait_for_quiet(context.now);
                 return Ok(Outcome::NotQuiet);
             }
             // Everything before the event that moves ids can be shown now.
-            Attempt::Moves { before } => limit = ready[..before].iter().map(|event| event.changes.len()).sum(),
+            Attempt::Moves { before } => {
+                crate::sometimes!("apply: what moves no id is shown before what does");
+                limit = ready[..before].iter().map(|event| event.changes.len()).sum();
+            }
         }
     }
 }
@@ -232,11 +236,15 @@ fn write_rows(
                 && !tried
                 && let Some(cells) = newest_whole(&log.read()?, evaluator, &row)?
             {
+                crate::sometimes!("apply: the newest whole row is shown instead of a mix that SQLite refuses");
                 evaluator.fall_back(&row, cells, &refusal.message)?;
                 continue;
             }
+            crate::sometimes!("apply: SQLite refuses a row");
             refused.insert(row);
-            evaluator.refuse(&row, &refusal.message)?;
+            if !planted(Bug::RefusedDropped) {
+                evaluator.refuse(&row, &refusal.message)?;
+            }
         }
         evaluator.settle()?;
     }
@@ -255,6 +263,7 @@ fn note_taken(evaluator: &mut Evaluator<'_, LogWrite>, changes: &[Presentation],
         let Some((key, _)) = &change.new else { continue };
         let taken = before.get(&(change.table.as_str(), key)).copied().filter(|row| *row != change.row);
         if let (Some(from), [Value::Integer(id)]) = (taken, key.as_slice()) {
+            crate::sometimes!("apply: an id means another row from here on");
             evaluator.note_took(&change.row, Took { id: *id, from, at_ms })?;
         }
     }
@@ -343,6 +352,7 @@ fn next_capture(
             if !planted(Bug::CauseNotAwaited)
                 && causes.iter().any(|dot| dot.actor != origin && dot.counter > cut.get(dot.actor))
             {
+                crate::sometimes!("apply: an event waits for its causes");
                 return Ok(None);
             }
         }

@@ -35,3 +35,72 @@ fn member_records_that_were_lost_on_the_way_are_told_again() {
 }
 
 const CLOCK_LATER_MS: u64 = super::pair_tests::CLOCK_MS + 60_000;
+
+/// A whole machine was put back from its image and wrote before it met anybody: two histories under one number. The refusal
+/// of the second one used to drop whole frames, and to ask for them again at once: no other server's events came through
+/// any more, and two nodes spoke as fast as the network let them.
+#[test]
+fn a_fork_stops_its_own_origin_only_and_nobody_asks_for_it_without_end() {
+    let sites = [1, 2].map(|seed| Site::new(seed).with("app", SCHEMA, &[]));
+    let mut pair = Pair::start([&sites[0], &sites[1]], &[]);
+    pair.meet();
+    sites[1].app("app", "INSERT INTO note (text) VALUES ('shared')");
+    pair.work();
+    pair.part();
+    // What the second one writes now is replaced below by another event under the same number.
+    let origin = pair.nodes[1].chain.origin().id();
+    sites[1].app("app", "INSERT INTO note (text) VALUES ('second history')");
+    alone(&mut pair, 1);
+    let mut forged = pair.nodes[0].heads[&origin];
+    forged.hash = [7; 32];
+    let seq = forged.seq;
+    pair.nodes[0].heads.insert(origin, forged);
+    sites[0].app("app", "INSERT INTO note (text) VALUES ('from the first')");
+    alone(&mut pair, 0);
+    let ids = [pair.nodes[0].id(), pair.nodes[1].id()];
+    for at in [0, 1] {
+        let connected = Input::PeerConnected { peer: ids[1 - at], address: String::new() };
+        pair.nodes[at].handle(connected, pair.now).unwrap();
+    }
+    let mut frames = 0;
+    for _ in 0..100 {
+        frames += travel(&mut pair);
+    }
+    assert_eq!(pair.nodes[0].heads[&origin].seq, seq, "the second history was refused");
+    assert!(sites[1].ask("app", "SELECT text FROM note").contains(&"from the first".to_string()));
+    assert!(frames < 100, "{frames} frames in five seconds");
+    let alerts = pair.nodes[0].status(pair.now).unwrap().alerts;
+    assert!(alerts.iter().any(|alert| alert.contains("two histories")), "{alerts:?}");
+}
+
+/// One turn of both nodes, 50 ms later: what they send arrives. The number of frames.
+fn travel(pair: &mut Pair) -> usize {
+    let ids = [pair.nodes[0].id(), pair.nodes[1].id()];
+    let mut frames = 0;
+    pair.now = Now { mono_ms: pair.now.mono_ms + 50, wall_ms: pair.now.wall_ms + 50 };
+    for at in [0, 1] {
+        // As often as the node asks for it within these 50 ms.
+        for _ in 0..50 {
+            if pair.nodes[at].next_deadline(pair.now).is_none_or(|deadline| deadline > pair.now.mono_ms) {
+                break;
+            }
+            pair.nodes[at].handle(Input::Tick, pair.now).unwrap();
+            while let Some(effect) = pair.nodes[at].poll_effect() {
+                if let Effect::Send { frame, .. } = effect {
+                    frames += 1;
+                    pair.nodes[1 - at].handle(Input::Received { peer: ids[at], frame }, pair.now).unwrap();
+                }
+            }
+        }
+    }
+    frames
+}
+
+/// One node works for itself.
+fn alone(pair: &mut Pair, at: usize) {
+    for _ in 0..20 {
+        pair.now = Now { mono_ms: pair.now.mono_ms + 50, wall_ms: pair.now.wall_ms + 50 };
+        pair.nodes[at].handle(Input::Tick, pair.now).unwrap();
+        while pair.nodes[at].poll_effect().is_some() {}
+    }
+}

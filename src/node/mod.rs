@@ -61,6 +61,7 @@ mod step;
 pub mod store_fault;
 #[cfg(test)]
 mod store_fault_tests;
+mod too_large;
 pub mod view;
 mod waiting;
 #[cfg(test)]
@@ -76,7 +77,7 @@ pub use settings::{DatabaseSettings, NodeSettings};
 use crate::clock::HybridClock;
 use crate::log::{Log, LogError};
 use crate::merge::rank::Ranks;
-use crate::model::{DatabaseSchema, Heads, NodeId};
+use crate::model::{DatabaseSchema, Heads, NodeId, OriginId};
 use crate::sqlite::SqliteError;
 use crate::wire::WireError;
 use crate::wire::message::{Message, MessageError};
@@ -250,14 +251,18 @@ impl Node {
                 Ok(())
             }
             Err(NodeError::Log(LogError::Fork { origin, seq })) => {
-                self.alert(format!(
-                    "two histories of one node: origin {origin} wrote event {seq} twice (its data directory was copied or \
-                     restored); both copies keep their rows, the second one's events are not taken over yet"
-                ));
+                self.alert_fork(origin, seq);
                 Ok(())
             }
             other => other,
         }
+    }
+
+    fn alert_fork(&mut self, origin: OriginId, seq: u64) {
+        self.alert(format!(
+            "two histories of one node: origin {origin} wrote event {seq} twice (its data directory was copied or \
+             restored); both copies keep their rows, the second one's events are not taken over yet"
+        ));
     }
 
     /// Whether every file shows all that the log holds.

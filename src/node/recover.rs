@@ -176,6 +176,7 @@ impl Node {
 
     /// Closes and opens a file that was replaced under the running node.
     pub(super) fn reopen(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+        crate::sometimes!("recover: the file was replaced under the running node");
         let name = self.databases[position].settings.name.clone();
         self.alert(format!(
             "the file of database {name} was replaced by another one: its rows are compared with the log"
@@ -213,6 +214,7 @@ impl Node {
         let Some(known) = file_id else {
             if self.membership.len() > 1 {
                 // What is here may be what the cluster has: ask first.
+                crate::sometimes!("recover: a file waits to hear the cluster before it is read");
                 self.databases[position].adopt_by_ms = Some(now.mono_ms + super::waiting::WAIT_MS);
                 return Ok(());
             }
@@ -233,6 +235,7 @@ impl Node {
                 self.note_file(position, meta.epoch)?;
             }
             _ => {
+                crate::sometimes!("recover: the file is older than the log, or another one");
                 self.alert(format!(
                     "the file of database {name} is older than the log or another one (a backup was put back?): rows the \
                      log knows are written back, rows it does not know are taken as new"
@@ -307,6 +310,7 @@ impl Node {
         }
         let read = self.log.read()?;
         let elsewhere = |key: &ForeignKey, values: &[Value]| self.shown_elsewhere(&read, key, values);
+        crate::sometimes!("adopt: rows are enrolled by content");
         let genesis = genesis(schema, self.membership.cluster().0, found, &elsewhere)?;
         let Some(genesis) = genesis else { return Ok(()) };
         let name = schema.database.clone();
@@ -359,6 +363,7 @@ impl Node {
             if events.is_empty() && !std::mem::take(&mut wrote) {
                 return Ok(());
             }
+            crate::sometimes!("recover: an apply is evaluated again");
             let mut cursor = database.cursor.clone();
             let mut write = self.log.write()?;
             let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
@@ -415,6 +420,7 @@ impl Node {
         if !heads.iter().any(|head| head.origin == own && head.seq > mine) {
             return Ok(());
         }
+        crate::sometimes!("recover: a peer holds more of this node's chain");
         self.begin_incarnation(now, "a peer holds")
     }
 
@@ -425,6 +431,7 @@ impl Node {
         if logged.is_none_or(|(origin, seq)| origin != own || seq <= mine) {
             return Ok(());
         }
+        crate::sometimes!("recover: the app's file notes a longer chain than the log");
         self.begin_incarnation(now, "the app's file shows")
     }
 
@@ -471,9 +478,13 @@ fn see(
     for (row, change) in changes {
         let shown = match change.new {
             None => None,
-            Some((key, image)) if written.contains(&(change.table.clone(), key.clone())) => Some((key, image)),
+            Some((key, image)) if written.contains(&(change.table.clone(), key.clone())) => {
+                crate::sometimes!("recover: the app wrote since the apply that is evaluated again");
+                Some((key, image))
+            }
             Some((key, _)) => {
                 let images = file.read_rows(&change.table, std::slice::from_ref(&key))?;
+                crate::sometimes!(images.first() == Some(&None), "recover: SQLite had refused a row of that apply");
                 images.into_iter().next().flatten().map(|image| (key, image))
             }
         };
@@ -528,6 +539,7 @@ fn incarnation(log: &Log, settings: &NodeSettings) -> Result<u64, NodeError> {
     {
         return Ok(known);
     }
+    crate::sometimes!(known.is_some(), "recover: the data directory stands somewhere else");
     let fresh = u64::from_be_bytes(settings.entropy[..8].try_into().expect("eight bytes")).max(1);
     let mut write = log.write()?;
     write.put_meta(INCARNATION_KEY, bound(settings, fresh).as_bytes())?;

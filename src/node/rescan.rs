@@ -86,6 +86,7 @@ impl Node {
         if difference.changed.is_empty() && difference.unknown.is_empty() && difference.missing.is_empty() {
             return Ok(());
         }
+        crate::sometimes!("rescan: rows differ that no trigger had marked");
         tracing::warn!(
             table = name,
             changed = difference.changed.len(),
@@ -134,6 +135,7 @@ impl Node {
             if self.databases[position].file.count_rows(&name)? >= known {
                 continue;
             }
+            crate::sometimes!("rescan: a row went through a key that triggers cannot see");
             let missing = self.compare(position, table, now)?.missing;
             self.log_deletes(position, table, missing, now)?;
         }
@@ -176,9 +178,11 @@ impl Node {
             for (key, image) in difference.unknown {
                 // A row that was deleted or moved since the backup stands where it stood: the log knows it.
                 if let Some(row) = self.former_holder(position, table, &key)? {
+                    crate::sometimes!("restore: a row deleted or moved since the backup stands there again");
                     old.push((row, Some((key, image))));
                     continue;
                 }
+                crate::sometimes!("restore: a row that the log does not know is new");
                 let mark = Mark {
                     seq: 0,
                     rid: [0; 16],
@@ -322,6 +326,7 @@ impl Node {
         if shelf.is_empty() {
             return Ok(());
         }
+        crate::sometimes!("shelf: its rows are tried again");
         let mut write = self.log.write()?;
         let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
         let mut refused = Vec::new();

@@ -11,6 +11,7 @@ use super::chain::{Sealed, Sealing};
 use super::database::Database;
 use super::exchange::Accepted;
 use super::lag::{note_lag, take_over};
+use super::too_large::{is_about, too_large};
 use super::{Effect, Node, NodeError, Now, standing};
 use crate::log::LogWrite;
 use crate::merge::Evaluator;
@@ -125,17 +126,20 @@ impl Node {
                     self.effects.push_back(Effect::Applied(position));
                 }
                 Outcome::DrainFirst if drains < DRAINS_PER_STEP => {
+                    crate::sometimes!("step: an apply waits for what the app wrote meanwhile");
                     drains += 1;
                     self.capture(position, now)?;
                 }
                 // The events are in the log, and shown by the next round as one with what waited.
                 Outcome::Merges(pairs) if drains < DRAINS_PER_STEP => {
+                    crate::sometimes!("step: rows are merged before they are shown");
                     drains += 1;
                     self.merge_pairs(position, &pairs, now)?;
                     rounds += 1;
                 }
                 Outcome::DrainFirst | Outcome::NotQuiet | Outcome::Merges(_) => break,
                 Outcome::Busy => {
+                    crate::sometimes!("step: a file is busy");
                     database.was_busy(now);
                     break;
                 }
@@ -181,6 +185,7 @@ impl Node {
         for parent in self.referenced_files(position) {
             let earlier = self.databases[parent].file.drain()?;
             if earlier.through_seq > 0 {
+                crate::sometimes!("capture: the file that this one refers to is drained first");
                 self.take_drain(parent, &earlier, now)?;
             }
         }
@@ -199,6 +204,7 @@ impl Node {
         self.databases[position].was_free();
         self.databases[position].plan_chores(now);
         self.tell_unkeyed(position, drain);
+        self.tell_too_large(position, drain);
         self.find_evicted(position, drain, now)?;
         Ok(captured)
     }
@@ -261,6 +267,7 @@ impl Node {
     pub(super) fn log_drain(&mut self, position: usize, drain: &Drain, ids: Ids, now: Now) -> Result<bool, NodeError> {
         let database = &mut self.databases[position];
         let marks = not_logged(database, drain);
+        crate::sometimes!(marks.len() < drain.marks.len(), "capture: marks that are in the log already are skipped");
         if marks.is_empty() {
             return Ok(false);
         }
@@ -354,7 +361,8 @@ impl Node {
             }
             Message::Events(events) => {
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
-                let accepted = self.exchange.receive(from, events, &standing)?;
+                let (accepted, forks) = self.exchange.receive(from, events, &standing)?;
+                forks.into_iter().for_each(|(origin, seq)| self.alert_fork(origin, seq));
                 self.append_remote(from, accepted, now)?;
                 let standing =
                     super::standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
@@ -414,6 +422,7 @@ impl Node {
         for (position, database) in self.databases.iter_mut().enumerate() {
             if position != except && !database.behind {
                 database.behind = !read.dirty(&database.settings.name)?.is_empty();
+                crate::sometimes!(database.behind, "step: an apply moves what rows of the other file refer to");
             }
         }
         Ok(())
@@ -434,6 +443,7 @@ impl Node {
         let before = self.clock.offset_ms();
         let offset = self.clock.correct(&skews);
         if offset != before && offset != 0 {
+            crate::sometimes!("clock: peers correct this one's clock");
             self.alert(format!(
                 "this machine's clock is wrong by {} s against its peers; new changes are stamped with the corrected time: \
                  set the clock",
@@ -443,11 +453,12 @@ impl Node {
     }
 }
 
-/// The marks of a drain that are not in the log yet.
+/// The marks of a drain that are not in the log yet, and can be.
 fn not_logged<'d>(database: &Database, drain: &'d Drain) -> Vec<&'d Mark> {
     let logged =
         |mark: &&Mark| drain.through_seq > 0 && database.uncleared.contains(&mark.rid) && !planted(Bug::RidsIgnored);
-    drain.marks.iter().filter(|mark| !logged(mark)).collect()
+    let large = too_large(drain);
+    drain.marks.iter().filter(|mark| !logged(mark) && !is_about(mark, &large)).collect()
 }
 
 /// Stores this node's fresh events and adds them to what is known.

@@ -67,6 +67,7 @@ impl Node {
     /// Notes what a failed call means for the node.
     pub(super) fn note_failure(&mut self, error: &NodeError) {
         if let Some(fault) = error.store_fault() {
+            crate::sometimes!("store: the log's storage failed");
             self.broken = true;
             // What follows a full disk is redb's refusal to go on: the first words say more.
             self.fault.get_or_insert(fault);
@@ -76,6 +77,7 @@ impl Node {
     /// A tick wrote all there was to write: peers are asked for what was not taken.
     pub(super) fn note_success(&mut self, now: Now) {
         if self.fault.take().is_some() {
+            crate::sometimes!("store: it works again");
             let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
             let effects = self.exchange.greet(None, &standing);
             self.effects.extend(effects);

@@ -17,8 +17,9 @@ impl Node {
     /// Whether somebody told all that the cluster holds, or the wait is over.
     fn may_adopt(&self, position: usize, deadline_ms: u64, now: Now) -> Result<bool, NodeError> {
         if self.holds_causes(position)? {
-            return Ok(now.mono_ms >= deadline_ms || self.has_caught_up());
+            return Ok(now.mono_ms >= deadline_ms || self.has_caught_up() && !self.lacks_last_writes(position)?);
         }
+        crate::sometimes!("adopt: the log lacks what its events build on");
         Ok(now.mono_ms >= deadline_ms && !self.needs_cluster(position)?)
     }
 
@@ -27,6 +28,16 @@ impl Node {
         let file = &self.databases[position].file;
         let copied = file.is_enrolled()? && file.meta()?.applied.iter().any(|dot| self.heads.contains_key(dot.actor));
         Ok(copied || matches!(self.meeting(&self.schemas[position].database)?, Meeting::Base(_)))
+    }
+
+    /// Whether the file is a copy of a member's and shows what that member wrote last, while the log does not hold it yet:
+    /// another peer may bring it. (Nobody may, where the member's log is lost: then these rows are the file's own.)
+    fn lacks_last_writes(&self, position: usize) -> Result<bool, NodeError> {
+        let file = &self.databases[position].file;
+        let logged = if file.is_enrolled()? { file.meta()?.logged } else { None };
+        let lacks = logged.is_some_and(|(origin, seq)| self.heads.get(&origin).is_none_or(|held| held.seq < seq));
+        crate::sometimes!(lacks, "adopt: the file shows what its member wrote and the log lacks");
+        Ok(lacks)
     }
 
     /// Whether some connected peer told what it holds and this log holds all of it.
@@ -64,6 +75,7 @@ impl Node {
             if !first || !self.may_adopt(position, deadline_ms, now)? {
                 return Ok(false);
             }
+            crate::sometimes!(!self.has_caught_up(), "adopt: nobody answered in time");
             self.enrol(position, now)?;
             self.databases[position].adopt_by_ms = None;
         }

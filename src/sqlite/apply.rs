@@ -268,8 +268,11 @@ impl<'f> TableWriter<'f> {
         value::bind(&mut self.insert, 1, rowid.iter().chain(image))?;
         match tolerate(self.insert.raw_execute())? {
             Ok(_) => self.verify(key, image),
-            // The row is there already: a write that is done a second time, after a crash.
-            Err(_) if self.update.is_some() && self.read(key)?.is_some() => self.update(key, image),
+            // The row is there already: a write that is done a second time, after a crash or on a log that went back.
+            Err(_) if self.read(key)?.is_some() => {
+                crate::sometimes!("apply: a row to insert is there already");
+                self.update(key, image)
+            }
             Err(message) => Ok(Err(message)),
         }
     }

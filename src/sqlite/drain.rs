@@ -314,6 +314,7 @@ pub(super) fn clear(
             .query_row([through_seq], |row| row.get::<_, i64>(0))
             .optional()?;
         if rid != Some(drained.rid) {
+            crate::sometimes!("drain: the outbox is another one than was drained");
             return Err(SqliteError::WentBack);
         }
     }

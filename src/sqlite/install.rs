@@ -86,6 +86,7 @@ impl AppFile {
         let snapshot = self.connection.unchecked_transaction()?;
         let layout = schema::read_layout(&snapshot, &self.settings)?;
         if !self.decisions.make(&snapshot, &layout, &self.settings, Ok(runs), 1)? {
+            crate::sometimes!("steering: trials go on at the next look");
             return Ok(false);
         }
         for (table, decision) in &self.decisions.tables {

@@ -4,7 +4,7 @@
 //! ever `OR REPLACE`. Made by schema; used by triggers, drain, apply, scan, rebuild.
 
 use super::quote::quote;
-use crate::model::{Bug, Collation, Identity, Key, TableSchema, Value, planted};
+use crate::model::{Collation, Identity, Key, TableSchema, Value};
 
 /// Columns whose equality makes an insert evict another row under `OR REPLACE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,11 +116,10 @@ impl TablePlan {
                 .map(|(p, collation)| key_kind(&schema.columns[*p].declared_type, *collation))
                 .collect()
         };
-        let conflict = if planted(Bug::ReplaceOnApply) { "REPLACE" } else { "ABORT" };
         TablePlan {
             select: format!("SELECT {columns} FROM main.{table} WHERE {key_condition}"),
             delete: format!("DELETE FROM main.{table} WHERE {key_condition}"),
-            insert: format!("INSERT OR {conflict} INTO main.{table} ({}) VALUES ({marks})", inserted.join(", ")),
+            insert: format!("INSERT OR ABORT INTO main.{table} ({}) VALUES ({marks})", inserted.join(", ")),
             watched: watched(schema),
             width: all.len(),
             table,

@@ -62,6 +62,17 @@ fn inserts_updates_and_deletes_without_an_echo() {
     assert_eq!(rows(&place, "SELECT * FROM t"), ["1|changed|changed!", "4|new|new!", "30|moved|moved!"]);
 }
 
+/// A table that is all key has nothing to update: a row of it that came again from peers, after the data directory had been
+/// put back from a backup, was taken for refused, and stood on the shelf while the file showed it.
+#[test]
+fn a_row_that_is_all_key_and_there_already_is_not_refused() {
+    let place = Place::new("CREATE TABLE t(a INTEGER, b INTEGER, PRIMARY KEY (a, b)); INSERT INTO t VALUES (1, 2);");
+    let mut file = place.enrolled();
+    let row = vec![int(1), int(2)];
+    assert_eq!(apply(&mut file, &[write("t", None, Some((row.clone(), row)))]), []);
+    assert_eq!(rows(&place, "SELECT * FROM t"), ["1|2"]);
+}
+
 #[test]
 fn swapped_ids_and_swapped_unique_values_pass() {
     let place = Place::new(

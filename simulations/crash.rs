@@ -1,7 +1,7 @@
 //! Scenario `crash`: one or two small servers, and a crash in every cycle, at any operation of SQLite, redb or the app.
 //!
-//! A cycle: apps commit, nodes work, and one machine loses its power (or its node is killed) at an operation that the dice
-//! or the coverage so far choose; then the same again, in most cycles, while the node recovers; then everything settles
+//! A cycle: apps commit, nodes work, and one machine loses its power (or its node is killed) at any operation, or at
+//! one of a step that the dice choose; then the same again, in most cycles, while the node recovers; then everything settles
 //! and is checked: every commit that returned is shown, once, with its value, and in the log; nothing else is; the file and
 //! the log's state agree row by row; SQLite and the log find themselves whole. Right after a crash every file shows whole
 //! transactions of the others ([`whole`]). Now and then a sync fails or a disk is full. Every seed has an [`ending`].

@@ -92,7 +92,7 @@ fn nobody_is_born_by_anothers_change_nor_written_before_his_birth() {
         1,
         vec![insert(1, row), insert(1, unknown), insert(1, stranger), Change::Delete { table: 1, row: unknown }],
     );
-    assert!(known(&[hostile.clone()]).rows().is_empty());
+    assert!(known(std::slice::from_ref(&hostile)).rows().is_empty());
     let honest = event(1, 2, vec![insert(0, row)]);
     assert_eq!(known(&[hostile, honest.clone()]).rows(), known(&[honest]).rows());
 }

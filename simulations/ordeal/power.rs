@@ -105,7 +105,8 @@ impl Bench {
             signal(pid, "-STOP")?;
         }
         // Written and not synced: the proof that what follows is a power cut, and not a copy of a file system at rest.
-        let unsynced = self.disk.at.join("unsynced");
+        // A new name each time: ext4 writes a file that was cut to nothing and filled again to the disk by itself.
+        let unsynced = self.disk.at.join(format!("unsynced{node}"));
         std::fs::write(&unsynced, vec![1; 65_536])?;
         let copy = self.disk.copy()?;
         // Killed processes say nothing more: the record is what was acknowledged before the copy began.

@@ -49,7 +49,7 @@ fn hunt(bug: Bug) -> Hunt {
         | Bug::CauseNotAwaited
         | Bug::CascadeAgain => CLUSTER,
         Bug::StampNotGreater | Bug::ClockGoesBack | Bug::FutureAbsorbed => CLOCKS,
-        Bug::IncarnationKept => CLONE,
+        Bug::OneIncarnation => CLONE,
         Bug::OwnPastIgnored | Bug::RestoreDeletes => RESTORED,
         Bug::HelloOnce => WIFI,
         // What is left after a power cut, a kill, a liar or a rotten bit.

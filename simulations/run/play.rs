@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use super::plan::Plan;
 use super::step;
 use crate::world::check::{check, check_fingerprints};
+use crate::world::check_chains::one_history;
 use crate::world::{Violation, World, app, watch};
 
 /// An idle cluster is watched for so long, ms.
@@ -171,6 +172,8 @@ fn take(world: &mut World) -> Result<(), Violation> {
 fn look(world: &mut World) -> Result<(), Violation> {
     watch::look(world)?;
     let at_ms = world.now_ms;
+    one_history(world)
+        .map_err(|what| Violation { check: "one history".to_string(), what: format!("at {at_ms} ms: {what}") })?;
     check_fingerprints(world)
         .map_err(|what| Violation { check: "fingerprints".to_string(), what: format!("at {at_ms} ms: {what}") })
 }

@@ -7,6 +7,7 @@
 
 pub mod app;
 pub mod check;
+pub mod check_chains;
 pub mod check_events;
 pub mod check_known;
 pub mod dice;

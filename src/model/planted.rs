@@ -54,7 +54,7 @@ bugs! {
     FutureAbsorbed = "future-absorbed": "A peer's clock that is a year ahead becomes everybody's clock."
     CounterSendsTotal = "counter-sends-total": "A counter's new value travels instead of what was added to it."
     GenesisPerServer = "genesis-per-server": "Rows that every copy of a file had from the start count as different rows."
-    IncarnationKept = "incarnation-kept": "A copied data directory goes on writing under the identity of the first one."
+    OneIncarnation = "one-incarnation": "A node is known by its key alone, whatever became of its data directory."
     OwnPastIgnored = "own-past-ignored": "A log that was put back from a backup numbers new events as old ones."
     CatchUpSkipped = "catch-up-skipped": "Recovery leaves out what the file shows and the log's state does not know."
     OneCursor = "one-cursor": "Recovery takes the first file's cursor for all files."

@@ -251,8 +251,7 @@ impl Node {
     pub(super) fn log_drain(&mut self, position: usize, drain: &Drain, ids: Ids, now: Now) -> Result<bool, NodeError> {
         let database = &mut self.databases[position];
         let logged = |mark: &&Mark| drain.through_seq > 0 && database.uncleared.contains(&mark.rid);
-        let large = too_large(drain);
-        let marks: Vec<&Mark> = drain.marks.iter().filter(|mark| !logged(mark) && !is_about(mark, &large)).collect();
+        let marks: Vec<&Mark> = without_large_rows(drain).filter(|mark| !logged(mark)).collect();
         if marks.is_empty() {
             return Ok(false);
         }
@@ -466,9 +465,11 @@ fn too_large(drain: &Drain) -> BTreeSet<&(String, Key)> {
     drain.images.iter().filter(|(_, image)| image.as_ref().is_some_and(large)).map(|(row, _)| row).collect()
 }
 
-/// Whether a mark says what one of these rows holds. That an earlier row under the same key went is said all the same.
-fn is_about(mark: &Mark, rows: &BTreeSet<&(String, Key)>) -> bool {
-    mark.op != MarkOp::Delete && rows.iter().any(|(table, key)| *table == mark.table && *key == mark.key)
+/// The marks that events can hold. That an earlier row under the key of a too large one went is said all the same.
+fn without_large_rows(drain: &Drain) -> impl Iterator<Item = &Mark> {
+    let large = too_large(drain);
+    let is_large = move |mark: &Mark| large.iter().any(|(table, key)| *table == mark.table && *key == mark.key);
+    drain.marks.iter().filter(move |mark| mark.op == MarkOp::Delete || !is_large(mark))
 }
 
 /// Notes writes that perhaps meant another row.

@@ -64,3 +64,33 @@ fn a_value_above_the_limit_stays_and_holds_up_nobody() {
     duo.work();
     assert!(duo.rows(0, "t") == duo.rows(1, "t"), "once it is smaller it travels");
 }
+
+/// 1 and 1.0 are one key to SQLite and two values: a REPLACE of one by the other was taken for an insert beside it, and the
+/// far server went on showing the old row.
+#[test]
+fn keys_that_sqlite_takes_for_equal_are_told_apart() {
+    const KEYS: [(&str, &str, &str); 4] = [
+        ("k", "1", "1.0"),
+        ("k", "1.0", "1"),
+        ("k TEXT COLLATE NOCASE", "'a'", "'A'"),
+        ("k TEXT COLLATE RTRIM", "'a'", "'a '"),
+    ];
+    for (key, one, same) in KEYS {
+        for options in ["", "WITHOUT ROWID"] {
+            for sql in [
+                format!("INSERT OR REPLACE INTO t VALUES ({same}, 'new')"),
+                format!("UPDATE t SET k = {same}"),
+                format!("DELETE FROM t; INSERT INTO t VALUES ({same}, 'new')"),
+                format!("INSERT INTO t VALUES ({same}, 'new') ON CONFLICT(k) DO UPDATE SET v = 'upsert'"),
+            ] {
+                let mut duo = Duo::new(&[format!("CREATE TABLE t({key} NOT NULL PRIMARY KEY, v) {options}")], 0);
+                duo.apps[0].execute_batch(&format!("INSERT INTO t VALUES ({one}, 'old')")).unwrap();
+                duo.work();
+                duo.apps[0].execute_batch(&sql).unwrap();
+                let written = duo.rows(0, "t");
+                duo.work();
+                assert_eq!([duo.rows(0, "t"), duo.rows(1, "t")], [written.clone(), written], "{key} {one}: {sql}");
+            }
+        }
+    }
+}

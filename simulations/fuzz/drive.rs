@@ -21,6 +21,9 @@ const CORPUS_MAX: usize = 4_000;
 /// A run that takes longer hangs.
 const RUN_SECS_MAX: u64 = 30;
 
+/// Names the folder of inputs that failed, to a target's own process.
+pub const KEEP: &str = "LITEMESH_FUZZ_KEEP";
+
 /// Exit code of a process whose target hangs.
 pub const HANGS: i32 = 124;
 
@@ -192,7 +195,9 @@ pub fn again(target: &str, input: &[u8]) -> String {
     if input.len() <= 2_000 {
         return format!("Again: fuzz --target {target} --hex {}", data_encoding::HEXLOWER.encode(input));
     }
-    let path = std::env::temp_dir().join(format!("litemesh-fuzz-{target}.bin"));
+    // A target's own process has a temporary folder that goes with it.
+    let folder = std::env::var_os(KEEP).map_or_else(std::env::temp_dir, PathBuf::from);
+    let path = folder.join(format!("litemesh-fuzz-{target}.bin"));
     match std::fs::write(&path, input) {
         Ok(()) => format!("Again: fuzz --target {target} --file {}", path.display()),
         Err(error) => format!("({} bytes that cannot be written to {}: {error})", input.len(), path.display()),

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
 use crate::Options;
-use crate::drive::{HANGS, again, noted};
+use crate::drive::{HANGS, KEEP, again, noted};
 use crate::scratch::Scratch;
 use crate::shrink::{PATIENCE, shrink};
 use crate::target::Target;
@@ -55,6 +55,7 @@ fn spawn(words: &[String], temporary: &Path, output: Stdio) -> std::io::Result<E
     let limited = format!("ulimit -v {ADDRESSES_KIB_MAX}; ulimit -c 0; exec \"$0\" \"$@\"");
     let mut command = Command::new("sh");
     command.args(["-c", &limited]).arg(program).args(words).env("TMPDIR", temporary).env("MALLOC_ARENA_MAX", "2");
+    command.env(KEEP, std::env::temp_dir());
     command.stdout(output).stderr(Stdio::inherit()).status()
 }
 

@@ -98,7 +98,7 @@ fn before_insert(plan: &TablePlan, number: i64) -> (String, String) {
     for conflict in &plan.conflicts {
         let equal = equality(conflict);
         let (code, condition) = if conflict.is_key {
-            (replaced_or_evicted(plan, conflict, number), equal)
+            (replaced_or_evicted(plan, number), equal)
         } else {
             (code(number, EVICTED), format!("{equal} AND NOT ({})", same_key(plan, "NEW")))
         };
@@ -174,13 +174,13 @@ pub(super) fn equality(conflict: &ConflictKey) -> String {
     partial.chain(columns).collect::<Vec<_>>().join(" AND ")
 }
 
-/// Under NOCASE or RTRIM the row in the way may have another key: then it goes, and another one comes.
-fn replaced_or_evicted(plan: &TablePlan, conflict: &ConflictKey, number: i64) -> String {
+/// The row in the way may have another key that is equal to SQLite: under NOCASE or RTRIM, or 1 beside 1.0 in a column
+/// without affinity. Then it goes, and another one comes. (Known limit: no SQL of 3.22 tells -0.0 from 0.0.)
+fn replaced_or_evicted(plan: &TablePlan, number: i64) -> String {
     let (replaced, evicted) = (code(number, REPLACED), code(number, EVICTED));
-    if conflict.columns.iter().all(|(_, collation)| collation.eq_ignore_ascii_case("BINARY")) {
-        return replaced;
-    }
-    let same: Vec<String> = plan.key.iter().map(|column| format!("{column} = NEW.{column} COLLATE BINARY")).collect();
+    let same =
+        |column: &String| format!("{column} = NEW.{column} COLLATE BINARY AND typeof({column}) = typeof(NEW.{column})");
+    let same: Vec<String> = plan.key.iter().map(same).collect();
     format!("CASE WHEN {} THEN {replaced} ELSE {evicted} END", same.join(" AND "))
 }
 

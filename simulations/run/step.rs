@@ -204,6 +204,37 @@ pub fn done(world: &mut World, step: &Step) -> String {
             let wrote = world.write(*server, &mut dice);
             format!("the app of {server}: {wrote}; the node dies at operation {operation} from here")
         }
+        Act::Kill { server } => {
+            world.kill(*server);
+            format!("{server} is killed")
+        }
+        Act::Start { server } => {
+            world.start(*server);
+            format!("{server} is started")
+        }
+        Act::Clock { server, error_ms } => {
+            world.set_clock(*server, *error_ms);
+            format!("the clock of {server} is off by {} s", error_ms / 1000)
+        }
+        Act::Enter { by, files_of } => {
+            let done = could(world.join(*by, *files_of));
+            let files = files_of.map(|from| format!(" with a copy of {from}'s files")).unwrap_or_default();
+            format!("a new server joins, admitted by {by}{files}{done}")
+        }
+        Act::Clone { server } => format!("{server} is cloned{}", could(world.clone_machine(*server))),
+        Act::Snapshot { server } => format!("a snapshot of {server}{}", could(world.snapshot(*server))),
+        Act::Restore { server, what } => {
+            let done = could(world.restore(*server, *what));
+            format!("{what:?} of {server} put back from its snapshot{done}")
+        }
+        Act::Replace { server } => replace(world, *server),
+        other => on_a_disk(world, other).or_else(|| on_the_network(world, other, &mut dice)).unwrap_or_default(),
+    }
+}
+
+/// What befalls a disk; `None` when the act is another one.
+fn on_a_disk(world: &mut World, act: &Act) -> Option<String> {
+    Some(match act {
         Act::Power { server, operation: 0 } => {
             world.power_cut(*server);
             format!("the power of {server} fails")
@@ -224,14 +255,13 @@ pub fn done(world: &mut World, step: &Step) -> String {
             world.fill_disk(*server, *full);
             format!("the disk of {server} {}", if *full { "is full" } else { "has room" })
         }
-        Act::Kill { server } => {
-            world.kill(*server);
-            format!("{server} is killed")
-        }
-        Act::Start { server } => {
-            world.start(*server);
-            format!("{server} is started")
-        }
+        _ => return None,
+    })
+}
+
+/// What befalls the network; `None` when the act is another one.
+fn on_the_network(world: &mut World, act: &Act, dice: &mut Dice) -> Option<String> {
+    Some(match act {
         Act::Cut { a, b } => {
             world.set_cut(*a, *b, true);
             format!("the link {a}-{b} is cut")
@@ -264,23 +294,8 @@ pub fn done(world: &mut World, step: &Step) -> String {
             world.meet(*a, *b);
             format!("{a} and {b} meet")
         }
-        Act::Clock { server, error_ms } => {
-            world.set_clock(*server, *error_ms);
-            format!("the clock of {server} is off by {} s", error_ms / 1000)
-        }
-        Act::Enter { by, files_of } => {
-            let done = could(world.join(*by, *files_of));
-            let files = files_of.map(|from| format!(" with a copy of {from}'s files")).unwrap_or_default();
-            format!("a new server joins, admitted by {by}{files}{done}")
-        }
-        Act::Clone { server } => format!("{server} is cloned{}", could(world.clone_machine(*server))),
-        Act::Snapshot { server } => format!("a snapshot of {server}{}", could(world.snapshot(*server))),
-        Act::Restore { server, what } => {
-            let done = could(world.restore(*server, *what));
-            format!("{what:?} of {server} put back from its snapshot{done}")
-        }
-        Act::Replace { server } => replace(world, *server),
-    }
+        _ => return None,
+    })
 }
 
 fn replace(world: &mut World, server: usize) -> String {

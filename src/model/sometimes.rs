@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, by what they are about.
-pub const MARKS: [&str; 60] = [
+pub const MARKS: [&str; 61] = [
     "adopt: a row is the joiner's own",
     "adopt: nobody answered in time",
     "adopt: rows are enrolled by content",
@@ -55,6 +55,7 @@ pub const MARKS: [&str; 60] = [
     "recover: the file was replaced under the running node",
     "rescan: a row went through a key that triggers cannot see",
     "rescan: rows differ that no trigger had marked",
+    "rescan: waits for events that the log lost",
     "restore: a row deleted or moved since the backup stands there again",
     "restore: a row that the log does not know is new",
     "shelf: a row comes back",

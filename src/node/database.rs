@@ -52,6 +52,9 @@ pub(super) struct Database {
     pub(super) enrolling: Option<Vec<[u8; 16]>>,
     /// `PRAGMA data_version` when the file was last drained.
     pub(super) data_version: Option<i64>,
+    /// What the file shows and the log lost (its data directory went back): until it has come again, rows that the log does
+    /// not know are no news.
+    pub(super) lost: Option<Cut>,
     /// The file waits to be adopted: until the cluster is heard, or this, monotonic ms.
     pub(super) adopt_by_ms: Option<u64>,
     /// Recovered: its outbox can be drained.
@@ -85,6 +88,7 @@ impl Database {
             uncleared: BTreeSet::new(),
             enrolling: None,
             data_version: None,
+            lost: None,
             adopt_by_ms: None,
             ready: false,
             rules_stated: false,

@@ -228,6 +228,7 @@ impl Node {
         match meta {
             Some(meta) if meta.file_id[..] == known[..] && meta.epoch >= epoch => {
                 self.notice_own_past(meta.logged, now)?;
+                self.databases[position].lost = self.lost_of(&meta);
                 self.databases[position].file.refresh_schema()?;
                 if !planted(Bug::CatchUpSkipped) {
                     self.catch_up(position, &meta.applied, meta.applied_epoch > epoch, now)?;

@@ -53,6 +53,10 @@ impl Node {
         self.capture(position, now)?;
         let name = self.schemas[position].database.clone();
         for table in self.databases[position].file.tables_to_scan() {
+            if self.databases[position].lost.is_some() {
+                crate::sometimes!("rescan: waits for events that the log lost");
+                break;
+            }
             let Some(at) = self.schemas[position].tables.iter().position(|known| known.name == table) else { continue };
             let read = self.log.read()?;
             let known = match read.find_table(&name, &table)? {

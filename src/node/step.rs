@@ -100,6 +100,7 @@ impl Node {
             self.retry_refused_ms = now.mono_ms + RETRY_REFUSED_MS;
             self.retry_refused(now)?;
         }
+        self.scan_what_waited(position, now)?;
         self.do_chores(position, now)?;
         let (mut drains, mut rounds) = (0, BATCHES_PER_STEP);
         while rounds > 0 {

@@ -7,7 +7,8 @@
 
 use super::meeting::Meeting;
 use super::{Node, NodeError, Now};
-use crate::model::DatabaseSchema;
+use crate::model::{Cut, DatabaseSchema};
+use crate::sqlite::FileMeta;
 use crate::wire::decode_event;
 
 /// How long a joined node waits for the cluster before it gives births to the rows of its files, ms.
@@ -59,6 +60,30 @@ impl Node {
             }
         }
         Ok(true)
+    }
+
+    /// What a file shows and the log does not hold (any more); `None` where the log is whole.
+    pub(super) fn lost_of(&self, meta: &FileMeta) -> Option<Cut> {
+        let mut shown = meta.applied.clone();
+        if let Some((origin, seq)) = meta.logged {
+            crdts::CmRDT::apply(&mut shown, crdts::Dot::new(origin, seq));
+        }
+        self.lacks_of(&shown).then_some(shown)
+    }
+
+    fn lacks_of(&self, cut: &Cut) -> bool {
+        cut.iter().any(|dot| self.heads.get(dot.actor).is_none_or(|held| held.seq < dot.counter))
+    }
+
+    /// What the log had lost is back and shown: tables that had to wait for it are scanned.
+    pub(super) fn scan_what_waited(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
+        let database = &self.databases[position];
+        let back = database.lost.as_ref().is_some_and(|lost| !database.behind && !self.lacks_of(lost));
+        if back {
+            self.databases[position].lost = None;
+            self.adopt_schema(position, now)?;
+        }
+        Ok(())
     }
 
     /// Number of events in the log.

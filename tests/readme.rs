@@ -52,7 +52,7 @@ fn every_command_works_as_written() {
     let mut code = String::new();
     for block in blocks() {
         let server = match block.place.as_str() {
-            "first" | "tests" => continue,
+            "first" | "tests" | "simulation" => continue,
             "on the first server" => &mut first,
             "on the second server" => &mut second,
             "on the second server, stopped" => {
@@ -111,6 +111,17 @@ fn the_first_command_does_the_main_job() {
     assert!(status.success(), "{status} within {:?}\n{text}", patience(120));
     assert!(text.contains("nothing was lost") || text.contains("nothing lost"), "{text}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the demo leaves the folder as it was");
+}
+
+/// The simulation that the README offers runs, and says what it came to.
+#[cfg(feature = "simulation")]
+#[test]
+fn the_simulation_runs_as_written() {
+    let block = blocks().into_iter().find(|block| block.place == "simulation").expect("the README has a simulation");
+    let arguments = block.lines[0].strip_prefix("cargo run --bin simulate -- ").expect("it runs the simulator");
+    let ran = Command::new(env!("CARGO_BIN_EXE_simulate")).args(arguments.split(' ')).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(ran.status.success() && said.contains("0 rows lost"), "{}\n{said}", ran.status);
 }
 
 /// What the README names exists: files and folders of the map.

@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// How much is set aside. The log of a year of scouting is larger than that by far, its recovery smaller.
@@ -49,7 +50,8 @@ impl Reserve {
 
 /// Bytes that no file system can keep in less room: it may compress, or leave out blocks of zeros.
 fn fill(path: &Path) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    // Nothing in the data directory is for others, not even this.
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     let mut bytes = blake3::Hasher::new_derive_key("litemesh 1 reserve").finalize_xof();
     let mut block = vec![0; BLOCK];
     for _ in 0..BYTES / BLOCK as u64 {

@@ -192,10 +192,12 @@ impl Database {
         if let Some(deadline) = self.adopt_by_ms {
             return deadline.max(now_ms + SAFETY_POLL_MS);
         }
-        let mut deadline = self.chores_at_ms.map_or(self.next_poll_ms, |chores| chores.min(self.next_poll_ms));
+        // Nothing is done with a busy file before its wait is over, whatever is due: asking earlier would be a busy loop.
         if self.busy_until_ms > now_ms {
-            deadline = deadline.min(self.busy_until_ms);
-        } else if self.behind {
+            return self.busy_until_ms;
+        }
+        let mut deadline = self.chores_at_ms.map_or(self.next_poll_ms, |chores| chores.min(self.next_poll_ms));
+        if self.behind {
             deadline = deadline.min(self.quiet_deadline_ms().unwrap_or(now_ms));
         }
         deadline

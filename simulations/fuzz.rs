@@ -1,8 +1,7 @@
 //! Feeds hostile and random bytes to everything that takes bytes from outside, and random values through two whole nodes.
 //!
 //! The targets are plain functions ([`target`]). This driver mutates and generates ([`drive`]), every target in a process of
-//! its own with bounded memory ([`supervise`]); with the feature `libfuzzer` the same targets run under libFuzzer instead
-//! (`fuzz.sh`). What ever failed lies in `fuzz/found/` and is tried first. Exit codes: 0 all well, 1 a target failed, 2
+//! its own with bounded memory ([`supervise`]). What ever failed lies in `fuzz/found/` and is tried first. Exit codes: 0 all well, 1 a target failed, 2
 //! wrong options. More in `README.md`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]

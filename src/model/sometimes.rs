@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, by what they are about.
-pub const MARKS: [&str; 61] = [
+pub const MARKS: [&str; 62] = [
     "adopt: a row is the joiner's own",
     "adopt: nobody answered in time",
     "adopt: rows are enrolled by content",
@@ -29,6 +29,7 @@ pub const MARKS: [&str; 61] = [
     "clock: peers correct this one's clock",
     "drain: the outbox is another one than was drained",
     "exchange: a fork is refused",
+    "exchange: an event comes before its author's admission",
     "exchange: a pull is answered in pages",
     "exchange: a pull without an answer is repeated",
     "exchange: an answer brings nothing, though the peer holds more",

@@ -16,7 +16,7 @@ use super::genesis::GENESIS_INCARNATION;
 use super::membership::Membership;
 use super::{Effect, NodeError, Now};
 use crate::log::Log;
-use crate::model::{Bug, Event, Head, Heads, NodeId, OriginId, Stamp, planted};
+use crate::model::{Bug, Event, Head, Heads, NodeId, Origin, OriginId, Stamp, planted};
 use crate::wire::event::{decode_event, event_hash, head_signature_message};
 use crate::wire::limits;
 use crate::wire::message::{Events, Hello, Message, Partial, Piece, Pull, SignedEvent};
@@ -81,6 +81,13 @@ pub(super) struct Standing<'s> {
     pub(super) name: &'s str,
     pub(super) applied_all: bool,
     pub(super) now: Now,
+}
+
+impl Standing<'_> {
+    /// Whether events of this origin may be stored: its author is a member, as far as is known here.
+    fn knows(&self, origin: &Origin) -> bool {
+        origin.incarnation == GENESIS_INCARNATION || self.membership.member(&origin.node).is_some()
+    }
 }
 
 /// Events that passed all checks, in order.
@@ -187,6 +194,7 @@ impl Exchange {
         let forked = &self.forked;
         let above = |head: &&Head| {
             !forked.contains_key(&head.origin.id())
+                && standing.knows(&head.origin)
                 && standing.heads.get(&head.origin.id()).map_or(0, |mine| mine.seq) < head.seq
         };
         let wanted: BTreeSet<OriginId> =
@@ -195,9 +203,10 @@ impl Exchange {
             return None;
         }
         self.next_request += 1;
-        // Origins that somebody else is sending are said to be here already, and so are those that forked.
+        // Origins that somebody else is sending are said to be here already, and so are those that forked, and those whose
+        // author is no member as far as is known here.
         let spared = |id: &OriginId| asked.contains(id) || forked.contains_key(id);
-        let spared = peer.heads.values().filter(|head| spared(&head.origin.id()));
+        let spared = peer.heads.values().filter(|head| spared(&head.origin.id()) || !standing.knows(&head.origin));
         crate::sometimes!(!asked.is_empty(), "exchange: an origin is left to the peer that was asked for it");
         let mut heads = standing.heads.clone();
         heads.extend(spared.map(|head| (head.origin.id(), *head)));
@@ -451,9 +460,10 @@ fn check(signed: Vec<SignedEvent>, standing: &Standing<'_>) -> Result<(Vec<Accep
         if header.cluster != standing.membership.cluster().0 {
             return Err(fault("an event of another cluster"));
         }
-        if header.origin.incarnation != GENESIS_INCARNATION && standing.membership.member(&header.origin.node).is_none()
-        {
-            return Err(fault("an event of an author who is no member"));
+        // Whoever sends it may know of an admission that is still on its way to here: nobody is to blame.
+        if !standing.knows(&header.origin) {
+            crate::sometimes!("exchange: an event comes before its author's admission");
+            continue;
         }
         if header.stamp > Stamp::from_wall_ms(u64::MAX) {
             return Err(fault("an event from beyond the end of time"));

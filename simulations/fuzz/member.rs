@@ -231,6 +231,10 @@ fn record(arena: &Arena, draws: &mut Draws<'_>) -> MemberRecord {
     if draws.chance(70) {
         record.cluster = arena.cluster();
         record.signer = arena.rogue.id();
+        // Mostly one that finds its place, so that the rights are looked at.
+        if draws.chance(70) {
+            record.after = arena.node().membership().heads();
+        }
         record.member.rank = draws.below(5) as u32;
         record.member.slot = draws.below(40) as u32;
         record.signature = arena.rogue.sign_bytes(&litemesh::wire::member::signed_bytes(&record));

@@ -47,6 +47,13 @@ pub enum Input {
     },
     /// Member records learnt while admitting a peer.
     MembersLearnt(Vec<MemberRecord>),
+    /// A peer showed the record that shut this node out, and closed the connection.
+    ShutOut {
+        /// The peer.
+        by: NodeId,
+        /// The record.
+        record: MemberRecord,
+    },
     /// Round trip to a peer, measured by the network.
     RoundTrip {
         /// The peer.
@@ -73,7 +80,7 @@ pub enum Effect {
         /// One encoded `wire::Announcement`.
         frame: Vec<u8>,
     },
-    /// The set of members grew: the network may admit more peers.
+    /// The members changed: the network admits, and drops, by the new set.
     MembersChanged,
     /// The node was opened again and knows no peer: the network tells it again who is connected.
     Reopened,

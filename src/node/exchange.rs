@@ -16,7 +16,7 @@ use super::genesis::GENESIS_INCARNATION;
 use super::membership::Membership;
 use super::{Effect, NodeError, Now};
 use crate::log::Log;
-use crate::model::{Bug, Event, Head, Heads, NodeId, Origin, OriginId, Stamp, planted};
+use crate::model::{Bug, Event, Head, Heads, NodeId, Origin, OriginId, RecordHash, Stamp, planted};
 use crate::wire::event::{decode_event, event_hash, head_signature_message};
 use crate::wire::limits;
 use crate::wire::message::{Events, Hello, Message, Partial, Piece, Pull, SignedEvent};
@@ -55,6 +55,8 @@ pub(super) struct Peer {
     /// Digests of the membership: as it was when the peer was last sent the records, and as the peer last said.
     members_told: Option<u64>,
     members_heard: Option<u64>,
+    /// The newest member records the peer said it holds.
+    member_heads: Vec<RecordHash>,
 }
 
 #[derive(Clone, Debug)]
@@ -87,6 +89,11 @@ impl Standing<'_> {
     /// Whether events of this origin may be stored: its author is a member, as far as is known here.
     fn knows(&self, origin: &Origin) -> bool {
         origin.incarnation == GENESIS_INCARNATION || self.membership.member(&origin.node).is_some()
+    }
+
+    /// Whether events of this origin may be stored, and taken from this peer: not what a read-only member says itself.
+    fn takes(&self, origin: &Origin, from: &NodeId) -> bool {
+        self.knows(origin) && (origin.node != *from || self.membership.may_write(from))
     }
 }
 
@@ -140,7 +147,7 @@ impl Exchange {
         let members: Vec<_> = if peer.members_heard == Some(membership) {
             Vec::new()
         } else {
-            standing.membership.records().into_iter().cloned().collect()
+            standing.membership.lacking(&peer.member_heads)
         };
         peer.members_told = Some(membership);
         peer.told = Some((standing.heads.clone(), standing.applied_all));
@@ -154,6 +161,7 @@ impl Exchange {
             members,
             reply,
             membership,
+            member_heads: standing.membership.heads(),
         };
         Effect::Send { peer: to, frame: Message::Hello(hello).encode() }
     }
@@ -166,6 +174,7 @@ impl Exchange {
         peer.skew_ms = Some(crate::clock::skew_ms(hello.wall_ms, standing.now.wall_ms));
         peer.applied_all = hello.applied_all;
         peer.members_heard = Some(hello.membership);
+        peer.member_heads.clone_from(&hello.member_heads);
         peer.take_heads(&hello.heads);
         let mut effects = Vec::new();
         if hello.reply {
@@ -194,7 +203,7 @@ impl Exchange {
         let forked = &self.forked;
         let above = |head: &&Head| {
             !forked.contains_key(&head.origin.id())
-                && standing.knows(&head.origin)
+                && standing.takes(&head.origin, &from)
                 && standing.heads.get(&head.origin.id()).map_or(0, |mine| mine.seq) < head.seq
         };
         let wanted: BTreeSet<OriginId> =
@@ -206,7 +215,7 @@ impl Exchange {
         // Origins that somebody else is sending are said to be here already, and so are those that forked, and those whose
         // author is no member as far as is known here.
         let spared = |id: &OriginId| asked.contains(id) || forked.contains_key(id);
-        let spared = peer.heads.values().filter(|head| spared(&head.origin.id()) || !standing.knows(&head.origin));
+        let spared = peer.heads.values().filter(|head| spared(&head.origin.id()) || !standing.takes(&head.origin, &from));
         crate::sometimes!(!asked.is_empty(), "exchange: an origin is left to the peer that was asked for it");
         let mut heads = standing.heads.clone();
         heads.extend(spared.map(|head| (head.origin.id(), *head)));
@@ -288,8 +297,11 @@ impl Exchange {
         if let Some(piece) = events.piece {
             signed.extend(peer.assemble(piece));
         }
-        let (accepted, forks) = check(signed, standing)?;
-        let above = |head: &Head| standing.heads.get(&head.origin.id()).map_or(0, |mine| mine.seq) < head.seq;
+        let (accepted, forks) = check(signed, from, standing)?;
+        let above = |head: &Head| {
+            standing.takes(&head.origin, &from)
+                && standing.heads.get(&head.origin.id()).map_or(0, |mine| mine.seq) < head.seq
+        };
         if answers && accepted.is_empty() && !events.more && peer.heads.values().any(above) {
             // It has more and gave nothing that can be taken: asking at once would go on for ever.
             crate::sometimes!("exchange: an answer brings nothing, though the peer holds more");
@@ -448,7 +460,7 @@ fn piece(origin: OriginId, seq: u64, offset: u64, bytes: &[u8], signature: Optio
 
 /// R1's first half: what may enter the log. Events that are known already are skipped; a gap ends the run (it will be
 /// pulled). The last event of every origin's run must be signed: the chain vouches for those before it.
-fn check(signed: Vec<SignedEvent>, standing: &Standing<'_>) -> Result<(Vec<Accepted>, Forks), NodeError> {
+fn check(signed: Vec<SignedEvent>, from: NodeId, standing: &Standing<'_>) -> Result<(Vec<Accepted>, Forks), NodeError> {
     let fault = |reason: &str| NodeError::PeerFault { reason: reason.to_string() };
     let mut heads: BTreeMap<OriginId, (u64, [u8; 32])> =
         standing.heads.iter().map(|(id, head)| (*id, (head.seq, head.hash))).collect();
@@ -463,6 +475,10 @@ fn check(signed: Vec<SignedEvent>, standing: &Standing<'_>) -> Result<(Vec<Accep
         // Whoever sends it may know of an admission that is still on its way to here: nobody is to blame.
         if !standing.knows(&header.origin) {
             crate::sometimes!("exchange: an event comes before its author's admission");
+            continue;
+        }
+        if !standing.takes(&header.origin, &from) {
+            // A read-only member's own: it may not know yet that it is one.
             continue;
         }
         if header.stamp > Stamp::from_wall_ms(u64::MAX) {

@@ -38,6 +38,7 @@ mod likeness;
 mod marks;
 pub mod meeting;
 pub mod meeting_view;
+pub mod members;
 pub mod membership;
 mod named;
 mod orders;
@@ -85,6 +86,7 @@ use chain::Chain;
 use database::Database;
 use exchange::{Exchange, Standing};
 use invite::Invites;
+use members::Admitting;
 use membership::{Membership, MembershipError};
 use store_fault::StoreFault;
 
@@ -116,6 +118,8 @@ pub struct Node {
     /// See [`store_fault`].
     fault: Option<StoreFault>,
     broken: bool,
+    /// See [`members`].
+    admitting: Admitting,
 }
 
 /// Why something could not be done.
@@ -145,6 +149,9 @@ pub enum NodeError {
     /// The caller asked for something that is not there. Nothing was changed.
     #[error("{0}")]
     Invalid(String),
+    /// This node has no right to what was asked. Nothing was changed; an admin can.
+    #[error("{0}")]
+    NotEntitled(String),
     /// The data directory belongs to no cluster yet. Nothing was changed.
     #[error("this data directory has no cluster yet: run `litemesh init`, `litemesh run` or `litemesh join CODE`")]
     NoCluster,
@@ -187,6 +194,10 @@ impl Node {
                 }
             }
             Input::Tick => return self.step(now),
+            // The network hears of a revocation a moment later than the node.
+            Input::PeerConnected { peer, .. } | Input::Received { peer, .. } if self.is_out(&peer) => {
+                self.effects.push_back(Effect::MembersChanged);
+            }
             Input::PeerConnected { peer, address } => {
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let effects = self.exchange.connected(peer, address, &standing);
@@ -196,6 +207,7 @@ impl Node {
             Input::Received { peer, frame } => self.receive(peer, &frame, now)?,
             Input::Announced { frame } => self.handle_announcement(&frame),
             Input::MembersLearnt(records) => self.learn_members(records)?,
+            Input::ShutOut { by, record } => self.note_shut_out(by, &record),
             Input::RoundTrip { peer, micros } => {
                 if let Some(peer) = self.exchange.peers.get_mut(&peer) {
                     peer.round_trip_micros = Some(micros);

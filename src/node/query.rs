@@ -11,7 +11,7 @@ use super::{Node, NodeError, Now};
 use crate::log::{Log, LogRead, verify};
 use crate::merge::image::digest;
 use crate::merge::store::Shelved;
-use crate::model::{Cell, Change, Event, NodeId, Origin, OriginId, RowId, Stamp};
+use crate::model::{Cell, Change, Event, NodeId, Origin, OriginId, Role, RowId, Stamp};
 use crate::node::genesis::GENESIS_INCARNATION;
 use crate::wire::decode_event;
 
@@ -36,6 +36,7 @@ impl Node {
             uptime_s: now.mono_ms.saturating_sub(self.started.mono_ms) / 1000,
             origin_rank: own.map_or(0, |member| member.rank),
             slot: own.map_or(0, |member| member.slot),
+            role: self.membership.role(&self.id()).map_or("none", Role::word).to_string(),
         };
         let cluster = ClusterView {
             id: data_encoding::HEXLOWER.encode(&self.membership.cluster().0),
@@ -52,7 +53,8 @@ impl Node {
         for peer in others {
             peers.push(self.peer_view(&peer)?);
         }
-        let alerts = self.fault.iter().map(|fault| fault.words.clone()).chain(self.alerts.clone()).collect();
+        let alerts = self.fault.iter().map(|fault| fault.words.clone()).chain(self.alerts.clone());
+        let alerts = self.member_alerts(now)?.into_iter().chain(alerts).collect();
         Ok(Status { node, cluster, databases, peers, only_here: self.only_here(&read)?, alerts })
     }
 
@@ -145,6 +147,7 @@ impl Node {
             clock_skew_ms: peer.skew_ms,
             score,
             band: if peer.connected { "excellent" } else { "fair" }.to_string(),
+            role: self.membership.role(id).map_or("none", Role::word).to_string(),
         })
     }
 

@@ -401,6 +401,10 @@ impl Node {
             }
         }
         self.exchange.peer_holds(from, &accepted);
+        for one in &accepted {
+            let header = &one.event.header;
+            self.note_taken(from, header.origin.node, (header.origin.id(), header.seq));
+        }
         if self.exchange.somebody_lacks(&news, from) {
             let heads = news.into_iter().take(limits::ANNOUNCED_HEADS_MAX).collect();
             self.effects.push_back(Effect::Announce { frame: Announcement { heads }.encode() });

@@ -37,6 +37,8 @@ pub struct NodeView {
     pub origin_rank: u32,
     /// Where this node's ids go when two rows claim the same one.
     pub slot: u32,
+    /// `admin`, `member` or `read-only`; `none`: it is no member any more.
+    pub role: String,
 }
 
 /// The cluster.
@@ -102,6 +104,8 @@ pub struct PeerView {
     pub score: f64,
     /// `excellent`, `good`, `fair` or `poor`.
     pub band: String,
+    /// `admin`, `member` or `read-only`.
+    pub role: String,
 }
 
 /// What would be lost with this machine.

@@ -10,7 +10,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 use super::limits::*;
 use super::member::{self, fixed};
 use super::proto;
-use crate::model::{Head, MemberRecord, NodeId, Origin, OriginId};
+use crate::model::{Head, MemberRecord, NodeId, Origin, OriginId, RecordHash};
 
 /// Why bytes from outside are no message. State is untouched; the same bytes never become valid, so the sender is at
 /// fault.
@@ -54,6 +54,8 @@ pub struct Hello {
     pub reply: bool,
     /// Digest of the sender's membership: unequal to one's own, records are missing on either side.
     pub membership: u64,
+    /// Names of the newest member records the sender holds, so that only what it lacks is sent.
+    pub member_heads: Vec<RecordHash>,
 }
 
 /// Asks for the events above `heads`.
@@ -186,6 +188,7 @@ impl Hello {
             members: self.members.iter().map(member::to_proto).collect(),
             reply: self.reply,
             membership: self.membership,
+            member_heads: self.member_heads.iter().map(|hash| hash.to_vec()).collect(),
         }
     }
 
@@ -202,6 +205,7 @@ impl Hello {
             members: member::all_from_proto(hello.members)?,
             reply: hello.reply,
             membership: hello.membership,
+            member_heads: member::hashes(&hello.member_heads, RECORD_AFTER_MAX)?,
         })
     }
 }

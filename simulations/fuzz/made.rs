@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use litemesh::model::{
-    Birth, Cell, Change, Cut, Edit, Event, Head, Header, Member, MemberRecord, NodeId, Origin, OriginId, RecordKind, Reference, Role,
-    RowId, Rule, Stamp, TableColumns, Value,
+    Birth, Cell, Change, Cut, Edit, Event, Head, Header, Member, MemberRecord, NodeId, Origin, OriginId, RecordKind,
+    Reference, Role, RowId, Rule, Stamp, TableColumns, Value,
 };
 use litemesh::wire::message::{Announcement, Events, Hello, Message, Partial, Piece, Pull, SignedEvent};
 

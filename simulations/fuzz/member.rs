@@ -226,7 +226,7 @@ fn bent(arena: &mut Arena, draws: &mut Draws<'_>) {
 }
 
 /// A record that the hostile member signs, with any rank and slot.
-fn record(arena: &Arena, draws: &mut Draws<'_>) -> MemberRecord {
+fn record(arena: &mut Arena, draws: &mut Draws<'_>) -> MemberRecord {
     let mut record = made::record(draws);
     if draws.chance(70) {
         record.cluster = arena.cluster();

@@ -18,17 +18,20 @@ mod history;
 mod init;
 mod invite;
 mod join;
+mod key;
 mod log;
 mod meeting_text;
 mod output;
 mod peers;
 mod preflight;
 mod rebuild;
+mod recover_admin;
 mod rules;
 mod run;
 mod shelf;
 mod status;
 mod sync;
+mod trust_lan;
 mod whereabouts;
 
 use std::path::PathBuf;
@@ -87,6 +90,9 @@ enum Command {
     Where(whereabouts::Arguments),
     Rules(rules::Arguments),
     Peers(peers::Arguments),
+    TrustLan(trust_lan::Arguments),
+    RecoverAdmin(recover_admin::Arguments),
+    Key(key::Arguments),
     Rebuild(rebuild::Arguments),
     Doctor(doctor::Arguments),
     Eject(eject::Arguments),
@@ -156,6 +162,9 @@ fn call(command: Command, context: &Context) -> Result<(), CommandError> {
         Command::Where(arguments) => whereabouts::call(context, &arguments),
         Command::Rules(arguments) => rules::call(context, &arguments),
         Command::Peers(arguments) => peers::call(context, &arguments),
+        Command::TrustLan(arguments) => trust_lan::call(context, &arguments),
+        Command::RecoverAdmin(arguments) => recover_admin::call(context, &arguments),
+        Command::Key(arguments) => key::call(context, &arguments),
         Command::Rebuild(arguments) => rebuild::call(context, &arguments),
         Command::Doctor(arguments) => doctor::call(context, &arguments),
         Command::Eject(arguments) => eject::call(context, arguments),

@@ -3,7 +3,7 @@
 //!
 //! Invariant: before a side has seen that the other knows the cluster's id (a hash salted with nonces and both keys
 //! proves it) it sends nothing but nonce and hash; before it knows the other for a member it sends at most the records
-//! that prove its own membership, and only as dialer. The other side's key is the connection's, proven by noise or TLS,
+//! that prove its own membership, and only as dialer; to who was shut out, the record that did it. The other side's key is the connection's, proven by noise or TLS,
 //! never one from a message. Every step has a size limit and the whole a time limit.
 //! Callers: transport, join.
 //!
@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use libp2p::core::ConnectedPoint;
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt as _, SubstreamBox};
-
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
@@ -135,16 +134,13 @@ impl Gate {
         self.read(|membership| membership.heads().iter().map(|hash| hash.to_vec()).collect())
     }
 
-    /// What the other side lacks, by the heads it named, where it does not know this node.
+    /// What proves this node's membership and the other side lacks, by the heads it named.
     fn chain_for(&self, known: bool, heads: &[Vec<u8>]) -> Result<proto::GateChain, GateError> {
         let heads = hashes(heads, RECORD_AFTER_MAX)?;
-        let mut records = if known { Vec::new() } else { self.read(|membership| membership.lacking(&heads)) };
+        let mut records = if known { Vec::new() } else { self.read(|membership| membership.proof(&self.own, &heads)) };
+        // Oldest first: what does not fit now fits when the first part is known.
         records.truncate(GATE_RECORDS_MAX);
-        Ok(proto::GateChain {
-            records: records.iter().map(to_proto).collect(),
-            member_heads: self.heads(),
-            refusal: 0,
-        })
+        Ok(proto::GateChain { records: records.iter().map(to_proto).collect(), member_heads: self.heads(), refusal: 0 })
     }
 
     /// What a node is shown that was shut out: the record that did it.
@@ -157,7 +153,7 @@ impl Gate {
     fn refused_by(&self, node: &NodeId, chain: proto::GateChain) -> GateError {
         if let Ok(Some(record)) = all_from_proto(chain.records).map(|records| records.into_iter().next()) {
             // Lost when the node is busy: the next dial brings it again.
-            let _ = self.door.try_deliver(Input::ShutOut { by: *node, record });
+            let _ = self.door.try_deliver(Input::ShutOut { by: *node, record: Box::new(record) });
         }
         GateError::ShutOut(*node)
     }
@@ -225,6 +221,11 @@ async fn dial_in(gate: &Gate, remote: NodeId, muxer: &mut StreamMuxerBox) -> Res
         if expected != blake3::Hash::from_bytes(fixed(&reply.tag, "tag")?) {
             return Err(GateError::OtherCluster);
         }
+        if let Some(refusal) = gate.refusal_for(&remote) {
+            send(&mut stream, &refusal).await?;
+            close(stream).await;
+            return Err(GateError::NotAMember(remote));
+        }
         send(&mut stream, &gate.chain_for(reply.knows_you, &reply.member_heads)?).await?;
         let chain = receive_chain(&mut stream).await?;
         if chain.refusal != 0 {
@@ -259,8 +260,11 @@ async fn answer(
     .await???;
     if opening.tag.is_empty() {
         let nonces = [fixed(&opening.nonce, "nonce")?, nonce];
-        return within(STEP_TIMEOUT + REDEEM_TIMEOUT, drive(muxer, answer_joiner(gate, (remote, local), stream, nonces)))
-            .await??;
+        return within(
+            STEP_TIMEOUT + REDEEM_TIMEOUT,
+            drive(muxer, answer_joiner(gate, (remote, local), stream, nonces)),
+        )
+        .await??;
     }
     within(STEP_TIMEOUT, drive(muxer, answer_member(gate, remote, stream, (opening, nonce)))).await??
 }
@@ -287,6 +291,9 @@ async fn answer_member(
     };
     send(&mut stream, &reply).await?;
     let chain = receive_chain(&mut stream).await?;
+    if chain.refusal != 0 {
+        return Err(gate.refused_by(&remote, chain));
+    }
     let heads = chain.member_heads.clone();
     if let Err(error) = gate.take_chain(&remote, chain) {
         // Who was a member may know why it is none any more; a stranger hears nothing.

@@ -20,6 +20,7 @@ mod frame;
 mod gate;
 mod join;
 mod key;
+mod lan;
 mod link;
 mod network;
 mod strangers;
@@ -36,6 +37,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use behaviour::ProtocolError;
 pub use join::{JoinError, Joined, join};
 pub use key::{AddressError, parse_address};
+pub use lan::join_lan;
 pub use transport::TransportError;
 
 use crate::node::Effect;

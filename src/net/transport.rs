@@ -65,8 +65,7 @@ pub(crate) fn open_transport(keypair: &Keypair) -> Result<Boxed<Connection>, Tra
 
 /// QUIC and TCP behind the gate.
 pub(crate) fn gated_transport(keypair: &Keypair, gate: Arc<Gate>) -> Result<Boxed<Connection>, TransportError> {
-    let gated = open_transport(keypair)?
-        .and_then(move |(peer, muxer), endpoint| {
+    let gated = open_transport(keypair)?.and_then(move |(peer, muxer), endpoint| {
         let gate = gate.clone();
         async move { gate::admit(gate, peer, muxer, &endpoint).await }
     });

@@ -52,7 +52,7 @@ pub enum Input {
         /// The peer.
         by: NodeId,
         /// The record.
-        record: MemberRecord,
+        record: Box<MemberRecord>,
     },
     /// Round trip to a peer, measured by the network.
     RoundTrip {

@@ -215,7 +215,8 @@ impl Exchange {
         // Origins that somebody else is sending are said to be here already, and so are those that forked, and those whose
         // author is no member as far as is known here.
         let spared = |id: &OriginId| asked.contains(id) || forked.contains_key(id);
-        let spared = peer.heads.values().filter(|head| spared(&head.origin.id()) || !standing.takes(&head.origin, &from));
+        let spared =
+            peer.heads.values().filter(|head| spared(&head.origin.id()) || !standing.takes(&head.origin, &from));
         crate::sometimes!(!asked.is_empty(), "exchange: an origin is left to the peer that was asked for it");
         let mut heads = standing.heads.clone();
         heads.extend(spared.map(|head| (head.origin.id(), *head)));

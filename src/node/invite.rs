@@ -118,7 +118,9 @@ pub enum InviteError {
     #[error("there are {INVITES_MAX} open invites already: let some expire or be used first")]
     TooMany,
     /// Only admins admit.
-    #[error("this node is no admin of the cluster, so it can admit nobody: make the code on an admin, or let one say `litemesh peers role NAME admin`")]
+    #[error(
+        "this node is no admin of the cluster, so it can admit nobody: make the code on an admin, or let one say `litemesh peers role NAME admin`"
+    )]
     NoAdmin,
 }
 

@@ -160,8 +160,7 @@ impl Node {
             )));
         };
         let (node, name) = (person.member.node, person.member.name.clone());
-        let record =
-            membership::admit_as(&self.settings.key_seed, &self.membership, (node, &name), role, now.wall_ms);
+        let record = membership::admit_as(&self.settings.key_seed, &self.membership, (node, &name), role, now.wall_ms);
         self.sign_and_tell(record).map_err(|error| match error {
             NodeError::Membership(_) => NodeError::NotEntitled(format!(
                 "{name} founded the cluster: only the recovery phrase lets it in again, by `litemesh recover-admin` there"
@@ -185,7 +184,8 @@ impl Node {
                 return Err(NodeError::NotEntitled(words.to_string()));
             }
             Some(key) if key != node_id(secret) => {
-                let words = "this is not the recovery phrase of this cluster: it was shown when the cluster was founded";
+                let words =
+                    "this is not the recovery phrase of this cluster: it was shown when the cluster was founded";
                 return Err(NodeError::NotEntitled(words.to_string()));
             }
             Some(_) => {}
@@ -200,6 +200,15 @@ impl Node {
         }
         self.sign_and_tell(membership::recover(secret, &self.membership, self.id(), now.wall_ms))?;
         Ok(self.member_view(&self.id()))
+    }
+
+    /// Gives this node's place to another key; from then on nobody talks to this one.
+    pub fn rotate_key(&mut self, key: NodeId, now: Now) -> Result<(), NodeError> {
+        if !self.membership.may_connect(&self.id()) {
+            return Err(NodeError::NotEntitled("this node is no member of its cluster any more".to_string()));
+        }
+        let record = membership::rotate(&self.settings.key_seed, &self.membership, key, now.wall_ms);
+        self.sign_and_tell(record)
     }
 
     /// Admits who knocks from the local network without a code, for a while; 0 ends it. Until when, wall ms.
@@ -333,8 +342,13 @@ impl Node {
 
     /// After the members changed: nobody who is out is heard or told anything more.
     pub(super) fn note_standing(&mut self) {
-        let out: Vec<NodeId> =
-            self.exchange.peers.iter().filter(|(id, peer)| peer.connected && self.is_out(id)).map(|(id, _)| *id).collect();
+        let out: Vec<NodeId> = self
+            .exchange
+            .peers
+            .iter()
+            .filter(|(id, peer)| peer.connected && self.is_out(id))
+            .map(|(id, _)| *id)
+            .collect();
         for peer in out {
             self.exchange.peers.remove(&peer);
         }
@@ -355,7 +369,8 @@ impl Node {
             RecordKind::Rotate => record.signer == self.id(),
             _ => false,
         };
-        let known = self.membership.member(&record.signer).is_some() || self.membership.recovery() == Some(record.signer);
+        let known =
+            self.membership.member(&record.signer).is_some() || self.membership.recovery() == Some(record.signer);
         if about_me && known && record.cluster == self.membership.cluster().0 && membership::is_signed(record) {
             self.admitting.shut_out = Some((by, record.member.admitted_ms));
             if let Err(error) = self.learn_members(vec![record.clone()]) {
@@ -401,7 +416,9 @@ impl Node {
             && now.mono_ms < until_ms
         {
             let until = rfc3339(wall_ms);
-            alerts.push(format!("until {until} anybody on the local network can join without a code (litemesh trust-lan off)"));
+            alerts.push(format!(
+                "until {until} anybody on the local network can join without a code (litemesh trust-lan off)"
+            ));
         }
         alerts.extend(self.admitting.guests.iter().cloned());
         let late = self.late_events()?;

@@ -306,9 +306,17 @@ impl Membership {
     /// What proves how a node stands: all records about it and all that their signers knew, without the founder's (every
     /// member has that).
     pub fn chain(&self, node: &NodeId) -> Vec<MemberRecord> {
-        let behind = self.graph.behind(node);
-        let proving = self.graph.entries.iter().enumerate().skip(1).filter(|(position, _)| behind.has(*position));
-        proving.map(|(_, entry)| entry.record.clone()).collect()
+        self.proof(node, &[])
+    }
+
+    /// The same without what somebody knows whose newest records are these.
+    pub fn proof(&self, node: &NodeId, heads: &[RecordHash]) -> Vec<MemberRecord> {
+        let (behind, known) = (self.graph.behind(node), self.graph.known_at(heads));
+        let proving = |position: &usize| *position > 0 && behind.has(*position) && !known.has(*position);
+        (0..self.graph.entries.len())
+            .filter(proving)
+            .map(|position| self.graph.entries[position].record.clone())
+            .collect()
     }
 
     /// The record that shut a node out, for itself to read.
@@ -413,7 +421,7 @@ impl Membership {
         let last = self.graph.entries.len() - 1;
         if self.counts.len() == last && self.stands.len() == last {
             self.stands.push(true);
-            if self.graph.is_simple(&self.stands) {
+            if self.graph.is_simple() {
                 let entry = self.graph.entries[last].clone();
                 self.counts.push(self.graph.counts(last, &self.counts, &self.stands));
                 self.heads.retain(|head| !entry.record.after.contains(head));

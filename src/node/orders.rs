@@ -156,10 +156,9 @@ impl Node {
             self.exchange.peers.iter().filter(|(_, peer)| peer.connected).map(|(id, _)| *id).collect();
         let asked = if peers.is_empty() { all.as_slice() } else { peers };
         let same = |id: &NodeId| {
-            self.exchange
-                .peers
-                .get(id)
-                .is_some_and(|peer| peer.connected && peer.heard && peer.applied_all && self.equal_heads(id, &peer.heads))
+            self.exchange.peers.get(id).is_some_and(|peer| {
+                peer.connected && peer.heard && peer.applied_all && self.equal_heads(id, &peer.heads)
+            })
         };
         self.applied_all() && asked.iter().all(same)
     }

@@ -105,6 +105,11 @@ impl Node {
         Ok(load_membership(log)?.is_some())
     }
 
+    /// The members as a data directory's log knows them; `None` when it belongs to no cluster.
+    pub fn membership_of(log: &Log) -> Result<Option<Membership>, NodeError> {
+        load_membership(log)
+    }
+
     /// The cluster that a data directory's log belongs to.
     pub fn cluster_of(log: &Log) -> Result<Option<crate::model::ClusterId>, NodeError> {
         Ok(load_membership(log)?.map(|membership| membership.cluster()))

@@ -49,7 +49,17 @@ fn any_message() -> impl Strategy<Value = Message> {
         .prop_flat_map(|fixed| (Just(fixed), prop::collection::vec(any_record(), 0..5)))
         .prop_map(|((version, name, wall_ms, heads, (applied_all, reply, membership)), members)| {
             let member_heads = members.iter().map(|record| record.signer.0).collect();
-            Message::Hello(Hello { version, name, wall_ms, heads, applied_all, members, reply, membership, member_heads })
+            Message::Hello(Hello {
+                version,
+                name,
+                wall_ms,
+                heads,
+                applied_all,
+                members,
+                reply,
+                membership,
+                member_heads,
+            })
         });
     let partial = (any::<[u8; 16]>(), any::<u64>(), any::<u64>()).prop_map(|(origin, seq, offset)| Partial {
         origin: OriginId(origin),

@@ -11,6 +11,7 @@ pub mod invite;
 pub mod limits;
 pub mod member;
 pub mod message;
+pub mod phrase;
 mod varint;
 
 pub use event::{WireError, decode_event, encode_event, event_hash, head_signature_message};

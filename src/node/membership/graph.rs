@@ -78,6 +78,8 @@ pub(super) struct Graph {
     about: BTreeMap<(NodeId, Option<RecordKind>), Vec<usize>>,
     keys: BTreeSet<NodeId>,
     signed: BTreeMap<NodeId, usize>,
+    /// The recovery key revoked somebody.
+    seals: bool,
     recovery: Option<NodeId>,
 }
 
@@ -134,6 +136,7 @@ impl Graph {
             about(record.signer, Some(record.kind));
         }
         self.keys.insert(record.member.node);
+        self.seals |= record.kind == RecordKind::Revoke && Some(record.signer) == self.recovery;
         *self.signed.entry(record.signer).or_default() += 1;
         self.entries.push(Arc::new(Entry { record, hash, past, takes }));
     }
@@ -171,8 +174,7 @@ impl Graph {
             let last = keys[keys.len() - 1];
             let to = |position: &usize| {
                 let record = self.record(*position);
-                record.member.node == last
-                    && self.retired_by(&record.signer, within) == Some(*position)
+                record.member.node == last && self.retired_by(&record.signer, within) == Some(*position)
             };
             let rotations = self.about(&last, RecordKind::Rotate, within).filter(to);
             let before = rotations.min_by_key(|position| self.entries[*position].hash);
@@ -252,14 +254,14 @@ impl Graph {
 
     /// Which records there are for the rest: what a recovery revocation sealed away is as if it had never been written.
     fn unsealed(&self) -> Vec<bool> {
+        let mut stands = vec![true; self.entries.len()];
+        if !self.seals {
+            return stands;
+        }
         let seals = |position: &usize| {
             self.record(*position).kind == RecordKind::Revoke && Some(self.record(*position).signer) == self.recovery
         };
         let seals: Vec<usize> = (0..self.entries.len()).filter(seals).collect();
-        let mut stands = vec![true; self.entries.len()];
-        if seals.is_empty() {
-            return stands;
-        }
         for position in 1..self.entries.len() {
             let entry = &self.entries[position];
             let sealed = |seal: &usize| {
@@ -308,22 +310,24 @@ impl Graph {
     }
 
     /// Whether the last record changes nothing but its own subject: it takes nothing away, seals and replaces nothing.
-    pub(super) fn is_simple(&self, stands: &[bool]) -> bool {
+    pub(super) fn is_simple(&self) -> bool {
         let Some(last) = self.entries.last() else { return false };
         let kind = matches!(last.record.kind, RecordKind::Admit | RecordKind::Name | RecordKind::Role);
         let rotated = self.about.contains_key(&(last.record.member.node, Some(RecordKind::Rotate)));
-        kind && !last.takes && !rotated && stands.iter().all(|stands| *stands)
+        kind && !last.takes && !rotated && !self.seals
     }
 
     /// What a key that was ever let in is called, and its rank, slot and role: `None` for a stranger.
     pub(super) fn member(&self, key: NodeId, counts: &[bool], stands: &[bool]) -> Option<Member> {
-        let admission = self.admission(key, &|position| stands[position])?;
+        // Sealed away or not: what it wrote may have been taken, and needs an author with a rank.
+        let standing = self.admission(key, &|position| stands[position]);
+        let admission = standing.or_else(|| self.admission(key, &|_| true))?;
         let (entry, within) = (&self.entries[admission], |position: usize| counts[position]);
         let mut member = Member { node: key, ..entry.record.member.clone() };
         if let Place::Here(role) = self.place(key, &within) {
             member.role = role;
         }
-        let keys = self.keys_of(key, &|position| stands[position]);
+        let keys = self.keys_of(key, &within);
         let names = keys.iter().flat_map(|key| self.about(key, RecordKind::Name, &within)).collect();
         let newest = self.newest(names).into_iter().max_by_key(|position| self.entries[*position].hash);
         if let Some(position) = newest {

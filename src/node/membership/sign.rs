@@ -92,7 +92,12 @@ fn admission(membership: &Membership, node: &NodeId) -> Option<MemberRecord> {
         record.member.node == *node && matches!(record.kind, RecordKind::Admit | RecordKind::Found)
     };
     let rank = membership.member(node)?.rank;
-    membership.records().iter().filter(lets_in).find(|record| record.member.rank == rank).map(|record| (*record).clone())
+    membership
+        .records()
+        .iter()
+        .filter(lets_in)
+        .find(|record| record.member.rank == rank)
+        .map(|record| (*record).clone())
 }
 
 /// Shuts a member out. `key_seed`: an admin's, or the recovery key's, which also seals away what the member signed that

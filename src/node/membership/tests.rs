@@ -31,8 +31,10 @@ fn grown(count: u8) -> (Membership, Vec<MemberRecord>) {
     (membership, records)
 }
 
+type Said = (u64, Vec<Person>, Vec<(RecordHash, bool)>, Vec<RecordHash>);
+
 /// Everything a membership says, to compare two.
-fn said(membership: &Membership) -> (u64, Vec<Person>, Vec<(RecordHash, bool)>, Vec<RecordHash>) {
+fn said(membership: &Membership) -> Said {
     let mut counts: Vec<_> = membership.listed().iter().map(|listed| (listed.hash, listed.counts)).collect();
     counts.sort();
     let people = membership.people().into_iter().cloned().collect();

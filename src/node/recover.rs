@@ -358,8 +358,8 @@ impl Node {
             let missing = |origin: &crate::model::OriginId| applied.get(origin) > database.cursor.get(origin);
             let mut events = Vec::new();
             if applied.iter().any(|dot| missing(dot.actor)) {
-                events = ready_events(&self.log, &name, &database.cursor, super::capture::CHANGES_MAX)?;
-                events.retain(|event| event.header.seq <= applied.get(&event.header.origin.id()));
+                let limit = super::capture::CHANGES_MAX;
+                events = ready_events(&self.log, &name, &database.cursor, Some(applied), limit)?;
             }
             if events.is_empty() && !std::mem::take(&mut wrote) {
                 return Ok(());

@@ -338,6 +338,9 @@ pub struct LogReport {
 /// Result of a rebuild from the log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RebuildReport {
+    /// The time as of which the databases are written, ms since 1970; none: as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of_ms: Option<u64>,
     /// (database, file written, rows, digest of the rebuilt content, digest of the live content).
     pub databases: Vec<RebuiltDatabase>,
 }

@@ -65,6 +65,16 @@ pub(crate) fn is_usable(address: &Multiaddr) -> bool {
     host && (tcp || quic)
 }
 
+/// Whether another node's address can be dialed: libp2p's transports have no scope for link-local IPv6.
+pub(crate) fn is_dialable(address: &Multiaddr) -> bool {
+    let nowhere = match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_unspecified() || ip.is_multicast(),
+        Some(Protocol::Ip6(ip)) => ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local(),
+        _ => false,
+    };
+    is_usable(address) && !nowhere
+}
+
 /// The socket of a TCP address with a fixed port.
 pub(crate) fn tcp_socket(address: &Multiaddr) -> Option<SocketAddr> {
     let mut parts = address.iter();

@@ -109,8 +109,8 @@ pub(crate) fn ago(seconds: u64) -> String {
     }
 }
 
-/// One interface in words. `running_s`: how long this node has been listening; `beacons`: whether it does.
-pub(crate) fn interface_words(seen: &InterfaceDiagnosis, beacons: bool, running_s: u64) -> Option<Finding> {
+/// One interface in words. `hearing`: for how many seconds this node has been listening for beacons there, if it does.
+pub(crate) fn interface_words(seen: &InterfaceDiagnosis, hearing: Option<u64>) -> Option<Finding> {
     let interface = &seen.interface;
     if interface.loopback {
         return None;
@@ -126,9 +126,7 @@ pub(crate) fn interface_words(seen: &InterfaceDiagnosis, beacons: bool, running_
         }
         (true, true, false) => (addresses.join(", "), ""),
     };
-    if !beacons {
-        return Some(finding(check, next, format!("{there}; peers are not looked for (network.mdns = false)")));
-    }
+    let Some(hearing_s) = hearing else { return Some(finding(check, next, there)) };
     if !interface.multicast {
         let next = "it carries no multicast: name the peers behind it: litemesh peers add MULTIADDR";
         return Some(finding(check, next, there));
@@ -149,12 +147,9 @@ pub(crate) fn interface_words(seen: &InterfaceDiagnosis, beacons: bool, running_
         found.push(format!("heard {}", heard.join(", ")));
         return Some(finding(check, "", found.join("; ")));
     }
-    let next = match (running_s < 6, seen.own > 0) {
-        (true, _) => "",
-        (false, true) => "",
-        (false, false) => {
-            "not even this node's own beacons come back: let the firewall pass UDP port 7482 in both directions"
-        }
+    let next = match hearing_s < 6 || seen.own > 0 {
+        true => "",
+        false => "not even this node's own beacons come back: let the firewall pass UDP port 7482 in both directions",
     };
     found.push(if seen.packets == 0 { "nothing heard".into() } else { "no other member heard".to_string() });
     Some(finding(check, next, found.join("; ")))
@@ -230,7 +225,7 @@ mod tests {
     }
 
     fn line(seen: &InterfaceDiagnosis) -> (String, String) {
-        let finding = interface_words(seen, true, 60).unwrap();
+        let finding = interface_words(seen, Some(60)).unwrap();
         assert_eq!(finding.state == "ok", finding.next.is_empty());
         (finding.found, finding.next)
     }
@@ -242,7 +237,7 @@ mod tests {
         assert_eq!(line(&cable()), ("10.0.0.1; no other member heard".into(), String::new()));
         let silent = InterfaceDiagnosis { packets: 0, own: 0, ..cable() };
         assert!(line(&silent).1.contains("firewall") && line(&silent).0.contains("nothing heard"));
-        assert_eq!(interface_words(&silent, true, 2).unwrap().next, "", "it has only just begun");
+        assert_eq!(interface_words(&silent, Some(2)).unwrap().next, "", "it has only just begun");
         let mut off = cable();
         off.interface.carrier = false;
         assert!(line(&off).0.contains("nothing at the other end"));
@@ -253,10 +248,10 @@ mod tests {
         assert!(line(&failed).0.contains("not permitted") && line(&failed).1.contains("7482"));
         let flood = InterfaceDiagnosis { dropped: 70_000, ..cable() };
         assert!(line(&flood).0.contains("a flood: 70000 packets"));
-        assert!(interface_words(&cable(), false, 60).unwrap().found.contains("network.mdns = false"));
+        assert_eq!(interface_words(&cable(), None).unwrap().found, "10.0.0.1");
         let mut loopback = cable();
         loopback.interface.loopback = true;
-        assert_eq!(interface_words(&loopback, true, 60), None);
+        assert_eq!(interface_words(&loopback, Some(60)), None);
     }
 
     #[test]

@@ -15,7 +15,8 @@ use super::reason::Reason;
 const TARGETS_MAX: usize = 1024;
 /// Peers that only a beacon speaks for, and that the gate does not know yet.
 const STRANGERS_MAX: usize = 128;
-const WAYS_PER_PEER_MAX: usize = 8;
+/// Two interfaces with both families make eight.
+const WAYS_PER_PEER_MAX: usize = 12;
 /// Dials of strangers: what somebody who forges beacons can cause.
 const STRANGER_DIALS: Rate = Rate { burst: 5, interval_ms: 200 };
 /// Dials of all kinds: a whole cluster within a second when the cable is back.

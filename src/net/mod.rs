@@ -109,6 +109,13 @@ pub enum NetError {
     NoRandomness,
 }
 
+/// What the machine's interfaces look like while no node runs.
+pub fn look_at_interfaces() -> Vec<Finding> {
+    let seen = |interface| InterfaceDiagnosis { interface, ..InterfaceDiagnosis::default() };
+    let interfaces = interfaces::read().unwrap_or_default();
+    interfaces.into_iter().filter_map(|interface| diagnosis::interface_words(&seen(interface), None)).collect()
+}
+
 /// Runs the network of a node until `shutdown` holds `true`, then says goodbye to all peers. `ready` gets the multiaddrs
 /// that peers can dial once everything listens.
 pub async fn run(

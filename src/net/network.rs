@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use libp2p::core::transport::ListenerId;
+use libp2p::core::transport::{ListenerId, TransportError};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{self, ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Stream, Swarm, gossipsub};
@@ -25,7 +25,7 @@ use super::behaviour::{Protocols, Report, topic};
 use super::dial::{DialTable, Source, Target};
 use super::door::{Door, open_queue};
 use super::gate::{Gate, random};
-use super::key::{keypair, node_of, parse_address, peer_of, split_peer, tcp_socket};
+use super::key::{check_free, is_any_v6, keypair, node_of, parse_address, peer_of, split_peer, tcp_socket};
 use super::lan::Lan;
 use super::link::{FRAMES, Link};
 use super::liveness::{DEAD_MS, Liveness};
@@ -46,7 +46,7 @@ const BAN_MS: u64 = 600_000;
 const BANS_MAX: usize = 256;
 const FAILURES_MAX: usize = 64;
 const EARLY_STREAMS_MAX: usize = 16;
-const ADDRESSES_TOLD_MAX: usize = 8;
+const ADDRESSES_TOLD_MAX: usize = 12;
 const GOODBYE: Duration = Duration::from_millis(500);
 /// Only gossip and open streams keep a connection otherwise.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
@@ -243,11 +243,16 @@ impl Network {
         let failed =
             |error: &dyn std::error::Error| NetError::Listen { address: address.to_string(), reason: words(error) };
         // libp2p shares a TCP port with whoever listens there already, and each would get half of the connections.
-        if let Some(socket) = tcp_socket(&parsed) {
-            std::net::TcpListener::bind(socket).map_err(|error| failed(&error))?;
+        let free = tcp_socket(&parsed).map_or(Ok(()), check_free);
+        let listening = free.map_err(TransportError::Other).and_then(|()| self.swarm.listen_on(parsed.clone()));
+        match listening {
+            Ok(listener) => self.listeners.push(listener),
+            // The defaults name both families; a machine may have one.
+            Err(TransportError::Other(error)) if is_any_v6(&parsed) && error.kind() != io::ErrorKind::AddrInUse => {
+                tracing::warn!(address, %error, "not listened on: this machine has no IPv6");
+            }
+            Err(error) => return Err(failed(&error)),
         }
-        let listener = self.swarm.listen_on(parsed).map_err(|error| failed(&error))?;
-        self.listeners.push(listener);
         Ok(())
     }
 

@@ -32,9 +32,8 @@ impl Network {
             dropped_frames: known.link.dropped(),
         };
         let interfaces = self.interfaces(&name);
-        let running_s = self.started.elapsed().as_secs();
-        let mut findings: Vec<_> =
-            interfaces.iter().filter_map(|seen| interface_words(seen, self.beacons, running_s)).collect();
+        let hearing_s = self.beacons.then(|| self.started.elapsed().as_secs());
+        let mut findings: Vec<_> = interfaces.iter().filter_map(|seen| interface_words(seen, hearing_s)).collect();
         let mut away = Vec::new();
         for (seen, reasons) in self.away(&names) {
             findings.push(away_words(&seen, &reasons));

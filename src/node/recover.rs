@@ -83,7 +83,7 @@ impl Node {
         let mut write = log.write()?;
         store_members(&mut write, &membership)?;
         for address in addresses {
-            write.put_address(&address.address, &address.peer)?;
+            write.put_address(&address.address, &address.peer, address.reached_ms)?;
         }
         write.commit_durable()?;
         Ok(())

@@ -367,4 +367,7 @@ pub struct KnownAddress {
     pub peer: String,
     /// Multiaddr.
     pub address: String,
+    /// When it last led there, wall time; 0: never yet.
+    #[serde(default)]
+    pub reached_ms: u64,
 }

@@ -92,3 +92,16 @@ pub const PULL_BYTES: usize = 512 << 10;
 
 const _: () = assert!(PIECE_BYTES < FRAME_BYTES_MAX && EVENT_BYTES_TARGET < EVENT_BYTES_MAX);
 const _: () = assert!(PULL_BYTES + 96 * HEADS_MAX < FRAME_BYTES_MAX);
+
+// ---- finding
+
+/// Members in one message of ways.
+pub const WAYS_MEMBERS_MAX: usize = 128;
+/// Addresses of one member in a message of ways.
+pub const WAYS_ADDRESSES_MAX: usize = 4;
+/// Bytes of a message of ways.
+pub const WAYS_BYTES_MAX: usize = 64 << 10;
+/// Addresses of one peer that a node remembers across restarts.
+pub const REMEMBERED_PER_PEER_MAX: usize = 16;
+/// Addresses of all peers that a node remembers across restarts.
+pub const REMEMBERED_MAX: usize = 4096;

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod member;
 pub mod message;
 mod varint;
+pub mod ways;
 
 pub use event::{WireError, decode_event, encode_event, event_hash, head_signature_message};
 

@@ -31,6 +31,8 @@ pub struct BundleCheck {
     /// `None`: this server belongs to no cluster yet, and enters the one that the bundle is of.
     membership: Option<Membership>,
     heads: Heads,
+    /// When other servers last said what they hold, by their own clocks.
+    stated_ms: BTreeMap<NodeId, u64>,
     log: Arc<Log>,
     now: Now,
 }
@@ -50,6 +52,7 @@ impl Node {
             key_seed: self.settings.key_seed,
             membership: Some(self.membership.clone()),
             heads: self.heads.clone(),
+            stated_ms: self.receipts.stated_ms(),
             log: self.log.clone(),
             now,
         }
@@ -59,7 +62,7 @@ impl Node {
 impl BundleCheck {
     /// For a server that asked to be admitted and belongs to no cluster yet: its log is empty.
     pub fn newcomer(key_seed: [u8; 32], log: Arc<Log>, now: Now) -> BundleCheck {
-        BundleCheck { key_seed, membership: None, heads: Heads::new(), log, now }
+        BundleCheck { key_seed, membership: None, heads: Heads::new(), stated_ms: BTreeMap::new(), log, now }
     }
 
     /// Opens a bundle: header and manifest are read, sealed by whom it was locked for, not yet known to be signed.
@@ -167,7 +170,7 @@ impl BundleCheck {
         let members = self.membership_with(manifest)?.digest();
         Ok(manifest.ranges.iter().any(|range| range.through > held(range))
             || self.membership.as_ref().is_none_or(|known| known.digest() != members)
-            || manifest.heads.is_empty())
+            || self.stated_ms.get(&manifest.exporter).is_none_or(|stated| *stated < manifest.created_ms))
     }
 
     /// The members as this node would know them with the bundle's records. Records that contradict what is known are

@@ -63,6 +63,16 @@ impl Receipts {
         self.known.get(node).map(|receipt| &receipt.heads)
     }
 
+    /// What makers of bundles said they held, where that is the last that is known of them.
+    pub(super) fn carried_heads(&self) -> impl Iterator<Item = &Heads> {
+        self.known.values().filter(|receipt| receipt.way == Way::Bundle).map(|receipt| &receipt.heads)
+    }
+
+    /// When every server last said what it holds, by its own clock.
+    pub(super) fn stated_ms(&self) -> BTreeMap<NodeId, u64> {
+        self.known.iter().map(|(node, receipt)| (*node, receipt.stated_ms)).collect()
+    }
+
     /// When a server last said what it holds.
     pub(super) fn as_of_ms(&self, node: &NodeId) -> Option<u64> {
         self.known.get(node).map(|receipt| receipt.as_of_ms)

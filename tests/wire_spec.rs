@@ -52,9 +52,14 @@ fn the_page_names_every_limit_with_its_number() {
         PIECE_BYTES,
         PULL_BYTES,
         REQUEST_TEXT_BYTES_MAX,
+        REMEMBERED_MAX,
+        REMEMBERED_PER_PEER_MAX,
         SLOT_MAX,
         VALUE_BYTES_MAX,
         WAITING_RECORDS_MAX,
+        WAYS_ADDRESSES_MAX,
+        WAYS_BYTES_MAX,
+        WAYS_MEMBERS_MAX,
     ];
     let named = source.lines().filter_map(|line| line.strip_prefix("pub const ")?.split(':').next());
     for name in named.filter(|name| *name != "PROTOCOL_VERSION") {

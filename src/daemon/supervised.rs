@@ -76,7 +76,8 @@ pub fn admit(
         decide(&log, &data, meetings)?;
         let peer = joined.inviter.to_string();
         let addresses = joined.addresses.iter().chain(&code.addresses);
-        let known = addresses.map(|address| KnownAddress { peer: peer.clone(), address: address.clone() });
+        let known =
+            addresses.map(|address| KnownAddress { peer: peer.clone(), address: address.clone(), reached_ms: 0 });
         Node::enter_at(&log, joined.records, &known.collect::<Vec<_>>())?;
         data.token_or_new(config.http.token_file.as_deref())?;
         log

@@ -67,7 +67,12 @@ pub const ROUTES: &[Route] = &[
         &["db", "table", "column", "rule"],
     ),
     route("post", "/api/v1/log/verify", "Checks every hash chain and signature", &[]),
-    route("post", "/api/v1/rebuild", "Replays the log into new files in a directory of this machine", &["out"]),
+    route(
+        "post",
+        "/api/v1/rebuild",
+        "Replays the log into new files in a directory of this machine, as of `time` where it is given",
+        &["out", "time"],
+    ),
     route("post", "/api/v1/sync", "Syncs now; waits up to wait_s (at most 5) seconds", &["peer", "wait_s"]),
     route("get", "/api/v1/receipts", "Who holds what, what exists only here, whether this machine can go", &[]),
     route("post", "/api/v1/bundle/export", "Writes a bundle to a file or directory of this machine", &["path", "for"]),

@@ -353,6 +353,9 @@ pub struct LogReport {
 /// Result of a rebuild from the log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RebuildReport {
+    /// The time as of which the databases are written, ms since 1970; none: as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of_ms: Option<u64>,
     /// (database, file written, rows, digest of the rebuilt content, digest of the live content).
     pub databases: Vec<RebuiltDatabase>,
 }
@@ -379,4 +382,7 @@ pub struct KnownAddress {
     pub peer: String,
     /// Multiaddr.
     pub address: String,
+    /// When it last led there, wall time; 0: never yet.
+    #[serde(default)]
+    pub reached_ms: u64,
 }

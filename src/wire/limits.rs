@@ -114,3 +114,16 @@ pub const BUNDLE_PART_BYTES_MAX: usize = BUNDLE_PART_PLAIN_BYTES_MAX + (1 << 20)
 pub const REQUEST_TEXT_BYTES_MAX: usize = 1_024;
 
 const _: () = assert!(BUNDLE_HEADER_BYTES_MAX > MEMBERS_MAX * 64);
+
+// ---- finding
+
+/// Members in one message of ways.
+pub const WAYS_MEMBERS_MAX: usize = 128;
+/// Addresses of one member in a message of ways.
+pub const WAYS_ADDRESSES_MAX: usize = 4;
+/// Bytes of a message of ways.
+pub const WAYS_BYTES_MAX: usize = 64 << 10;
+/// Addresses of one peer that a node remembers across restarts.
+pub const REMEMBERED_PER_PEER_MAX: usize = 16;
+/// Addresses of all peers that a node remembers across restarts.
+pub const REMEMBERED_MAX: usize = 4096;

@@ -14,6 +14,7 @@ pub mod member;
 pub mod message;
 pub mod request;
 mod varint;
+pub mod ways;
 
 pub use event::{WireError, decode_event, encode_event, event_hash, head_signature_message};
 

@@ -146,7 +146,7 @@ fn is_damage(error: &NodeError) -> bool {
 }
 
 /// Notes how the files are to be read. A base is copied: it may lie on a stick.
-fn decide(log: &Log, data: &DataDir, meetings: Meetings) -> Result<(), DaemonError> {
+pub(super) fn decide(log: &Log, data: &DataDir, meetings: Meetings) -> Result<(), DaemonError> {
     for (database, mut meeting) in meetings {
         if let Meeting::Base(from) = &meeting {
             let kept = data.base_path(&database);

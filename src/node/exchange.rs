@@ -439,7 +439,7 @@ fn piece(origin: OriginId, seq: u64, offset: u64, bytes: &[u8], signature: Optio
 
 /// R1's first half: what may enter the log. Events that are known already are skipped; a gap ends the run (it will be
 /// pulled). The last event of every origin's run must be signed: the chain vouches for those before it.
-fn check(signed: Vec<SignedEvent>, standing: &Standing<'_>) -> Result<(Vec<Accepted>, Forks), NodeError> {
+pub(super) fn check(signed: Vec<SignedEvent>, standing: &Standing<'_>) -> Result<(Vec<Accepted>, Forks), NodeError> {
     let fault = |reason: &str| NodeError::PeerFault { reason: reason.to_string() };
     let mut heads: BTreeMap<OriginId, (u64, [u8; 32])> =
         standing.heads.iter().map(|(id, head)| (*id, (head.seq, head.hash))).collect();

@@ -41,6 +41,7 @@ use super::lag::{note_lag, take_over};
 use super::meeting::{Meeting, MetTable};
 use super::membership::{Membership, found_cluster};
 use super::orders::{load_invites, load_membership, ranks, store_members};
+use super::receipts::Receipts;
 use super::settings::{KEY_FILE, LOG_FILE};
 use super::step::{clean_equal, heads_of, others};
 use super::store_fault::StoreFault;
@@ -129,6 +130,7 @@ impl Node {
             databases: Vec::new(),
             schemas: Vec::new(),
             exchange: Exchange::default(),
+            receipts: Receipts::default(),
             effects: Default::default(),
             alerts: Vec::new(),
             started: now,
@@ -139,6 +141,7 @@ impl Node {
             fault,
             broken: false,
         };
+        node.receipts = Receipts::load(&node.log.read()?)?;
         node.accounts_told = node.log.read()?.last_audit()?;
         node.rank_origins();
         for settings in node.settings.databases.clone() {

@@ -105,11 +105,26 @@ pub struct PeerView {
 }
 
 /// What would be lost with this machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OnlyHere {
     /// Events no other member is known to hold.
     pub events: u64,
     /// Rows those events changed.
+    pub rows: u64,
+    /// False: there are more rows than were counted so far.
+    pub counted_all: bool,
+    /// The same by table, most first.
+    pub tables: Vec<OnlyHereTable>,
+}
+
+/// Rows of one table that no other member is known to hold as they are here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnlyHereTable {
+    /// Database.
+    pub database: String,
+    /// Table.
+    pub table: String,
+    /// Rows.
     pub rows: u64,
 }
 

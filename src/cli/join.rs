@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::error::CommandError;
 use super::output::count;
-use super::{Context, database, meeting_text};
+use super::{Context, database, meeting_text, request};
 use crate::config::Config;
 use crate::daemon::{self, Choice, DaemonError, DataDir, Entrance, Meetings};
 use crate::node::meeting::Meeting;
@@ -23,8 +23,11 @@ use crate::wire::invite::InviteCode;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The line that `litemesh invite` printed
-    #[arg(required_unless_present = "lan")]
+    #[arg(required_unless_present_any = ["lan", "request"])]
     code: Option<String>,
+    /// Where no network leads to a member: write a request to FILE (- is stdout), to be carried to one
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["code", "plan", "lan"])]
+    request: Option<PathBuf>,
     /// Without a code: a node on the local network must just now run with `litemesh trust-lan`. Name the cluster where several
     /// could answer
     #[arg(long, value_name = "CLUSTER-NAME", num_args = 0..=1, default_missing_value = "", conflicts_with = "code")]
@@ -66,6 +69,9 @@ pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), Comman
     })?;
     let choice = choose(context, &config)?;
     let mut meetings = meetings(context, &choice, arguments.independent, &arguments.bases)?;
+    if let Some(target) = arguments.request {
+        return request::call(context, &config, (&choice, meetings, arguments.yes), &target);
+    };
     if meetings.is_empty() && (arguments.plan || !arguments.yes) {
         // A plan without flags is one of copies; a yes without flags is to the plan that was shown.
         meetings = choice.databases.iter().map(|database| (database.name.clone(), Meeting::Copy)).collect();

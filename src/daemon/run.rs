@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::carry::check_asked;
 use super::control::Control;
 use super::databases::{Choice, remember};
 use super::enrol::new_phrase;
@@ -96,6 +97,7 @@ fn run_once(
     let lock = data.lock()?;
     check_decided(&data)?;
     finish_rotation(&data)?;
+    check_asked(&data)?;
     if !data.log_path().exists() && !data.remembered()?.is_empty() {
         return Err(DaemonError::LogGone { path: data.path().to_path_buf() });
     }
@@ -166,7 +168,6 @@ async fn run_locked(
         }
     };
     remember(data, &databases)?;
-    let recovery_phrase = admitting(&thread, recovery, wishes).await?.then_some(phrase);
     let paths: Vec<_> = databases.into_iter().map(|database| database.path).collect();
     let watcher = file_watch::watch(&paths, thread.handle.clone());
 
@@ -174,6 +175,13 @@ async fn run_locked(
     let started = start_network(config, key_seed, &thread, effects_out, shutdown.clone()).await;
     let mut network = match started {
         Ok(network) => network,
+        Err(error) => {
+            stop_node(thread).await?;
+            return Err(error);
+        }
+    };
+    let recovery_phrase = match admitting(&thread, recovery, wishes).await {
+        Ok(founded) => founded.then_some(phrase),
         Err(error) => {
             stop_node(thread).await?;
             return Err(error);

@@ -8,10 +8,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, by what they are about.
-pub const MARKS: [&str; 62] = [
+pub const MARKS: &[&str] = &[
     "adopt: a row is the joiner's own",
     "adopt: nobody answered in time",
     "adopt: rows are enrolled by content",
+    "adopt: the app held up the end of it",
     "adopt: the file is a copy of a member's",
     "adopt: the file shows what its member wrote and the log lacks",
     "adopt: the log lacks what its events build on",
@@ -29,10 +30,10 @@ pub const MARKS: [&str; 62] = [
     "clock: peers correct this one's clock",
     "drain: the outbox is another one than was drained",
     "exchange: a fork is refused",
-    "exchange: an event comes before its author's admission",
     "exchange: a pull is answered in pages",
     "exchange: a pull without an answer is repeated",
     "exchange: an answer brings nothing, though the peer holds more",
+    "exchange: an event comes before its author's admission",
     "exchange: an event is not pushed to a peer that lacks those before it",
     "exchange: an origin is left to the peer that was asked for it",
     "exchange: hearsay starts a question",

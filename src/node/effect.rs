@@ -82,6 +82,8 @@ pub enum Effect {
     },
     /// The members changed: the network admits, and drops, by the new set.
     MembersChanged,
+    /// For so many ms (0: no longer), whoever knocks from the local network is let in: the network may tell where.
+    LanTrusted(u64),
     /// The node was opened again and knows no peer: the network tells it again who is connected.
     Reopened,
     /// A peer broke the protocol; the words say how. The network drops the connection.

@@ -298,7 +298,7 @@ impl Exchange {
         if let Some(piece) = events.piece {
             signed.extend(peer.assemble(piece));
         }
-        let (accepted, forks) = check(signed, from, standing)?;
+        let (accepted, forks) = check(signed, Some(from), standing)?;
         let above = |head: &Head| {
             standing.takes(&head.origin, &from)
                 && standing.heads.get(&head.origin.id()).map_or(0, |mine| mine.seq) < head.seq
@@ -461,7 +461,11 @@ fn piece(origin: OriginId, seq: u64, offset: u64, bytes: &[u8], signature: Optio
 
 /// R1's first half: what may enter the log. Events that are known already are skipped; a gap ends the run (it will be
 /// pulled). The last event of every origin's run must be signed: the chain vouches for those before it.
-fn check(signed: Vec<SignedEvent>, from: NodeId, standing: &Standing<'_>) -> Result<(Vec<Accepted>, Forks), NodeError> {
+pub(super) fn check(
+    signed: Vec<SignedEvent>,
+    from: Option<NodeId>,
+    standing: &Standing<'_>,
+) -> Result<(Vec<Accepted>, Forks), NodeError> {
     let fault = |reason: &str| NodeError::PeerFault { reason: reason.to_string() };
     let mut heads: BTreeMap<OriginId, (u64, [u8; 32])> =
         standing.heads.iter().map(|(id, head)| (*id, (head.seq, head.hash))).collect();
@@ -478,7 +482,7 @@ fn check(signed: Vec<SignedEvent>, from: NodeId, standing: &Standing<'_>) -> Res
             crate::sometimes!("exchange: an event comes before its author's admission");
             continue;
         }
-        if !standing.takes(&header.origin, &from) {
+        if from.is_some_and(|from| !standing.takes(&header.origin, &from)) {
             // A read-only member's own: it may not know yet that it is one.
             continue;
         }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::invite::{JoinRequest, LanKnock, Refusal, admit_lan};
 use super::membership::{self, Standing, node_id};
 use super::query::rfc3339;
-use super::{Node, NodeError, Now};
+use super::{Effect, Node, NodeError, Now};
 use crate::model::{MemberRecord, NodeId, OriginId, RecordKind, Role};
 use crate::wire::decode_event;
 
@@ -215,11 +215,13 @@ impl Node {
     pub fn trust_lan(&mut self, for_ms: u64, now: Now) -> Result<Option<u64>, NodeError> {
         if for_ms == 0 {
             self.admitting.trust_until = None;
+            self.effects.push_back(Effect::LanTrusted(0));
             return Ok(None);
         }
         self.must_be_admin("admit anybody")?;
         let for_ms = for_ms.min(TRUST_MS_MAX);
         self.admitting.trust_until = Some((now.mono_ms.saturating_add(for_ms), now.wall_ms.saturating_add(for_ms)));
+        self.effects.push_back(Effect::LanTrusted(for_ms));
         Ok(self.admitting.trust_until.map(|(_, wall_ms)| wall_ms))
     }
 
@@ -461,7 +463,7 @@ impl Node {
         }
     }
 
-    fn must_be_admin(&self, what: &str) -> Result<(), NodeError> {
+    pub(super) fn must_be_admin(&self, what: &str) -> Result<(), NodeError> {
         let members = self.membership.members();
         let admins: Vec<&str> =
             members.iter().filter(|member| member.role == Role::Admin).map(|member| member.name.as_str()).collect();

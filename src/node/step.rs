@@ -54,7 +54,7 @@ impl Node {
         if self.relaxed && self.applied_all() {
             self.sync_state()?;
         }
-        Ok(())
+        self.save_receipts_when_due(now)
     }
 
     /// One file's trouble is told and tried again; the other files and the peers go on.
@@ -350,6 +350,7 @@ impl Node {
             Message::Hello(hello) => {
                 self.learn_members(hello.members.clone())?;
                 self.notice_own_chain(&hello.heads, now)?;
+                self.receipts.heard(from, &hello.heads, now);
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let effects = self.exchange.handle_hello(from, &hello, &standing);
                 self.effects.extend(effects);
@@ -361,6 +362,9 @@ impl Node {
                 self.effects.push_back(effect);
             }
             Message::Events(events) => {
+                if !events.heads.is_empty() {
+                    self.receipts.heard(from, &events.heads, now);
+                }
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let (accepted, forks) = self.exchange.receive(from, events, &standing)?;
                 forks.into_iter().for_each(|(origin, seq)| self.alert_fork(origin, seq));
@@ -375,7 +379,7 @@ impl Node {
     }
 
     /// Stores events that passed all checks; they are applied by the next steps.
-    fn append_remote(&mut self, from: NodeId, accepted: Vec<Accepted>, now: Now) -> Result<(), NodeError> {
+    pub(super) fn append_remote(&mut self, from: NodeId, accepted: Vec<Accepted>, now: Now) -> Result<(), NodeError> {
         if accepted.is_empty() {
             return Ok(());
         }

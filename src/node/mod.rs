@@ -45,6 +45,8 @@ mod marks;
 pub mod meeting;
 pub mod meeting_view;
 pub mod members;
+#[cfg(test)]
+mod members_tests;
 pub mod membership;
 mod named;
 mod orders;

@@ -244,3 +244,83 @@ async fn a_stranger_that_speaks_the_gates_language_learns_nothing() {
     }
     assert!(one.diagnose().await.peers.is_empty());
 }
+
+/// A joiner's first half, with any nonce, and any invite and proof: what the inviter says.
+async fn knock_to_join(address: &str, key: u8, nonce: [u8; 32], join: proto::GateJoin) -> (Vec<u8>, u32) {
+    let mut transport = open_transport(&keypair(&[key; 32])).unwrap();
+    let options = DialOpts { role: libp2p::core::Endpoint::Dialer, port_use: PortUse::New };
+    let (_, mut muxer) = transport.dial(address.parse().unwrap(), options).unwrap().await.unwrap();
+    let mut stream = open_stream(&mut muxer).await.unwrap();
+    let steps = async {
+        let opening = proto::GateOpening { version: 1, nonce: nonce.to_vec(), tag: Vec::new(), knows_you: false };
+        send(&mut stream, &opening).await?;
+        let reply: proto::GateReply = receive_up_to(&mut stream, 256, 8).await?;
+        send(&mut stream, &join).await?;
+        let welcome: proto::GateWelcome = receive_up_to(&mut stream, 1 << 20, 64).await?;
+        Ok::<_, GateError>((reply.nonce, welcome.refusal))
+    };
+    drive(&mut muxer, steps).await.unwrap().unwrap()
+}
+
+/// Somebody recorded a whole handshake (a proof is worth nothing without its key's connection, and nothing twice).
+#[tokio::test]
+async fn a_recorded_proof_opens_nothing() {
+    use crate::node::invite::{invite_id, proof};
+    let one = Running::start(1, &cluster(1), &[TCP], &[]).await;
+    let code = invite(&one, [9; 16]);
+    let address = one.listening[0].clone();
+    let joiner = node_id(&[3; 32]);
+    let recorded = proof(&code.secret, &code.cluster, &joiner, &code.inviter, &[[1; 32], [2; 32]]);
+    let join = proto::GateJoin {
+        invite: invite_id(&code.secret).to_vec(),
+        proof: recorded.as_bytes().to_vec(),
+        name: "replayed".into(),
+        ..proto::GateJoin::default()
+    };
+    // Under the same key, under another one: the inviter's nonce is new each time.
+    let first = soon("an answer", knock_to_join(&address, 3, [1; 32], join.clone())).await;
+    let second = soon("an answer", knock_to_join(&address, 4, [1; 32], join)).await;
+    let wrong = Refusal::WrongProof(0).code();
+    assert_eq!((first.1, second.1), (wrong, wrong));
+    assert_ne!(first.0, second.0);
+    assert!(!one.node.membership.lock().unwrap().may_connect(&joiner));
+    // The invite itself still has tries left.
+    assert!(soon("the join", join_code(&code)).await.is_ok());
+}
+
+async fn join_code(code: &InviteCode) -> Result<crate::net::Joined, JoinError> {
+    join(code, [3; 32], "node 3").await
+}
+
+#[tokio::test]
+async fn without_a_code_nobody_gets_in_by_saying_so() {
+    let one = Running::start(1, &cluster(1), &[TCP], &[]).await;
+    let address = one.listening[0].clone();
+    let join = proto::GateJoin { name: "guest".into(), ..proto::GateJoin::default() };
+    let answer = soon("an answer", knock_to_join(&address, 3, [1; 32], join)).await;
+    assert_ne!(answer.1, 0);
+    assert!(!one.node.membership.lock().unwrap().may_connect(&node_id(&[3; 32])));
+}
+
+#[tokio::test]
+async fn a_revoked_member_is_disconnected_and_shown_why() {
+    for listen in [TCP, QUIC] {
+        let members = cluster(2);
+        let mut one = Running::start(1, &members, &[listen], &[]).await;
+        let mut two = Running::start(2, &members, &[listen], &one.listening).await;
+        two.connected(one.id).await;
+        one.connected(two.id).await;
+        let record = crate::node::membership::revoke(&[1; 32], &members, two.id, NOW_MS);
+        one.node.membership.lock().unwrap().add(record.clone()).unwrap();
+        one.effects.send(Effect::MembersChanged).await.unwrap();
+        one.wait("the end", |input| matches!(input, Input::PeerDisconnected { .. }).then_some(())).await;
+        // It dials again, and is refused in words.
+        let shown = |input: &Input| match input {
+            Input::ShutOut { by, record } => Some((*by, record.clone())),
+            _ => None,
+        };
+        let (by, why) = two.wait("the reason", shown).await;
+        assert_eq!((by, *why), (one.id, record));
+        assert!(one.diagnose().await.peers.is_empty());
+    }
+}

@@ -34,11 +34,11 @@ pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), Comma
     Ok(())
 }
 
-/// The code in half blocks, light on dark as most terminals are; readers take both.
+/// The code in half blocks; what is light in it is drawn, for terminals write light on dark.
 fn picture(code: &str) -> Result<String, CommandError> {
     use qrcode::render::unicode::Dense1x2;
     let made = qrcode::QrCode::with_error_correction_level(code, qrcode::EcLevel::L);
     let made =
         made.map_err(|error| CommandError::new(Kind::Internal, "the code does not fit a picture").because(&error))?;
-    Ok(made.render::<Dense1x2>().dark_color(Dense1x2::Dark).light_color(Dense1x2::Light).quiet_zone(true).build())
+    Ok(made.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).quiet_zone(true).build())
 }

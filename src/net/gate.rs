@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
@@ -391,17 +392,33 @@ pub(crate) fn random() -> Result<[u8; 32], GateError> {
     Ok(bytes)
 }
 
-/// Where a joiner comes from, when that is the local network: an address of a private, link-local or own range.
+/// Where a joiner comes from, when that is the local network.
 fn local_address(address: &Multiaddr) -> Option<String> {
-    let local = match address.iter().next()? {
-        Protocol::Ip4(ip) => ip.is_private() || ip.is_link_local() || ip.is_loopback(),
-        Protocol::Ip6(ip) => match ip.to_ipv4_mapped() {
-            Some(ip) => ip.is_private() || ip.is_link_local() || ip.is_loopback(),
-            None => ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_loopback(),
-        },
-        _ => false,
+    let ip = match address.iter().next()? {
+        Protocol::Ip4(ip) => IpAddr::V4(ip),
+        Protocol::Ip6(ip) => ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4),
+        _ => return None,
     };
-    local.then(|| address.to_string())
+    let own = || super::interfaces::read().unwrap_or_default().into_iter().flat_map(|interface| interface.addresses);
+    (is_private(ip) || own().any(|own| is_near(own, ip))).then(|| address.to_string())
+}
+
+/// An address that no router of the internet carries.
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local() || ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_loopback(),
+    }
+}
+
+/// Whether two addresses are of one subnet, taken to have the usual size: who is on another part of a larger one needs a
+/// code.
+fn is_near(own: IpAddr, other: IpAddr) -> bool {
+    match (own, other) {
+        (IpAddr::V4(own), IpAddr::V4(other)) => own.octets()[..3] == other.octets()[..3],
+        (IpAddr::V6(own), IpAddr::V6(other)) => own.octets()[..8] == other.octets()[..8],
+        _ => false,
+    }
 }
 
 async fn receive_chain(stream: &mut SubstreamBox) -> Result<proto::GateChain, GateError> {
@@ -480,4 +497,27 @@ fn poll_connection<T>(muxer: &mut StreamMuxerBox, context: &mut std::task::Conte
         }
     }
     Poll::Pending
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_neighbours_knock_without_a_code() {
+        let local = |address: &str| local_address(&address.parse().unwrap()).is_some();
+        for near in
+            ["/ip4/10.1.2.3/tcp/1", "/ip4/192.168.7.1/udp/1/quic-v1", "/ip4/127.0.0.1/tcp/1", "/ip6/fe80::1/tcp/1"]
+        {
+            assert!(local(near), "{near}");
+        }
+        for far in
+            ["/ip4/8.8.8.8/tcp/1", "/ip6/2606:4700::1111/tcp/1", "/dns4/example.org/tcp/1", "/ip6/::ffff:8.8.8.8/tcp/1"]
+        {
+            assert!(!local(far), "{far}");
+        }
+        let ip = |text: &str| text.parse().unwrap();
+        assert!(is_near(ip("192.0.2.2"), ip("192.0.2.77")) && !is_near(ip("192.0.2.2"), ip("192.0.3.2")));
+        assert!(is_near(ip("2001:db8::1"), ip("2001:db8::2")) && !is_near(ip("2001:db8::1"), ip("2001:db8:0:1::1")));
+    }
 }

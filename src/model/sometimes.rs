@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, by what they are about.
-pub const MARKS: [&str; 62] = [
+pub const MARKS: &[&str] = &[
     "adopt: a row is the joiner's own",
     "adopt: nobody answered in time",
     "adopt: rows are enrolled by content",

@@ -265,6 +265,7 @@ impl World {
             databases: vec![scouting, database("users", root.join("users.db"))],
             entropy,
             machine_id: format!("machine-{position}"),
+            pace: Default::default(),
         }
     }
 }

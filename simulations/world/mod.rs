@@ -263,6 +263,7 @@ fn kind(input: &Input) -> u8 {
         Input::MembersLearnt(_) => 15,
         Input::RoundTrip { .. } => 16,
         Input::SyncRequested(_) => 17,
+        Input::LocalTime { .. } => 18,
     }
 }
 
@@ -277,5 +278,6 @@ fn input_words(input: &Input) -> String {
         Input::MembersLearnt(records) => format!("{} member records", records.len()),
         Input::RoundTrip { .. } => "round trip".to_string(),
         Input::SyncRequested(_) => "sync requested".to_string(),
+        Input::LocalTime { .. } => "local time".to_string(),
     }
 }

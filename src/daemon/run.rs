@@ -100,6 +100,7 @@ pub(super) fn node_settings(config: &Config, data: &DataDir, choice: Choice) -> 
         databases: choice.databases,
         entropy: random()?,
         machine_id: machine_id(),
+        pace: config.network.pace.clone(),
     })
 }
 

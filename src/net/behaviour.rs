@@ -15,6 +15,7 @@ use libp2p::{PeerId, identify, mdns, memory_connection_limits, ping};
 
 use super::strangers;
 use crate::model::ClusterId;
+use crate::wire::limits::GOSSIP_BYTES_MAX;
 
 /// Connections that have not passed the gate yet: what a stranger can hold.
 const PENDING_INCOMING_MAX: u32 = 8;
@@ -28,8 +29,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const MDNS_QUERY_INTERVAL: Duration = Duration::from_secs(12);
 const MDNS_TTL: Duration = Duration::from_secs(90);
-/// Four times the largest announcement: a message near the receiver's limit wedges gossip to that peer for good.
-const GOSSIP_BYTES_MAX: usize = 64 << 10;
 
 /// All protocols of one node.
 #[derive(NetworkBehaviour)]

@@ -28,7 +28,9 @@ use crate::model::{ClusterId, MemberRecord, NodeId};
 use crate::node::Input;
 use crate::node::invite::{JoinRequest, Refusal};
 use crate::node::membership::Membership;
-use crate::wire::limits::{GATE_MESSAGE_BYTES_MAX, GATE_RECORDS_MAX, NAME_BYTES_MAX, PROTOCOL_VERSION};
+use crate::wire::limits::{
+    GATE_MESSAGE_BYTES_MAX, GATE_RECORDS_MAX, NAME_BYTES_MAX, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
+};
 use crate::wire::member::{all_from_proto, fixed, to_proto};
 use crate::wire::message::{MessageError, check_field_count};
 use crate::wire::proto;
@@ -181,7 +183,7 @@ async fn dial_in(gate: &Gate, remote: NodeId, muxer: &mut StreamMuxerBox) -> Res
         let tag = tag("dialer", &cluster, [&nonce, &[0; 32], &gate.own.0, &remote.0]);
         let knows_you = gate.knows(&remote);
         let opening = proto::GateOpening {
-            version: PROTOCOL_VERSION,
+            version: PROTOCOL_VERSION_MIN,
             nonce: nonce.to_vec(),
             tag: tag.as_bytes().to_vec(),
             knows_you,
@@ -210,7 +212,8 @@ async fn answer(gate: &Gate, remote: NodeId, muxer: &mut StreamMuxerBox) -> Resu
         STEP_TIMEOUT,
         drive(muxer, async {
             let opening: proto::GateOpening = receive(&mut stream, 8).await?;
-            if opening.version != PROTOCOL_VERSION {
+            // It says the oldest version that the dialer still speaks; what both speak is told by their hellos.
+            if !(1..=PROTOCOL_VERSION).contains(&opening.version) {
                 return Err(GateError::Malformed(MessageError::Malformed("version")));
             }
             Ok((opening, random()?))
@@ -239,7 +242,7 @@ async fn answer_member(
     }
     let tag = tag("listener", &cluster, [&their_nonce, &nonce, &remote.0, &gate.own.0]);
     let reply = proto::GateReply {
-        version: PROTOCOL_VERSION,
+        version: PROTOCOL_VERSION_MIN,
         nonce: nonce.to_vec(),
         tag: tag.as_bytes().to_vec(),
         knows_you: gate.knows(&remote),
@@ -265,7 +268,7 @@ async fn answer_joiner(
     nonces: [[u8; 32]; 2],
 ) -> Result<(), GateError> {
     let nonce = nonces[1].to_vec();
-    let reply = proto::GateReply { version: PROTOCOL_VERSION, nonce, tag: Vec::new(), knows_you: false };
+    let reply = proto::GateReply { version: PROTOCOL_VERSION_MIN, nonce, tag: Vec::new(), knows_you: false };
     send(&mut stream, &reply).await?;
     let join: proto::GateJoin = receive(&mut stream, 3).await?;
     if join.name.len() > NAME_BYTES_MAX {

@@ -3,6 +3,7 @@
 //! Invariant: nothing here changes anything; times are RFC 3339 in UTC. Callers: http, cli, daemon.
 
 use super::membership::Membership;
+use super::transfer::band;
 use super::view::{
     ChangeView, ClusterView, DatabaseView, EventFilter, EventPage, EventView, LogReport, NodeView, OnlyHere, PeerView,
     ShelfView, Status,
@@ -53,7 +54,15 @@ impl Node {
             peers.push(self.peer_view(&peer)?);
         }
         let alerts = self.fault.iter().map(|fault| fault.words.clone()).chain(self.alerts.clone()).collect();
-        Ok(Status { node, cluster, databases, peers, only_here: self.only_here(&read)?, alerts })
+        Ok(Status {
+            node,
+            cluster,
+            databases,
+            peers,
+            only_here: self.only_here(&read)?,
+            alerts,
+            pace: self.pace_view(now),
+        })
     }
 
     fn database_view(&self, read: &LogRead, position: usize) -> Result<DatabaseView, NodeError> {
@@ -131,8 +140,8 @@ impl Node {
             .heads
             .iter()
             .map(|(origin, head)| head.seq.saturating_sub(peer.heads.get(origin).map_or(0, |theirs| theirs.seq)));
-        // One number for now: reachable or not. Success rates come with run tracking.
-        let score = if peer.connected { 1.0 } else { 0.5 };
+        // One number for now: reachable or not, and how well it answers. Success rates come with run tracking.
+        let score = peer.score();
         Ok(PeerView {
             id: id.to_string(),
             name: self.membership.member(id).map(|member| member.name.clone()).unwrap_or_default(),
@@ -144,7 +153,10 @@ impl Node {
             rtt_ms: peer.round_trip_micros.map(|micros| micros as f64 / 1000.0),
             clock_skew_ms: peer.skew_ms,
             score,
-            band: if peer.connected { "excellent" } else { "fair" }.to_string(),
+            band: band(score).to_string(),
+            pull: self.pull_view(&peer),
+            protocol: peer.version,
+            unknown_frames: peer.unknown_frames,
         })
     }
 

@@ -120,6 +120,7 @@ impl Node {
         let mut node = Node {
             ranks: ranks(&heads, &membership),
             invites: load_invites(&log)?,
+            exchange: Exchange::new(settings.pace.clone()),
             settings,
             log,
             membership,
@@ -128,7 +129,6 @@ impl Node {
             heads,
             databases: Vec::new(),
             schemas: Vec::new(),
-            exchange: Exchange::default(),
             effects: Default::default(),
             alerts: Vec::new(),
             started: now,

@@ -7,6 +7,7 @@
 pub mod event;
 mod event_decode;
 mod event_encode;
+mod event_peek;
 pub mod invite;
 pub mod limits;
 pub mod member;

@@ -20,6 +20,11 @@ fn the_page_names_every_limit_with_its_number() {
         ADDRESS_BYTES_MAX,
         ANNOUNCED_HEADS_MAX,
         ANNOUNCEMENT_BYTES_MAX,
+        BUNDLE_HEADER_BYTES_MAX,
+        BUNDLE_PART_BYTES_MAX,
+        BUNDLE_PART_BYTES_TARGET,
+        BUNDLE_PART_EVENTS_MAX,
+        BUNDLE_PART_PLAIN_BYTES_MAX,
         COLUMNS_MAX,
         EVENTS_PER_FRAME_MAX,
         EVENT_BYTES_MAX,
@@ -46,9 +51,15 @@ fn the_page_names_every_limit_with_its_number() {
         NAME_BYTES_MAX,
         PIECE_BYTES,
         PULL_BYTES,
+        REQUEST_TEXT_BYTES_MAX,
+        REMEMBERED_MAX,
+        REMEMBERED_PER_PEER_MAX,
         SLOT_MAX,
         VALUE_BYTES_MAX,
         WAITING_RECORDS_MAX,
+        WAYS_ADDRESSES_MAX,
+        WAYS_BYTES_MAX,
+        WAYS_MEMBERS_MAX,
     ];
     let named = source.lines().filter_map(|line| line.strip_prefix("pub const ")?.split(':').next());
     for name in named.filter(|name| *name != "PROTOCOL_VERSION") {

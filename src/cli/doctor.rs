@@ -11,6 +11,7 @@ use super::error::{CommandError, Kind};
 use super::output::table;
 use crate::daemon::{self, DataDir};
 use crate::http::Check;
+use crate::net;
 
 /// Check the installation and say what to do; works with and without a running node
 #[derive(Debug, Args)]
@@ -37,6 +38,8 @@ pub(super) fn call(context: &Context, _arguments: &Arguments) -> Result<(), Comm
             let found = error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_string();
             checks.push(Check { check: "running node".into(), state: state.into(), found, next });
             checks.extend(daemon::checks(&config, &data));
+            let line = |f: net::Finding| Check { check: f.check, state: f.state, found: f.found, next: f.next };
+            checks.extend(net::look_at_interfaces().into_iter().map(line));
         }
     }
     let document = json!({ "running": running, "checks": checks, "network": network });

@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::error::CommandError;
 use super::output::count;
-use super::{Context, database, meeting_text};
+use super::{Context, database, meeting_text, request};
 use crate::config::Config;
 use crate::daemon::{self, Choice, DaemonError, DataDir, Meetings};
 use crate::node::meeting::Meeting;
@@ -23,7 +23,11 @@ use crate::wire::invite::InviteCode;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The line that `litemesh invite` printed
-    code: String,
+    #[arg(required_unless_present = "request")]
+    code: Option<String>,
+    /// Where no network leads to a member: write a request to FILE (- is stdout), to be carried to one
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["code", "plan"])]
+    request: Option<PathBuf>,
     /// A database to replicate; may be repeated. Remembered for later starts
     #[arg(long = "db", value_name = "NAME=PATH", value_parser = database)]
     databases: Vec<(String, PathBuf)>,
@@ -45,7 +49,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), CommandError> {
-    let code = InviteCode::from_text(&arguments.code).map_err(DaemonError::from)?;
+    let code = match &arguments.request {
+        Some(_) => None,
+        None => Some(InviteCode::from_text(arguments.code.as_deref().unwrap_or_default()).map_err(DaemonError::from)?),
+    };
     let (names, databases) = (arguments.name, arguments.databases);
     let config = context.config(|flags| {
         flags.databases = databases;
@@ -53,6 +60,10 @@ pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), Comman
     })?;
     let choice = choose(context, &config)?;
     let mut meetings = meetings(context, &choice, arguments.independent, &arguments.bases)?;
+    let Some(code) = code else {
+        let target = arguments.request.unwrap_or_default();
+        return request::call(context, &config, (&choice, meetings, arguments.yes), &target);
+    };
     if meetings.is_empty() && (arguments.plan || !arguments.yes) {
         // A plan without flags is one of copies; a yes without flags is to the plan that was shown.
         meetings = choice.databases.iter().map(|database| (database.name.clone(), Meeting::Copy)).collect();

@@ -41,8 +41,10 @@ impl NetworkControl for Control {
         Box::pin(async {
             let now = self.diagnose().await.map(|diagnosis| diagnosis.listening).unwrap_or_default();
             let mut addresses = if now.is_empty() { self.listening.clone() } else { now };
-            // Addresses of this machine alone help nobody else: they go last.
-            addresses.sort_by_key(|address| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/"));
+            // Addresses of this machine alone help nobody else: they go last. Link-local IPv6 means nothing elsewhere.
+            addresses.retain(|address| !address.starts_with("/ip6/fe80:"));
+            let is_own = |address: &String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
+            addresses.sort_by_key(|address| (is_own(address), address.starts_with("/ip6/")));
             addresses
         })
     }

@@ -5,6 +5,7 @@
 //!   api-token       bearer token, 0600             run.json        pid and address of the running node
 //!   events.redb     the event log                  databases.json  databases named once on the command line
 //!   undecided       a join's plan waits for a yes    node.json       the node's name
+//!   join-request    this server asked to be admitted by a bundle, and has no answer yet
 //!   base-NAME.db    the file that both sides began with, until NAME is enrolled
 //!   reserve         room for a full disk (`reserve`)
 //! ```

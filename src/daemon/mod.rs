@@ -13,6 +13,7 @@
 //! Invariant: one process owns a data directory (an advisory lock says so); the node lives on one thread; the clock is
 //! read once per turn of that thread. Callers: cli.
 
+mod carry;
 mod control;
 mod data_dir;
 mod databases;
@@ -28,6 +29,9 @@ mod sample;
 mod supervised;
 mod watch;
 
+pub use carry::{
+    Outlet, Requested, admit_request, export_bundle, import_bundle, inspect_bundle, receipts, request_admission, spool,
+};
 pub use data_dir::{DataDir, DataLock, RunInfo};
 pub use databases::{Choice, choose, file_settings};
 pub use doctor::checks;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::carry::check_asked;
 use super::control::Control;
 use super::databases::{Choice, remember};
 use super::machine::{machine_id, random};
@@ -78,6 +79,7 @@ fn run_once(
     data.create()?;
     let lock = data.lock()?;
     check_decided(&data)?;
+    check_asked(&data)?;
     if !data.log_path().exists() && !data.remembered()?.is_empty() {
         return Err(DaemonError::LogGone { path: data.path().to_path_buf() });
     }

@@ -76,7 +76,8 @@ pub fn admit(
         decide(&log, &data, meetings)?;
         let peer = joined.inviter.to_string();
         let addresses = joined.addresses.iter().chain(&code.addresses);
-        let known = addresses.map(|address| KnownAddress { peer: peer.clone(), address: address.clone() });
+        let known =
+            addresses.map(|address| KnownAddress { peer: peer.clone(), address: address.clone(), reached_ms: 0 });
         Node::enter_at(&log, joined.records, &known.collect::<Vec<_>>())?;
         data.token_or_new(config.http.token_file.as_deref())?;
         log
@@ -145,7 +146,7 @@ fn is_damage(error: &NodeError) -> bool {
 }
 
 /// Notes how the files are to be read. A base is copied: it may lie on a stick.
-fn decide(log: &Log, data: &DataDir, meetings: Meetings) -> Result<(), DaemonError> {
+pub(super) fn decide(log: &Log, data: &DataDir, meetings: Meetings) -> Result<(), DaemonError> {
     for (database, mut meeting) in meetings {
         if let Meeting::Base(from) = &meeting {
             let kept = data.base_path(&database);

@@ -15,9 +15,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Services;
-use super::answer::{ask, ask_within};
+use super::answer::ask;
 use super::problem::Problem;
-use super::query::parse_peer;
+use super::query::{bad_moment, parse_moment, parse_peer};
 use super::read::status_of;
 use crate::model::NodeId;
 use crate::node::view::{LogReport, RebuildReport, RuleView};
@@ -34,9 +34,6 @@ const SYNC_ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Equal in this many rounds is equal: in the first, a peer may not have captured yet what its app wrote just before.
 const SYNC_ROUNDS: u32 = 2;
-
-/// A rebuild of a large log takes minutes.
-const REBUILD_WITHIN: Duration = Duration::from_secs(3_600);
 
 /// Life of an invite, in seconds: default and limits.
 const INVITE_S: (u64, u64, u64) = (24 * 3600, 60, 30 * 24 * 3600);
@@ -120,14 +117,21 @@ struct Empty {}
 #[serde(deny_unknown_fields)]
 struct Rebuild {
     out: PathBuf,
+    /// As of this time.
+    time: Option<String>,
 }
 
+/// On a snapshot of the log, in a thread of its own.
 pub(super) async fn rebuild(State(services): Shared, body: Bytes) -> Reply<RebuildReport> {
-    let Rebuild { out } = parse(&body)?;
+    let Rebuild { out, time } = parse(&body)?;
     if !out.is_absolute() {
         return Err(Problem::invalid(format!("`out` is `{}`, but must be an absolute path", out.display())));
     }
-    Ok(Json(ask_within(&services.port, REBUILD_WITHIN, move |node, _| node.rebuild(&out)).await??))
+    let (replay, now) = ask(&services.port, |node, now| (node.replay(), now)).await?;
+    let until_ms = time.map(|text| parse_moment(&text, now.wall_ms).ok_or_else(|| bad_moment("time", &text)));
+    let (replay, until_ms) = (replay?, until_ms.transpose().map_err(Problem::invalid)?);
+    let written = tokio::task::spawn_blocking(move || replay.write(&out, until_ms));
+    Ok(Json(written.await.map_err(|_| Problem::node_busy())??))
 }
 
 #[derive(Deserialize)]

@@ -13,7 +13,7 @@ use super::answer::ask;
 use super::problem::Problem;
 use super::query::{ConflictsQuery, EventsQuery, PAGE_MAX, RowQuery};
 use super::{Check, Services};
-use crate::node::view::{ConflictView, EventPage, HistoryView, Status, WhereView};
+use crate::node::view::{ConflictView, EventPage, HistoryView, PeerView, Status, WhereView};
 
 /// Conflicts on one page when nobody says how many.
 const CONFLICTS_DEFAULT: usize = 100;
@@ -133,6 +133,10 @@ pub(super) async fn doctor(State(services): Shared) -> Reply<Value> {
             String::new()
         },
     });
+    // The network's findings have the shape of checks.
+    let findings = serde_json::from_value::<Vec<Check>>(network["findings"].clone());
+    checks.extend(findings.unwrap_or_default());
+    checks.extend(status.peers.iter().filter_map(clock_check));
     checks.extend(status.alerts.iter().map(|alert| Check {
         check: "alert".into(),
         state: "warning".into(),
@@ -140,4 +144,15 @@ pub(super) async fn doctor(State(services): Shared) -> Reply<Value> {
         next: String::new(),
     }));
     Ok(Json(json!({ "running": true, "checks": checks, "network": network })))
+}
+
+/// A peer whose clock is off by more than a minute: its changes are kept all the same, but win or lose wrongly.
+fn clock_check(peer: &PeerView) -> Option<Check> {
+    let skew_s = peer.clock_skew_ms? / 1000;
+    (skew_s.abs() >= 60).then(|| Check {
+        check: format!("clock of {}", peer.name),
+        state: "warning".into(),
+        found: format!("{} s {} this machine's", skew_s.abs(), if skew_s > 0 { "ahead of" } else { "behind" }),
+        next: "set the clock of whichever is wrong".into(),
+    })
 }

@@ -11,7 +11,7 @@ use axum::{Json, Router, middleware};
 
 use super::guard::{Expected, guard};
 use super::problem::Problem;
-use super::{Services, act, decide, read};
+use super::{Services, act, carry, decide, read};
 
 /// One endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +67,18 @@ pub const ROUTES: &[Route] = &[
         &["db", "table", "column", "rule"],
     ),
     route("post", "/api/v1/log/verify", "Checks every hash chain and signature", &[]),
-    route("post", "/api/v1/rebuild", "Replays the log into new files in a directory of this machine", &["out"]),
+    route(
+        "post",
+        "/api/v1/rebuild",
+        "Replays the log into new files in a directory of this machine, as of `time` where it is given",
+        &["out", "time"],
+    ),
     route("post", "/api/v1/sync", "Syncs now; waits up to wait_s (at most 5) seconds", &["peer", "wait_s"]),
+    route("get", "/api/v1/receipts", "Who holds what, what exists only here, whether this machine can go", &[]),
+    route("post", "/api/v1/bundle/export", "Writes a bundle to a file or directory of this machine", &["path", "for"]),
+    route("post", "/api/v1/bundle/import", "Takes a bundle from a file of this machine", &["path", "news_only"]),
+    route("post", "/api/v1/bundle/inspect", "Says what a bundle holds; stores nothing", &["path"]),
+    route("post", "/api/v1/admit", "Admits who asked by a request that was carried here", &["request"]),
     route("get", "/api/v1/doctor", "Checks of the installation", &[]),
 ];
 
@@ -96,6 +106,11 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("post", "/api/v1/log/verify") => post(act::verify_log),
         ("post", "/api/v1/rebuild") => post(act::rebuild),
         ("post", "/api/v1/sync") => post(act::sync),
+        ("get", "/api/v1/receipts") => get(carry::receipts),
+        ("post", "/api/v1/bundle/export") => post(carry::export),
+        ("post", "/api/v1/bundle/import") => post(carry::import),
+        ("post", "/api/v1/bundle/inspect") => post(carry::inspect),
+        ("post", "/api/v1/admit") => post(carry::admit),
         ("get", "/api/v1/doctor") => get(read::doctor),
         (method, path) => unreachable!("{method} {path} is in the table of routes without a handler"),
     }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableHandle};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableError, TableHandle};
 use serde::{Deserialize, Serialize};
 
 use super::names::Names;
@@ -49,6 +49,7 @@ pub struct LogRead {
     pub(super) rids: ReadOnlyTable<&'static [u8; 12], &'static [u8]>,
     pub(super) cursors: ReadOnlyTable<&'static str, &'static [u8]>,
     pub(super) held: ReadOnlyTable<&'static [u8; 28], &'static [u8]>,
+    pub(super) reached: Option<ReadOnlyTable<(&'static str, &'static str), u64>>,
     pub(super) members: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
     pub(super) addresses: ReadOnlyTable<(&'static str, &'static str), ()>,
     pub(super) rules: ReadOnlyTable<u32, &'static [u8]>,
@@ -81,6 +82,10 @@ impl LogRead {
             held: transaction.open_table(tables::HELD)?,
             members: transaction.open_table(tables::MEMBERS)?,
             addresses: transaction.open_table(tables::ADDRESSES)?,
+            reached: match transaction.open_table(tables::REACHED) {
+                Err(TableError::TableDoesNotExist(_)) => None,
+                opened => Some(opened?),
+            },
             rules: transaction.open_table(tables::RULES)?,
             rows: transaction.open_table(tables::ROWS)?,
             table_rows: transaction.open_table(tables::TABLE_ROWS)?,
@@ -243,13 +248,15 @@ impl LogRead {
         self.members.iter()?.map(|entry| Ok(entry?.1.value().to_vec())).collect()
     }
 
-    /// All remembered ways to reach peers: (multiaddr, peer's key in hex or empty).
-    pub fn addresses(&self) -> Result<Vec<(String, String)>, LogError> {
+    /// All remembered ways to reach peers: multiaddr, peer's key in hex or empty, wall time when it last led there (0:
+    /// never).
+    pub fn addresses(&self) -> Result<Vec<(String, String, u64)>, LogError> {
         let mut addresses = Vec::new();
         for entry in self.addresses.iter()? {
             let key = entry?.0;
             let (address, peer) = key.value();
-            addresses.push((address.to_owned(), peer.to_owned()));
+            let reached = self.reached.as_ref().map(|table| table.get((address, peer))).transpose()?.flatten();
+            addresses.push((address.to_owned(), peer.to_owned(), reached.map_or(0, |reached| reached.value())));
         }
         Ok(addresses)
     }

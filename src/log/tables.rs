@@ -43,6 +43,8 @@ pub(super) const HELD: TableDefinition<&[u8; 28], &[u8]> = TableDefinition::new(
 pub(super) const MEMBERS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("members");
 /// Multiaddr, peer's key in hex (or empty) -> nothing. Ways to reach peers; written by the node.
 pub(super) const ADDRESSES: TableDefinition<(&str, &str), ()> = TableDefinition::new("addresses");
+/// Of these, the ones that ever led to their peer -> the wall time (ms) when last. Made when first needed.
+pub(super) const REACHED: TableDefinition<(&str, &str), u64> = TableDefinition::new("addresses reached");
 
 /// Table number -> record of database, table and columns. Written by the evaluator, as everything below.
 pub(super) const NAMES: TableDefinition<u32, &[u8]> = TableDefinition::new("names");

@@ -213,8 +213,8 @@ fn the_nodes_own_records_are_kept() {
     write.put_meta("name", b"value").unwrap();
     assert_eq!(write.meta("name").unwrap().as_deref(), Some(&b"value"[..]));
     write.put_member(&NodeId([7; 32]), b"record").unwrap();
-    write.put_address("/ip4/10.0.0.1/tcp/1", "").unwrap();
-    write.put_address("/ip4/10.0.0.2/tcp/1", "ab").unwrap();
+    write.put_address("/ip4/10.0.0.1/tcp/1", "", 5).unwrap();
+    write.put_address("/ip4/10.0.0.2/tcp/1", "ab", 7).unwrap();
     write.drop_address("/ip4/10.0.0.2/tcp/1", "ab").unwrap();
     write.put_rids("scouting", 3, &[[3; 16]]).unwrap();
     write.put_rids("scouting", 4, &[[4; 16], [5; 16]]).unwrap();
@@ -229,7 +229,7 @@ fn the_nodes_own_records_are_kept() {
     let read = log.read().unwrap();
     assert_eq!(read.meta("name").unwrap().as_deref(), Some(&b"value"[..]));
     assert_eq!(read.members().unwrap(), [b"record".to_vec()]);
-    assert_eq!(read.addresses().unwrap(), [("/ip4/10.0.0.1/tcp/1".to_string(), String::new())]);
+    assert_eq!(read.addresses().unwrap(), [("/ip4/10.0.0.1/tcp/1".to_string(), String::new(), 5)]);
     assert_eq!(read.rids("scouting").unwrap(), [[4; 16], [5; 16]]);
     assert_eq!(read.rids("users").unwrap(), [[6; 16]]);
     assert_eq!(read.cursor("scouting").unwrap(), Some((Cut { dots: [(origin, 4)].into() }, 8)));

@@ -183,15 +183,19 @@ impl<'log> LogWrite<'log> {
         Ok(())
     }
 
-    /// Remembers a way to reach a peer.
-    pub fn put_address(&mut self, address: &str, peer: &str) -> Result<(), LogError> {
+    /// Remembers a way to reach a peer, and when it last led there (wall time; 0: never yet).
+    pub fn put_address(&mut self, address: &str, peer: &str, reached_ms: u64) -> Result<(), LogError> {
         self.transaction.open_table(tables::ADDRESSES)?.insert((address, peer), ())?;
+        if reached_ms > 0 {
+            self.transaction.open_table(tables::REACHED)?.insert((address, peer), reached_ms)?;
+        }
         Ok(())
     }
 
     /// Forgets a way to reach a peer.
     pub fn drop_address(&mut self, address: &str, peer: &str) -> Result<(), LogError> {
         self.transaction.open_table(tables::ADDRESSES)?.remove((address, peer))?;
+        self.transaction.open_table(tables::REACHED)?.remove((address, peer))?;
         Ok(())
     }
 

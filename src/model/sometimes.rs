@@ -8,10 +8,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, by what they are about.
-pub const MARKS: [&str; 68] = [
+pub const MARKS: &[&str] = &[
     "adopt: a row is the joiner's own",
     "adopt: nobody answered in time",
     "adopt: rows are enrolled by content",
+    "adopt: the app held up the end of it",
     "adopt: the file is a copy of a member's",
     "adopt: the file shows what its member wrote and the log lacks",
     "adopt: the log lacks what its events build on",

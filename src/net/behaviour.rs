@@ -1,17 +1,15 @@
-//! The protocols above the gate: frames, gossip, ping, identify, mDNS, and the limits.
+//! The protocols above the gate: frames, gossip, ping, identify, and the limits.
 //!
 //! Invariant: every connection these see is a member's; all sizes and numbers are bounded. Callers: net::network.
 
 use std::convert::Infallible;
-use std::io;
 use std::time::Duration;
 
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::gossipsub::{self, MessageAuthenticity};
 use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{PeerId, identify, mdns, memory_connection_limits, ping};
+use libp2p::{identify, memory_connection_limits, ping};
 
 use super::strangers;
 use crate::model::ClusterId;
@@ -19,16 +17,16 @@ use crate::wire::limits::GOSSIP_BYTES_MAX;
 
 /// Connections that have not passed the gate yet: what a stranger can hold.
 const PENDING_INCOMING_MAX: u32 = 8;
-const PENDING_OUTGOING_MAX: u32 = 16;
+/// A whole cluster may be away, and every dial takes its six seconds.
+const PENDING_OUTGOING_MAX: u32 = 48;
 const ESTABLISHED_MAX: u32 = 64;
 /// Both sides may dial at once, over TCP and QUIC.
 const ESTABLISHED_PER_PEER_MAX: u32 = 4;
 /// Above this much memory of the process no connection is added.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
-const MDNS_QUERY_INTERVAL: Duration = Duration::from_secs(12);
-const MDNS_TTL: Duration = Duration::from_secs(90);
+/// An answer is late after this; [`super::liveness`] gives a connection up after two such.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// All protocols of one node.
 #[derive(NetworkBehaviour)]
@@ -37,7 +35,6 @@ pub(crate) struct Protocols {
     strangers: strangers::Behaviour,
     limits: connection_limits::Behaviour,
     memory: memory_connection_limits::Behaviour,
-    pub(crate) mdns: Toggle<mdns::tokio::Behaviour>,
     ping: ping::Behaviour,
     identify: identify::Behaviour,
     pub(crate) gossip: gossipsub::Behaviour,
@@ -47,7 +44,6 @@ pub(crate) struct Protocols {
 /// What the protocols tell the network.
 #[derive(Debug)]
 pub(crate) enum Report {
-    Found(mdns::Event),
     Ping(ping::Event),
     Identified(Box<identify::Event>),
     Gossip(Box<gossipsub::Event>),
@@ -73,24 +69,11 @@ impl Protocols {
             strangers: strangers::Behaviour::new(),
             limits: connection_limits::Behaviour::new(limits),
             memory: memory_connection_limits::Behaviour::with_max_bytes(MEMORY_BYTES_MAX),
-            mdns: Toggle::from(None),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT)),
             identify: identify::Behaviour::new(identify),
             gossip: gossip(keypair)?,
             frames: libp2p_stream::Behaviour::new(),
         })
-    }
-
-    /// Starts listening for peers on the local network.
-    pub(crate) fn start_mdns(&mut self, own: PeerId) -> io::Result<()> {
-        let config = mdns::Config { ttl: MDNS_TTL, query_interval: MDNS_QUERY_INTERVAL, enable_ipv6: false };
-        self.mdns = Toggle::from(Some(mdns::tokio::Behaviour::new(config, own)?));
-        Ok(())
-    }
-
-    /// Stops listening, and forgets what was heard.
-    pub(crate) fn stop_mdns(&mut self) {
-        self.mdns = Toggle::from(None);
     }
 }
 
@@ -116,12 +99,6 @@ fn gossip(keypair: &Keypair) -> Result<gossipsub::Behaviour, ProtocolError> {
         .map_err(|error| ProtocolError(error.to_string()))?;
     gossipsub::Behaviour::new(MessageAuthenticity::Signed(keypair.clone()), config)
         .map_err(|error| ProtocolError(error.to_string()))
-}
-
-impl From<mdns::Event> for Report {
-    fn from(event: mdns::Event) -> Report {
-        Report::Found(event)
-    }
 }
 
 impl From<ping::Event> for Report {

@@ -10,7 +10,7 @@
 //! Why not a pre-shared key: libp2p has it for TCP only, and it cannot be taken from one node alone. Why not after the
 //! connection is up: gossip and streams already run before the answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -24,7 +24,7 @@ use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt as _, SubstreamBox};
 use super::door::Door;
 use super::frame::{read_frame, write_frame};
 use super::key::node_of;
-use crate::model::{ClusterId, MemberRecord, NodeId};
+use crate::model::{ClusterId, Member, MemberRecord, NodeId};
 use crate::node::Input;
 use crate::node::invite::{JoinRequest, Refusal};
 use crate::node::membership::Membership;
@@ -115,6 +115,15 @@ impl Gate {
 
     fn knows(&self, node: &NodeId) -> bool {
         self.read(|membership| membership.may_connect(node))
+    }
+
+    /// The members that may connect, by the names that people gave them.
+    pub(crate) fn names(&self) -> BTreeMap<NodeId, String> {
+        let name = |member: &Member| (member.node, member.name.clone());
+        self.read(|membership| {
+            let members = membership.members().into_iter().filter(|member| membership.may_connect(&member.node));
+            members.map(name).collect()
+        })
     }
 
     pub(crate) fn cluster(&self) -> ClusterId {

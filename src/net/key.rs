@@ -3,11 +3,13 @@
 //! Invariant: a [`PeerId`] of this cluster holds its whole ed25519 key, so it and the [`NodeId`] determine each other.
 //! Callers: all of net.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use libp2p::identity::{Keypair, PublicKey, ed25519};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
+use socket2::{Domain, Socket, Type};
 
 use crate::model::NodeId;
 use crate::wire::limits::ADDRESS_BYTES_MAX;
@@ -65,6 +67,16 @@ pub(crate) fn is_usable(address: &Multiaddr) -> bool {
     host && (tcp || quic)
 }
 
+/// Whether another node's address can be dialed: libp2p's transports have no scope for link-local IPv6.
+pub(crate) fn is_dialable(address: &Multiaddr) -> bool {
+    let nowhere = match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_unspecified() || ip.is_multicast(),
+        Some(Protocol::Ip6(ip)) => ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local(),
+        _ => false,
+    };
+    is_usable(address) && !nowhere
+}
+
 /// The socket of a TCP address with a fixed port.
 pub(crate) fn tcp_socket(address: &Multiaddr) -> Option<SocketAddr> {
     let mut parts = address.iter();
@@ -77,6 +89,22 @@ pub(crate) fn tcp_socket(address: &Multiaddr) -> Option<SocketAddr> {
         Protocol::Tcp(port) if port > 0 => Some(SocketAddr::new(ip, port)),
         _ => None,
     }
+}
+
+/// An error when somebody listens on this TCP socket. Each family is asked for by itself.
+pub(crate) fn check_free(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1)
+}
+
+/// Whether this means every IPv6 address of the machine.
+pub(crate) fn is_any_v6(address: &Multiaddr) -> bool {
+    matches!(address.iter().next(), Some(Protocol::Ip6(ip)) if ip.is_unspecified())
 }
 
 /// Whether an address points at the machine itself.

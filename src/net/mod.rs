@@ -3,37 +3,51 @@
 //! ```text
 //!   key         names of nodes and addresses, ours and libp2p's      gate        who gets in; proof of a join
 //!   frame       length-prefixed bytes                                transport   QUIC and TCP below the gate
-//!   door        the way into the node                                behaviour   gossip, ping, identify, mDNS, limits
-//!   link        streams of one peer                                  dial        whom to dial when
-//!   network     the loop over all of it                              discovery   bounds on what mDNS may cost
-//!   join        `litemesh join`: the other side of the gate          strangers   bounds on what connecting may cost
+//!   door        the way into the node                                behaviour   gossip, ping, identify, limits
+//!   link        streams of one peer                                  strangers   bounds on what connecting may cost
+//!   network     the loop over all of it                              rate        a rate with a burst
+//!   join        `litemesh join`: the other side of the gate
+//!
+//!   finding members:
+//!   dial        whom to dial when                                    interfaces  cables, radios, addresses
+//!   beacon      a sealed packet by multicast                         lan         beacons on every interface
+//!   ways        what members tell of the others                      liveness    which connections are dead
+//!   reason      why a dial failed                                    diagnosis   all of it in words, for `doctor`
 //! ```
 //!
 //! Invariant: nobody but a member receives a byte beyond the gate; every queue is bounded; nothing here decides what is
 //! true, so losing any message costs time only. Callers: daemon (run), cli (join, parse_address).
 
+mod beacon;
 mod behaviour;
+mod diagnosis;
 mod dial;
-mod discovery;
 mod door;
 mod frame;
 mod gate;
+mod interfaces;
 mod join;
 mod key;
+mod lan;
 mod link;
+mod liveness;
 mod network;
+mod rate;
+mod reason;
 mod strangers;
 mod transport;
+mod ways;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use behaviour::ProtocolError;
+pub use diagnosis::{AwayDiagnosis, Diagnosis, Finding, InterfaceDiagnosis, PeerDiagnosis};
+pub use interfaces::Interface;
 pub use join::{JoinError, Joined, join};
 pub use key::{AddressError, parse_address};
 pub use transport::TransportError;
@@ -67,34 +81,6 @@ pub enum NetCommand {
     Diagnose(oneshot::Sender<Diagnosis>),
 }
 
-/// How the network is doing, for `doctor` and the dashboard.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Diagnosis {
-    /// Multiaddrs it listens on, with `/p2p/`.
-    pub listening: Vec<String>,
-    /// Connected peers.
-    pub peers: Vec<PeerDiagnosis>,
-    /// The last failure of each target that was dialed in vain: target, words.
-    pub failures: Vec<(String, String)>,
-    /// Hex keys of peers that broke the protocol and are shut out for a while.
-    pub banned: Vec<String>,
-    /// `on`, `off` or `paused by a flood`.
-    pub discovery: String,
-}
-
-/// One connected peer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct PeerDiagnosis {
-    /// Its key in hex.
-    pub id: String,
-    /// The address it is connected by.
-    pub connected_by: String,
-    /// All its known addresses.
-    pub addresses: Vec<String>,
-    /// Frames dropped because it reads too slowly.
-    pub dropped_frames: u64,
-}
-
 /// Why the network cannot start. Nothing is left open.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
@@ -121,6 +107,13 @@ pub enum NetError {
     /// The operating system gives no random bytes.
     #[error("the system gives no random bytes")]
     NoRandomness,
+}
+
+/// What the machine's interfaces look like while no node runs.
+pub fn look_at_interfaces() -> Vec<Finding> {
+    let seen = |interface| InterfaceDiagnosis { interface, ..InterfaceDiagnosis::default() };
+    let interfaces = interfaces::read().unwrap_or_default();
+    interfaces.into_iter().filter_map(|interface| diagnosis::interface_words(&seen(interface), None)).collect()
 }
 
 /// Runs the network of a node until `shutdown` holds `true`, then says goodbye to all peers. `ready` gets the multiaddrs

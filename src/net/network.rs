@@ -3,6 +3,8 @@
 //! Invariant: a peer is told to the node once, with its first connection, and taken back with its last; inputs keep
 //! their order. While the node cannot take inputs the swarm is not polled further. Callers: net::run.
 
+mod doctor;
+mod finding;
 mod reports;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,36 +13,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use libp2p::core::transport::ListenerId;
+use libp2p::core::transport::{ListenerId, TransportError};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{self, ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Stream, Swarm, gossipsub};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
+use super::beacon::Beacon;
 use super::behaviour::{Protocols, Report, topic};
 use super::dial::{DialTable, Source, Target};
-use super::discovery::Discovery;
 use super::door::{Door, open_queue};
 use super::gate::{Gate, random};
-use super::key::{keypair, node_of, parse_address, peer_of, split_peer, tcp_socket, with_peer};
+use super::key::{check_free, is_any_v6, keypair, node_of, parse_address, peer_of, split_peer, tcp_socket};
+use super::lan::Lan;
 use super::link::{FRAMES, Link};
+use super::liveness::{DEAD_MS, Liveness};
+use super::reason::{Reason, reasons, words};
 use super::transport::gated_transport;
-use super::{Channels, Diagnosis, NetCommand, NetError, NetSettings, PeerDiagnosis};
+use super::ways::{HEARD_AT_ONCE_MAX, WAYS};
+use super::{Channels, NetCommand, NetError, NetSettings};
 use crate::model::NodeId;
 use crate::node::membership::{Membership, node_id};
 use crate::node::view::KnownAddress;
 use crate::node::{Effect, Input};
 use crate::wire::limits::ANNOUNCEMENT_BYTES_MAX;
+use crate::wire::ways::WaysTo;
 
 /// Inputs of the loop itself that wait for the node; announcements are dropped at half of it.
 const PENDING_INPUTS_MAX: usize = 256;
 const BAN_MS: u64 = 600_000;
 const BANS_MAX: usize = 256;
-const REMEMBERED_MAX: usize = 4096;
 const FAILURES_MAX: usize = 64;
 const EARLY_STREAMS_MAX: usize = 16;
-const ADDRESSES_TOLD_MAX: usize = 8;
+const ADDRESSES_TOLD_MAX: usize = 12;
 const GOODBYE: Duration = Duration::from_millis(500);
 /// Only gossip and open streams keep a connection otherwise.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
@@ -55,6 +61,12 @@ pub(crate) enum News {
     MembershipRenewed,
     /// What the node remembered of former runs.
     Known(Vec<KnownAddress>),
+    /// A beacon of another member.
+    Heard(Beacon),
+    /// An interface, a carrier or an address appeared.
+    WayOut,
+    /// What a peer told of the ways to others.
+    Ways { peer: NodeId, ways: Vec<WaysTo> },
 }
 
 struct Peer {
@@ -82,12 +94,22 @@ pub(crate) struct Network {
     /// Streams that overtook the report of their connection.
     early: Vec<(PeerId, Stream)>,
     dials: DialTable,
-    dialing: BTreeMap<ConnectionId, Target>,
+    dialing: BTreeMap<ConnectionId, (Target, Vec<Multiaddr>)>,
     failures: BTreeMap<String, String>,
-    discovery: Discovery,
-    mdns_wanted: bool,
-    /// Ways that the node was told of in this run.
-    remembered: BTreeSet<(NodeId, Multiaddr)>,
+    lan: Lan,
+    beacons: bool,
+    liveness: Liveness,
+    /// Streams on which peers tell ways.
+    telling: libp2p_stream::IncomingStreams,
+    /// What each connected peer was told, or told us.
+    told: BTreeMap<NodeId, BTreeSet<(NodeId, Multiaddr)>>,
+    tell_at_ms: Option<u64>,
+    /// Places for peers that tell.
+    hearing: Arc<Semaphore>,
+    /// Ways that the node was told of in this run, and the time that it knows.
+    remembered: BTreeMap<(NodeId, Multiaddr), u64>,
+    /// When and from where each peer was last connected, wall clock.
+    seen: BTreeMap<NodeId, (u64, Multiaddr)>,
     bans: BTreeMap<NodeId, u64>,
     /// Listeners that have not told an address yet.
     listeners: Vec<ListenerId>,
@@ -104,20 +126,6 @@ pub(crate) async fn ask_membership(door: &Arc<dyn Door>) -> Option<Membership> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     None
-}
-
-/// An error with its causes: libp2p's outermost words alone say little.
-fn words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !words.contains(&more) {
-            words = format!("{words}: {more}");
-        }
-        cause = inner.source();
-    }
-    words
 }
 
 impl Network {
@@ -142,6 +150,8 @@ impl Network {
         swarm.behaviour_mut().gossip.subscribe(&topic).expect("one topic is within the limits");
         let seed = random().map_err(|_| NetError::NoRandomness)?;
         let (news, news_received) = mpsc::channel(64);
+        let telling = control.accept(WAYS).expect("nobody accepted this protocol before");
+        let lan = Lan::start(&gate.cluster(), node_id(&settings.key_seed), settings.mdns, news.clone());
         let mut network = Network {
             dials: DialTable::new(own, u64::from_be_bytes(*seed.first_chunk().expect("8 of 32 bytes"))),
             inputs: open_queue(door.clone()),
@@ -151,9 +161,15 @@ impl Network {
             early: Vec::new(),
             dialing: BTreeMap::new(),
             failures: BTreeMap::new(),
-            discovery: Discovery::default(),
-            mdns_wanted: settings.mdns,
-            remembered: BTreeSet::new(),
+            lan,
+            beacons: settings.mdns,
+            liveness: Liveness::default(),
+            telling,
+            told: BTreeMap::new(),
+            tell_at_ms: None,
+            hearing: Arc::new(Semaphore::new(HEARD_AT_ONCE_MAX)),
+            remembered: BTreeMap::new(),
+            seen: BTreeMap::new(),
             bans: BTreeMap::new(),
             listeners: Vec::new(),
             ready_at: None,
@@ -195,6 +211,7 @@ impl Network {
                 Some(effect) = channels.effects.recv() => self.handle_effect(effect),
                 Some(command) = channels.control.recv() => self.handle_command(command),
                 Some((peer, stream)) = self.incoming.next() => self.handle_stream(peer, stream),
+                Some((peer, stream)) = self.telling.next() => self.hear_ways(peer, stream),
                 Some(news) = self.news_received.recv() => self.handle_news(news),
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -226,11 +243,16 @@ impl Network {
         let failed =
             |error: &dyn std::error::Error| NetError::Listen { address: address.to_string(), reason: words(error) };
         // libp2p shares a TCP port with whoever listens there already, and each would get half of the connections.
-        if let Some(socket) = tcp_socket(&parsed) {
-            std::net::TcpListener::bind(socket).map_err(|error| failed(&error))?;
+        let free = tcp_socket(&parsed).map_or(Ok(()), check_free);
+        let listening = free.map_err(TransportError::Other).and_then(|()| self.swarm.listen_on(parsed.clone()));
+        match listening {
+            Ok(listener) => self.listeners.push(listener),
+            // The defaults name both families; a machine may have one.
+            Err(TransportError::Other(error)) if is_any_v6(&parsed) && error.kind() != io::ErrorKind::AddrInUse => {
+                tracing::warn!(address, %error, "not listened on: this machine has no IPv6");
+            }
+            Err(error) => return Err(failed(&error)),
         }
-        let listener = self.swarm.listen_on(parsed).map_err(|error| failed(&error))?;
-        self.listeners.push(listener);
         Ok(())
     }
 
@@ -256,9 +278,8 @@ impl Network {
 
     fn next_wake(&self) -> Instant {
         let next_ban = self.bans.values().min().copied();
-        let mdns = (self.mdns_wanted && !self.swarm.behaviour().mdns.is_enabled())
-            .then(|| self.discovery.off_until_ms().max(self.now_ms() + 1000));
-        let next_ms = [self.dials.next_ms(), next_ban, mdns].into_iter().flatten().min();
+        let dials = self.dials.next_ms(self.now_ms());
+        let next_ms = [dials, next_ban, self.liveness.next_ms(), self.tell_at_ms].into_iter().flatten().min();
         let timer = next_ms.map(|ms| self.started + Duration::from_millis(ms));
         let latest = Instant::now() + Duration::from_secs(60);
         [timer, self.ready_at].into_iter().flatten().min().unwrap_or(latest)
@@ -279,14 +300,9 @@ impl Network {
             }
             holds
         });
-        let mdns_due = self.mdns_wanted && self.discovery.may_listen(now_ms);
-        if mdns_due
-            && !self.swarm.behaviour().mdns.is_enabled()
-            && let Err(error) = self.swarm.behaviour_mut().start_mdns(self.own)
-        {
-            tracing::warn!(%error, "peers on the local network cannot be looked for; static peers work");
-            self.mdns_wanted = false;
-        }
+        self.close_silent(DEAD_MS);
+        self.tell_ways_when_due();
+        self.dials.forget_hearsay(now_ms);
         for (target, addresses) in self.dials.due(now_ms) {
             self.dial(target, addresses);
         }
@@ -294,31 +310,31 @@ impl Network {
 
     fn dial(&mut self, target: Target, addresses: Vec<Multiaddr>) {
         let options = match (&target, addresses.first()) {
-            (Target::Peer(peer), _) => DialOpts::peer_id(*peer)
-                .condition(PeerCondition::DisconnectedAndNotDialing)
-                .addresses(addresses)
-                .build(),
+            // A dial that is on its way may have begun before the cable was back: it does not stand in the way.
+            (Target::Peer(peer), _) => {
+                DialOpts::peer_id(*peer).condition(PeerCondition::Disconnected).addresses(addresses.clone()).build()
+            }
             (Target::Address(_), Some(address)) => DialOpts::unknown_peer_id().address(address.clone()).build(),
             (Target::Address(_), None) => return,
         };
         let connection = options.connection_id();
         match self.swarm.dial(options) {
             Ok(()) => {
-                self.dialing.insert(connection, target);
+                self.dialing.insert(connection, (target, addresses));
             }
-            Err(error) => self.dial_failed(target, words(&error)),
+            Err(error) => self.dial_failed(&target, &reasons(&error, &addresses), words(&error)),
         }
     }
 
-    fn dial_failed(&mut self, target: Target, reason: String) {
-        self.dials.failed(&target, self.now_ms());
+    fn dial_failed(&mut self, target: &Target, reasons: &[(Multiaddr, Reason)], words: String) {
+        self.dials.failed(target, reasons, self.now_ms());
         let name = match target {
-            Target::Peer(peer) => node_of(&peer).map_or(peer.to_string(), |node| node.to_string()),
+            Target::Peer(peer) => node_of(peer).map_or(peer.to_string(), |node| node.to_string()),
             Target::Address(address) => address.to_string(),
         };
-        tracing::debug!(target = name, reason, "dial failed");
+        tracing::debug!(target = name, reason = words, "dial failed");
         if self.failures.len() < FAILURES_MAX || self.failures.contains_key(&name) {
-            self.failures.insert(name, reason);
+            self.failures.insert(name, words);
         }
     }
 
@@ -326,22 +342,31 @@ impl Network {
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 let dialed = endpoint.is_dialer();
+                self.liveness.answered(connection_id, self.now_ms());
                 self.connected(peer_id, connection_id, endpoint.get_remote_address().clone(), dialed);
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => self.disconnected(peer_id),
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
+                self.liveness.closed(connection_id);
+                if num_established == 0 {
+                    self.disconnected(peer_id);
+                }
+            }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
-                if let Some(target) = self.dialing.remove(&connection_id) {
-                    self.dial_failed(target, words(&error));
+                if let Some((target, addresses)) = self.dialing.remove(&connection_id) {
+                    self.dial_failed(&target, &reasons(&error, &addresses), words(&error));
                 }
             }
             SwarmEvent::NewListenAddr { listener_id, address } => {
                 tracing::info!(%address, "listening");
+                self.speak_of_listeners();
                 self.listeners.retain(|listener| *listener != listener_id);
                 if self.listeners.is_empty() {
                     self.ready_at.get_or_insert(Instant::now() + INTERFACES_SETTLE);
                 }
             }
+            SwarmEvent::ExpiredListenAddr { .. } => self.speak_of_listeners(),
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                self.speak_of_listeners();
                 let reason = reason.err().unwrap_or_else(|| io::ErrorKind::NotConnected.into());
                 tracing::warn!(?addresses, %reason, "no longer listening");
                 if self.listeners.contains(&listener_id) {
@@ -357,16 +382,14 @@ impl Network {
     }
 
     fn connected(&mut self, peer: PeerId, connection: ConnectionId, address: Multiaddr, dialed: bool) {
-        let target = self.dialing.remove(&connection);
+        let target = self.dialing.remove(&connection).map(|(target, _)| target);
         let (_, address) = split_peer(address);
         // The gate let it in; it may have been shut out since.
         let Some(node) = node_of(&peer).filter(|node| self.gate.is_open_to(node)) else {
             let _ = self.swarm.disconnect_peer_id(peer);
             return;
         };
-        if dialed {
-            self.learn_and_remember(node, peer, address.clone());
-        }
+        self.note_reached(node, peer, &address, dialed);
         self.dials.connected(peer, target.as_ref(), self.now_ms());
         self.failures.remove(&node.to_string());
         if self.peers.contains_key(&node) {
@@ -375,6 +398,7 @@ impl Network {
         let link = Link::open(node, peer, self.control.clone());
         self.pending.push_back(Input::PeerConnected { peer: node, address: address.to_string() });
         self.peers.insert(node, Peer { peer, address, link });
+        self.tell_soon();
         for (early, stream) in std::mem::take(&mut self.early) {
             self.handle_stream(early, stream);
         }
@@ -384,7 +408,9 @@ impl Network {
         self.dials.disconnected(peer, self.now_ms());
         self.early.retain(|(early, _)| *early != peer);
         // Dropping the link ends its readers first: nothing of the peer comes behind this input.
-        if let Some(node) = node_of(&peer).filter(|node| self.peers.remove(node).is_some()) {
+        if let Some((node, known)) = node_of(&peer).and_then(|node| Some((node, self.peers.remove(&node)?))) {
+            self.told.remove(&node);
+            self.seen.insert(node, (wall_ms(), known.address));
             self.pending.push_back(Input::PeerDisconnected { peer: node });
         }
     }
@@ -443,20 +469,10 @@ impl Network {
                     let _ = self.swarm.disconnect_peer_id(peer);
                 }
             }
-            News::Known(addresses) => {
-                let now_ms = self.now_ms();
-                for known in addresses {
-                    let Ok((named, address)) = parse_address(&known.address) else { continue };
-                    let key = data_encoding::HEXLOWER_PERMISSIVE.decode(known.peer.as_bytes()).ok();
-                    let node = key.and_then(|key| Some(NodeId(key.try_into().ok()?)));
-                    match node.and_then(|node| peer_of(&node)).or(named) {
-                        Some(peer) => {
-                            self.dials.learn(peer, address, Source::Known, now_ms);
-                        }
-                        None => self.dials.learn_address(address, now_ms),
-                    }
-                }
-            }
+            News::Known(addresses) => self.recall(addresses),
+            News::Heard(beacon) => self.handle_beacon(&beacon),
+            News::WayOut => self.handle_way_out(),
+            News::Ways { peer, ways } => self.handle_ways(peer, ways),
         }
     }
 
@@ -487,7 +503,7 @@ impl Network {
                 Ok(()) => {
                     let named = parse_address(&text).ok().and_then(|(peer, _)| node_of(&peer?));
                     let peer = named.map(|node| node.to_string()).unwrap_or_default();
-                    self.door.remember(KnownAddress { peer, address: text });
+                    self.door.remember(KnownAddress { peer, address: text, reached_ms: 0 });
                 }
                 Err(error) => tracing::warn!(%error, "peer not added"),
             },
@@ -496,29 +512,10 @@ impl Network {
             }
         }
     }
+}
 
-    fn listening(&self) -> Vec<String> {
-        self.swarm.listeners().map(|address| with_peer(address.clone(), self.own).to_string()).collect()
-    }
-
-    fn diagnose(&self) -> Diagnosis {
-        let peer = |(node, known): (&NodeId, &Peer)| PeerDiagnosis {
-            id: node.to_string(),
-            connected_by: known.address.to_string(),
-            addresses: self.dials.addresses(&known.peer).iter().map(Multiaddr::to_string).collect(),
-            dropped_frames: known.link.dropped(),
-        };
-        let discovery = match (self.mdns_wanted, self.discovery.may_listen(self.now_ms())) {
-            (false, _) => "off",
-            (true, true) => "on",
-            (true, false) => "paused by a flood",
-        };
-        Diagnosis {
-            listening: self.listening(),
-            peers: self.peers.iter().map(peer).collect(),
-            failures: self.failures.iter().map(|(target, reason)| (target.clone(), reason.clone())).collect(),
-            banned: self.bans.keys().map(NodeId::to_string).collect(),
-            discovery: discovery.into(),
-        }
-    }
+/// The time of day, for what people read and what is remembered across restarts.
+fn wall_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }

@@ -20,10 +20,10 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
 /// Encryption alone; QUIC has the same limit of its own.
 const ENCRYPTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// An incoming connection has to pass encryption and gate within this (a join waits for the node's disk).
-const ADMISSION_TIMEOUT: Duration = Duration::from_secs(15);
-/// Dead links are noticed after this; a keep-alive every 4 s costs about 40 bytes/s.
-const QUIC_IDLE_MS: u32 = 9_000;
-const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(4);
+const ADMISSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Dead links are noticed after this; a keep-alive every 2 s costs about 30 bytes/s each way.
+const QUIC_IDLE_MS: u32 = 6_000;
+const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Half of the 256 MiB a node may take under attack, over 64 peers.
 const QUIC_CONNECTION_BYTES: u32 = 4 << 20;
 

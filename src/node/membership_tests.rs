@@ -167,11 +167,12 @@ fn a_new_member_knows_the_way_to_others_from_its_first_commit() {
     let directory = tempfile::tempdir().unwrap();
     let log = Log::open(&directory.path().join("events.redb")).unwrap();
     let (_, records) = grown(2);
-    let inviter = KnownAddress { peer: node_id(&seed(1)).to_string(), address: "/ip4/10.0.0.1/tcp/1".to_string() };
+    let inviter =
+        KnownAddress { peer: node_id(&seed(1)).to_string(), address: "/ip4/10.0.0.1/tcp/1".to_string(), reached_ms: 0 };
     // What is refused leaves neither a membership nor addresses.
     assert!(Node::enter_at(&log, records[1..].to_vec(), std::slice::from_ref(&inviter)).is_err());
     assert!(!Node::has_cluster(&log).unwrap() && log.read().unwrap().addresses().unwrap().is_empty());
     Node::enter_at(&log, records, std::slice::from_ref(&inviter)).unwrap();
     assert!(Node::has_cluster(&log).unwrap());
-    assert_eq!(log.read().unwrap().addresses().unwrap(), [(inviter.address, inviter.peer)]);
+    assert_eq!(log.read().unwrap().addresses().unwrap(), [(inviter.address, inviter.peer, 0)]);
 }

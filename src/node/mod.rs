@@ -17,6 +17,12 @@ mod accounts;
 mod adopt;
 mod apply;
 mod base;
+pub mod bundle;
+mod bundle_lock;
+mod bundle_order;
+pub mod bundle_read;
+pub mod bundle_view;
+pub mod bundle_write;
 pub mod capture;
 mod chain;
 mod database;
@@ -53,6 +59,7 @@ mod query;
 mod query_conflicts;
 pub mod query_rows;
 mod rebuild;
+mod receipts;
 mod recover;
 #[cfg(test)]
 mod reference_tests;
@@ -91,6 +98,7 @@ use database::Database;
 use exchange::{Exchange, Standing};
 use invite::Invites;
 use membership::{Membership, MembershipError};
+use receipts::Receipts;
 use store_fault::StoreFault;
 
 /// A node: see the module.
@@ -107,6 +115,7 @@ pub struct Node {
     /// Parallel to `databases`.
     schemas: Vec<DatabaseSchema>,
     exchange: Exchange,
+    receipts: Receipts,
     effects: VecDeque<Effect>,
     alerts: Vec<String>,
     started: Now,
@@ -233,11 +242,12 @@ impl Node {
         }
         let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();
         let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest(), now);
-        [files, peers].into_iter().flatten().min()
+        [files, peers, self.receipts.deadline_ms()].into_iter().flatten().min()
     }
 
     /// Makes everything durable and closes the files.
     pub fn close(mut self) -> Result<(), NodeError> {
+        self.save_receipts()?;
         self.sync_state()?;
         for database in &self.databases {
             database.file.checkpoint()?;

@@ -11,6 +11,7 @@ use crate::log::{Log, LogWrite};
 use crate::merge::rank::Ranks;
 use crate::model::{Heads, MemberRecord, NodeId};
 use crate::wire::invite::InviteCode;
+use crate::wire::limits::{REMEMBERED_MAX, REMEMBERED_PER_PEER_MAX};
 use crate::wire::member::{decode_member, encode_member};
 
 /// Under this name the log keeps the list of invites.
@@ -106,13 +107,25 @@ impl Node {
         }
     }
 
-    /// Remembers a way to reach a peer, across restarts.
+    /// Remembers a way to reach a peer, across restarts. The oldest one of the peer makes room, and beyond all bounds
+    /// nothing is remembered; what a person named without a key stays.
     pub fn add_address(&mut self, address: KnownAddress) -> Result<(), NodeError> {
-        if self.known_addresses()?.contains(&address) {
+        let all = self.known_addresses()?;
+        let is_same = |known: &&KnownAddress| known.address == address.address && known.peer == address.peer;
+        let known = all.iter().find(is_same);
+        if known.is_some_and(|known| known.reached_ms >= address.reached_ms) {
             return Ok(());
         }
+        let of_peer = all.iter().filter(|other| other.peer == address.peer && !other.peer.is_empty());
         let mut write = self.log.write()?;
-        write.put_address(&address.address, &address.peer)?;
+        if known.is_none() && of_peer.clone().count() >= REMEMBERED_PER_PEER_MAX {
+            if let Some(oldest) = of_peer.min_by_key(|other| other.reached_ms) {
+                write.drop_address(&oldest.address, &oldest.peer)?;
+            }
+        } else if known.is_none() && all.len() >= REMEMBERED_MAX {
+            return Ok(());
+        }
+        write.put_address(&address.address, &address.peer, address.reached_ms)?;
         write.commit_durable()?;
         Ok(())
     }
@@ -120,7 +133,7 @@ impl Node {
     /// Ways to reach peers, as remembered.
     pub fn known_addresses(&self) -> Result<Vec<KnownAddress>, NodeError> {
         let known = self.log.read()?.addresses()?;
-        Ok(known.into_iter().map(|(address, peer)| KnownAddress { peer, address }).collect())
+        Ok(known.into_iter().map(|(address, peer, reached_ms)| KnownAddress { peer, address, reached_ms }).collect())
     }
 
     /// Whether each of `peers` (empty: every connected one) has said where it stands at or after this wall time.

@@ -5,8 +5,8 @@
 use super::membership::Membership;
 use super::transfer::band;
 use super::view::{
-    ChangeView, ClusterView, DatabaseView, EventFilter, EventPage, EventView, LogReport, NodeView, OnlyHere, PeerView,
-    ShelfView, Status,
+    ChangeView, ClusterView, DatabaseView, EventFilter, EventPage, EventView, LogReport, NodeView, PeerView, ShelfView,
+    Status,
 };
 use super::{Node, NodeError, Now};
 use crate::log::{Log, LogRead, verify};
@@ -132,14 +132,16 @@ impl Node {
         if !peer.address.is_empty() && !addresses.contains(&peer.address) {
             addresses.push(peer.address.clone());
         }
-        let behind = peer
-            .heads
+        // What it said last, also before this node was started.
+        let said = self.receipts.heads_of(id).unwrap_or(&peer.heads);
+        let last_seen_ms = peer.last_seen_ms.max(self.receipts.as_of_ms(id).unwrap_or(0));
+        let behind = said
             .iter()
             .map(|(origin, head)| head.seq.saturating_sub(self.heads.get(origin).map_or(0, |mine| mine.seq)));
         let ahead = self
             .heads
             .iter()
-            .map(|(origin, head)| head.seq.saturating_sub(peer.heads.get(origin).map_or(0, |theirs| theirs.seq)));
+            .map(|(origin, head)| head.seq.saturating_sub(said.get(origin).map_or(0, |theirs| theirs.seq)));
         // One number for now: reachable or not, and how well it answers. Success rates come with run tracking.
         let score = peer.score();
         Ok(PeerView {
@@ -147,7 +149,7 @@ impl Node {
             name: self.membership.member(id).map(|member| member.name.clone()).unwrap_or_default(),
             state: if peer.connected { "connected" } else { "away" }.to_string(),
             addresses,
-            last_seen: if peer.last_seen_ms == 0 { String::new() } else { rfc3339(peer.last_seen_ms) },
+            last_seen: if last_seen_ms == 0 { String::new() } else { rfc3339(last_seen_ms) },
             behind: behind.sum(),
             ahead: ahead.sum(),
             rtt_ms: peer.round_trip_micros.map(|micros| micros as f64 / 1000.0),
@@ -158,26 +160,6 @@ impl Node {
             protocol: peer.version,
             unknown_frames: peer.unknown_frames,
         })
-    }
-
-    /// What no other member is known to hold.
-    fn only_here(&self, read: &LogRead) -> Result<OnlyHere, NodeError> {
-        let mut only = OnlyHere::default();
-        for (origin, head) in &self.heads {
-            let known =
-                self.exchange.peers.values().filter_map(|peer| peer.heads.get(origin)).map(|head| head.seq).max();
-            let from = known.unwrap_or(0) + 1;
-            for seq in from..=head.seq {
-                only.events += 1;
-                // Counting rows reads events: enough to say "many".
-                if only.events <= 200
-                    && let Some(stored) = read.event(origin, seq)?
-                {
-                    only.rows += decode_event(&stored.bytes)?.changes.len() as u64;
-                }
-            }
-        }
-        Ok(only)
     }
 
     /// A page of the event log.

@@ -13,7 +13,7 @@
 //! | file older than the log's note (epoch, file id) | log is truth: rows the log knows are written back, rows it does   |
 //! |                                                 | not know are captured as new ([`super::rescan`])                 |
 //! | adoption: births logged, marks in the outbox    | the births came with the note of the file: goes on as after a capture |
-//! | enrolment: births by content logged             | the same                                                         |
+//! | enrolment: births by content logged             | the same; also when the app's lock held up what follows          |
 //! | log missing                                     | a new log: rows enrolled again by content, the rest from peers   |
 //! | log half created                                | created aside and renamed, so it is either there or not (`log`)  |
 //! | data directory copied or restored               | new incarnation; a peer that holds more of the old one serves it |
@@ -41,6 +41,7 @@ use super::lag::{note_lag, take_over};
 use super::meeting::{Meeting, MetTable};
 use super::membership::{Membership, found_cluster};
 use super::orders::{load_invites, load_membership, ranks, store_members};
+use super::receipts::Receipts;
 use super::settings::{KEY_FILE, LOG_FILE};
 use super::step::{clean_equal, heads_of, others};
 use super::store_fault::StoreFault;
@@ -83,7 +84,7 @@ impl Node {
         let mut write = log.write()?;
         store_members(&mut write, &membership)?;
         for address in addresses {
-            write.put_address(&address.address, &address.peer)?;
+            write.put_address(&address.address, &address.peer, address.reached_ms)?;
         }
         write.commit_durable()?;
         Ok(())
@@ -129,6 +130,7 @@ impl Node {
             heads,
             databases: Vec::new(),
             schemas: Vec::new(),
+            receipts: Receipts::default(),
             effects: Default::default(),
             alerts: Vec::new(),
             started: now,
@@ -139,6 +141,7 @@ impl Node {
             fault,
             broken: false,
         };
+        node.receipts = Receipts::load(&node.log.read()?)?;
         node.accounts_told = node.log.read()?.last_audit()?;
         node.rank_origins();
         for settings in node.settings.databases.clone() {
@@ -358,8 +361,8 @@ impl Node {
             let missing = |origin: &crate::model::OriginId| applied.get(origin) > database.cursor.get(origin);
             let mut events = Vec::new();
             if applied.iter().any(|dot| missing(dot.actor)) {
-                events = ready_events(&self.log, &name, &database.cursor, super::capture::CHANGES_MAX)?;
-                events.retain(|event| event.header.seq <= applied.get(&event.header.origin.id()));
+                let limit = super::capture::CHANGES_MAX;
+                events = ready_events(&self.log, &name, &database.cursor, Some(applied), limit)?;
             }
             if events.is_empty() && !std::mem::take(&mut wrote) {
                 return Ok(());
@@ -401,6 +404,11 @@ impl Node {
     /// The schema that rows can be rebuilt in.
     pub(super) fn schema_text(&self, position: usize) -> Result<String, NodeError> {
         Ok(self.databases[position].file.schema_sql()?.join(SCHEMA_SEPARATOR))
+    }
+
+    /// Whether the log notes that a database is enrolled.
+    pub(super) fn is_noted(&self, position: usize) -> Result<bool, NodeError> {
+        Ok(self.log.read()?.meta(&file_key(&self.databases[position].settings.name))?.is_some())
     }
 
     /// Notes in the log which file this is and how far it was.

@@ -55,7 +55,7 @@ impl Node {
         if self.relaxed && self.applied_all() {
             self.sync_state()?;
         }
-        Ok(())
+        self.save_receipts_when_due(now)
     }
 
     /// One file's trouble is told and tried again; the other files and the peers go on.
@@ -359,12 +359,19 @@ impl Node {
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let effects = self.exchange.handle_hello(from, &hello, &standing);
                 self.effects.extend(effects);
+                if let Some(heads) = self.exchange.stated(&from) {
+                    self.receipts.heard(from, heads, now);
+                }
                 self.correct_clock();
             }
             // Answered by the next tick, in turn with what others asked.
             Message::Pull(pull) => self.exchange.take_pull(from, pull),
             Message::Unknown(_) => self.exchange.skipped(from),
             Message::Events(events) => {
+                if !events.heads.is_empty() {
+                    let heads = events.heads.iter().map(|head| (head.origin.id(), *head)).collect();
+                    self.receipts.heard(from, &heads, now);
+                }
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let (accepted, forks) = self.exchange.receive(from, events, &standing)?;
                 forks.into_iter().for_each(|(origin, seq)| self.alert_fork(origin, seq));
@@ -379,7 +386,7 @@ impl Node {
     }
 
     /// Stores events that passed all checks; they are applied by the next steps.
-    fn append_remote(&mut self, from: NodeId, accepted: &[Accepted], now: Now) -> Result<(), NodeError> {
+    pub(super) fn append_remote(&mut self, from: NodeId, accepted: &[Accepted], now: Now) -> Result<(), NodeError> {
         if accepted.is_empty() {
             return Ok(());
         }

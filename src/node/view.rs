@@ -147,11 +147,26 @@ pub struct PeerView {
 }
 
 /// What would be lost with this machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OnlyHere {
     /// Events no other member is known to hold.
     pub events: u64,
     /// Rows those events changed.
+    pub rows: u64,
+    /// False: there are more rows than were counted so far.
+    pub counted_all: bool,
+    /// The same by table, most first.
+    pub tables: Vec<OnlyHereTable>,
+}
+
+/// Rows of one table that no other member is known to hold as they are here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnlyHereTable {
+    /// Database.
+    pub database: String,
+    /// Table.
+    pub table: String,
+    /// Rows.
     pub rows: u64,
 }
 
@@ -380,6 +395,9 @@ pub struct LogReport {
 /// Result of a rebuild from the log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RebuildReport {
+    /// The time as of which the databases are written, ms since 1970; none: as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of_ms: Option<u64>,
     /// (database, file written, rows, digest of the rebuilt content, digest of the live content).
     pub databases: Vec<RebuiltDatabase>,
 }
@@ -406,4 +424,7 @@ pub struct KnownAddress {
     pub peer: String,
     /// Multiaddr.
     pub address: String,
+    /// When it last led there, wall time; 0: never yet.
+    #[serde(default)]
+    pub reached_ms: u64,
 }

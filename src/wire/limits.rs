@@ -117,3 +117,38 @@ pub const PARTIAL_BYTES_MAX: usize = EVENT_BYTES_MAX + (1 << 20);
 const _: () =
     assert!(ANNOUNCED_HEADS_MAX * 96 < ANNOUNCEMENT_BYTES_MAX && ANNOUNCEMENT_BYTES_MAX * 2 < GOSSIP_BYTES_MAX);
 const _: () = assert!(PUSH_BYTES_MAX < PULL_BYTES && PULL_BYTES < HELD_BYTES_MAX);
+
+// ---- bundles
+
+/// Bytes of a bundle's header: a lock for every member, and a margin.
+pub const BUNDLE_HEADER_BYTES_MAX: usize = 96 << 10;
+
+/// Bytes at which an export begins a new part: enough to compress well, little to hold in memory.
+pub const BUNDLE_PART_BYTES_TARGET: usize = 1 << 20;
+
+/// Events in one part.
+pub const BUNDLE_PART_EVENTS_MAX: usize = EVENTS_PER_FRAME_MAX;
+
+/// Bytes of one part, unpacked: one event of the greatest size behind a part that was almost full.
+pub const BUNDLE_PART_PLAIN_BYTES_MAX: usize = EVENT_BYTES_MAX + (4 << 20);
+
+/// Bytes of one part as it lies in the file: what does not compress grows a little.
+pub const BUNDLE_PART_BYTES_MAX: usize = BUNDLE_PART_PLAIN_BYTES_MAX + (1 << 20);
+
+/// Characters of a newcomer's request.
+pub const REQUEST_TEXT_BYTES_MAX: usize = 1_024;
+
+const _: () = assert!(BUNDLE_HEADER_BYTES_MAX > MEMBERS_MAX * 64);
+
+// ---- finding
+
+/// Members in one message of ways.
+pub const WAYS_MEMBERS_MAX: usize = 128;
+/// Addresses of one member in a message of ways.
+pub const WAYS_ADDRESSES_MAX: usize = 4;
+/// Bytes of a message of ways.
+pub const WAYS_BYTES_MAX: usize = 64 << 10;
+/// Addresses of one peer that a node remembers across restarts.
+pub const REMEMBERED_PER_PEER_MAX: usize = 16;
+/// Addresses of all peers that a node remembers across restarts.
+pub const REMEMBERED_MAX: usize = 4096;

@@ -419,7 +419,7 @@ impl Piece {
     }
 }
 
-fn head_to_proto(head: &Head) -> proto::Head {
+pub(crate) fn head_to_proto(head: &Head) -> proto::Head {
     proto::Head {
         node: head.origin.node.0.to_vec(),
         incarnation: head.origin.incarnation,
@@ -428,7 +428,7 @@ fn head_to_proto(head: &Head) -> proto::Head {
     }
 }
 
-fn heads_from_proto(heads: &[proto::Head]) -> Result<Vec<Head>, MessageError> {
+pub(crate) fn heads_from_proto(heads: &[proto::Head]) -> Result<Vec<Head>, MessageError> {
     if heads.len() > HEADS_MAX {
         return Err(MessageError::TooLarge("heads"));
     }

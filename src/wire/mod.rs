@@ -4,6 +4,7 @@
 //! in [`limits`]. Events, which are hashed and signed, have one encoding only.
 //! Callers: log (events), node (events, messages, members, invites), net (frames, gate).
 
+pub mod bundle;
 pub mod event;
 mod event_decode;
 mod event_encode;
@@ -12,7 +13,9 @@ pub mod invite;
 pub mod limits;
 pub mod member;
 pub mod message;
+pub mod request;
 mod varint;
+pub mod ways;
 
 pub use event::{WireError, decode_event, encode_event, event_hash, head_signature_message};
 

@@ -283,6 +283,27 @@ impl Server {
         }
     }
 
+    /// A command with bytes on its stdin.
+    pub(crate) fn cli_with_input(&self, arguments: &[&str], input: &[u8]) -> Answer {
+        let path = self.folder.join("stdin");
+        std::fs::write(&path, input).unwrap();
+        let mut command = self.command();
+        let output = command.args(arguments).stdin(File::open(&path).unwrap()).output().unwrap();
+        Answer {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// What a command that has to succeed writes to its stdout, to the byte.
+    #[track_caller]
+    pub(crate) fn cli_bytes(&self, arguments: &[&str]) -> Vec<u8> {
+        let output = self.command().args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
     /// A command that has to succeed, and its JSON document.
     #[track_caller]
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {

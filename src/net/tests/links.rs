@@ -150,3 +150,55 @@ async fn an_address_in_use_is_an_error_that_names_it() {
     }
     assert!(matches!(soon("the error", start("10.0.0.1".into())).await, Err(NetError::Address(_))));
 }
+
+/// Nodes 2 and 3 know node 1 only.
+#[tokio::test]
+async fn members_that_reach_one_common_member_learn_the_way_to_each_other() {
+    let membership = cluster(3);
+    let mut one = Running::start(1, &membership, &[TCP], &[]).await;
+    let mut two = Running::start(2, &membership, &[TCP], &one.listening).await;
+    let mut three = Running::start(3, &membership, &[QUIC], &one.listening).await;
+    one.connected(two.id).await;
+    one.connected(three.id).await;
+    two.connected(three.id).await;
+    three.connected(two.id).await;
+    // What was told is a way like any other: node 1 is gone, the two stay.
+    let one_id = one.id;
+    one.stop().await;
+    two.disconnected(one_id).await;
+    two.send(three.id, b"without one".to_vec()).await;
+    assert_eq!(three.frame().await, (two.id, b"without one".to_vec()));
+}
+
+#[tokio::test]
+async fn why_a_member_is_away_is_said_in_words() {
+    let (one, two) = pair(TCP).await;
+    let (one_id, address) = (one.id, one.listening[0].clone());
+    let told = one.diagnose().await.findings;
+    assert!(told.iter().all(|line| line.check.starts_with("interface")), "nobody is away: {told:?}");
+    one.stop().await;
+    let line = soon("a refused dial", async {
+        loop {
+            let diagnosis = two.diagnose().await;
+            if let Some(line) = diagnosis.findings.into_iter().find(|line| line.found.contains("no node listens")) {
+                return (line, diagnosis.away);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let (line, away) = line.await;
+    assert_eq!((line.check.as_str(), line.state.as_str()), ("peer node 1", "warning"));
+    assert!(line.found.contains("at 127.0.0.1") && line.next.contains("litemesh run"), "{line:?}");
+    assert_eq!((away[0].id.clone(), away[0].tried.len()), (one_id.to_string(), 1));
+    assert!(address.starts_with(&away[0].tried[0].0));
+
+    // Somebody else has taken the address.
+    let address = address.split("/p2p/").next().unwrap().to_string();
+    let _other = Running::start(3, &cluster(3), &[&address], &[]).await;
+    soon("another key", async {
+        while !two.diagnose().await.findings.iter().any(|line| line.found.contains("another node answers")) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}

@@ -112,6 +112,12 @@ impl Exchange {
         effects
     }
 
+    /// All heads of a peer, if its last hello said, or proved, all of them.
+    pub(in crate::node) fn stated(&self, peer: &NodeId) -> Option<&Heads> {
+        let peer = self.peers.get(peer)?;
+        (peer.heard && peer.lacking_ms.is_none()).then_some(&peer.heads)
+    }
+
     /// Hellos that ask for one back, to one connected peer or all.
     pub(in crate::node) fn greet(&mut self, peer: Option<NodeId>, standing: &Standing<'_>) -> Vec<Effect> {
         let asked =

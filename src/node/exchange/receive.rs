@@ -105,7 +105,7 @@ impl Exchange {
             signed.extend(assembled.event);
         }
         let ranges = asked.as_ref().map_or(&[][..], |asked| &asked.ranges);
-        let checked = match check(signed, from, ranges, standing) {
+        let checked = match sort(signed, from, ranges, standing) {
             Err(NodeError::PeerFault { .. }) if blameless => Checked::default(),
             other => other?,
         };
@@ -301,8 +301,18 @@ struct Reach {
     early: bool,
 }
 
+/// Those events of a bundle that may be stored, in order, and forks.
+pub(in crate::node) fn check(
+    signed: Vec<SignedEvent>,
+    from: NodeId,
+    standing: &Standing<'_>,
+) -> Result<(Vec<Accepted>, Forks), NodeError> {
+    let checked = sort(signed, from, &[], standing)?;
+    Ok((checked.accepted, checked.forks))
+}
+
 /// Sorts the events of a frame. `asked`: what this peer was asked for; only of that, early runs are kept.
-fn check(
+fn sort(
     signed: Vec<SignedEvent>,
     from: NodeId,
     asked: &[Range],

@@ -489,7 +489,7 @@ impl Cluster {
                     }
                 }
                 Effect::PeerFault { peer, reason } => return Err(format!("server {from} blames {peer}: {reason}")),
-                Effect::MembersChanged | Effect::Reopened | Effect::Applied(_) => {}
+                Effect::MembersChanged | Effect::LanTrusted(_) | Effect::Reopened | Effect::Applied(_) => {}
             }
         }
         Ok(())

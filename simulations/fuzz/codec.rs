@@ -3,7 +3,7 @@
 //! Invariant checked: what decodes is what was encoded, within the limits; events have one form only; nothing panics.
 //! What it does not verify: signatures and meaning; those are the node's target. Caller: the table of targets.
 
-use litemesh::model::{Cell, ClusterId, Event, NodeId};
+use litemesh::model::{Cell, ClusterId, Event, NodeId, Role};
 use litemesh::wire::invite::{CodeError, InviteCode, StoredInvite, decode_invites, encode_invites};
 use litemesh::wire::member::{decode_member, encode_member, signed_bytes};
 use litemesh::wire::message::{Announcement, Message, MessageError};
@@ -148,6 +148,7 @@ pub const MEMBER: Target = Target {
                 expires_ms: draws.number(),
                 tries_left: draws.number() as u32,
                 used_by: draws.chance(50).then(|| NodeId(draws.fixed())),
+                role: *draws.pick(&[Role::Member, Role::ReadOnly]),
             };
             encode_invites(&(0..draws.below(4)).map(|_| invite(draws)).collect::<Vec<_>>())
         } else {

@@ -97,7 +97,11 @@ impl Duo {
                     match effect {
                         Effect::Send { frame, .. } => self.input(1 - at, Input::Received { peer: ids[at], frame }),
                         Effect::PeerFault { reason, .. } => panic!("server {at} blames the other: {reason}"),
-                        Effect::Announce { .. } | Effect::MembersChanged | Effect::Reopened | Effect::Applied(_) => {}
+                        Effect::Announce { .. }
+                        | Effect::LanTrusted(_)
+                        | Effect::MembersChanged
+                        | Effect::Reopened
+                        | Effect::Applied(_) => {}
                     }
                 }
             }

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use litemesh::model::{
-    Birth, Cell, Change, Cut, Edit, Event, Head, Header, Member, MemberRecord, NodeId, Origin, OriginId, Reference,
-    RowId, Rule, Stamp, TableColumns, Value,
+    Birth, Cell, Change, Cut, Edit, Event, Head, Header, Member, MemberRecord, NodeId, Origin, OriginId, RecordKind,
+    Reference, Role, RowId, Rule, Stamp, TableColumns, Value,
 };
 use litemesh::wire::message::{Announcement, Events, Hello, Message, Partial, Piece, Pull, Range, SignedEvent};
 
@@ -169,6 +169,17 @@ pub fn heads(draws: &mut Draws<'_>) -> Vec<Head> {
         .collect()
 }
 
+/// All kinds of member records.
+const KINDS: [RecordKind; 7] = [
+    RecordKind::Admit,
+    RecordKind::Found,
+    RecordKind::Revoke,
+    RecordKind::Role,
+    RecordKind::Name,
+    RecordKind::Rotate,
+    RecordKind::Recover,
+];
+
 /// A member's record with a signature of the right size.
 pub fn record(draws: &mut Draws<'_>) -> MemberRecord {
     let founder = draws.chance(30);
@@ -176,14 +187,18 @@ pub fn record(draws: &mut Draws<'_>) -> MemberRecord {
     let name = |draws: &mut Draws<'_>| (*draws.pick(&["pit", "", "é", "<script>", "a\nb"])).to_string();
     MemberRecord {
         cluster: if founder { [0; 32] } else { draws.fixed() },
+        kind: *draws.pick(&KINDS),
         member: Member {
             node,
             name: name(draws),
             rank: draws.number() as u32,
             slot: draws.number() as u32,
+            role: *draws.pick(&[Role::Member, Role::Admin, Role::ReadOnly]),
             admitted_ms: draws.number(),
         },
         cluster_name: name(draws),
+        recovery: if founder { draws.fixed() } else { [0; 32] },
+        after: (0..draws.below(3)).map(|_| draws.fixed()).collect(),
         signer: if founder { node } else { NodeId(draws.fixed()) },
         signature: draws.take(64),
     }
@@ -212,6 +227,7 @@ pub fn message(draws: &mut Draws<'_>) -> Message {
             tell: draws.chance(30),
             all: draws.chance(50),
             more: draws.chance(20),
+            member_heads: (0..draws.below(3)).map(|_| draws.fixed()).collect(),
         }),
         1 => Message::Pull(Pull {
             request: draws.number(),

@@ -230,11 +230,15 @@ fn bent(arena: &mut Arena, draws: &mut Draws<'_>) {
 }
 
 /// A record that the hostile member signs, with any rank and slot.
-fn record(arena: &Arena, draws: &mut Draws<'_>) -> MemberRecord {
+fn record(arena: &mut Arena, draws: &mut Draws<'_>) -> MemberRecord {
     let mut record = made::record(draws);
     if draws.chance(70) {
         record.cluster = arena.cluster();
         record.signer = arena.rogue.id();
+        // Mostly one that finds its place, so that the rights are looked at.
+        if draws.chance(70) {
+            record.after = arena.node().membership().heads();
+        }
         record.member.rank = draws.below(5) as u32;
         record.member.slot = draws.below(40) as u32;
         record.signature = arena.rogue.sign_bytes(&litemesh::wire::member::signed_bytes(&record));

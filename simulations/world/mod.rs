@@ -263,7 +263,8 @@ fn kind(input: &Input) -> u8 {
         Input::MembersLearnt(_) => 15,
         Input::RoundTrip { .. } => 16,
         Input::SyncRequested(_) => 17,
-        Input::LocalTime { .. } => 18,
+        Input::LocalTime { .. } => 19,
+        Input::ShutOut { .. } => 18,
     }
 }
 
@@ -279,5 +280,6 @@ fn input_words(input: &Input) -> String {
         Input::RoundTrip { .. } => "round trip".to_string(),
         Input::SyncRequested(_) => "sync requested".to_string(),
         Input::LocalTime { .. } => "local time".to_string(),
+        Input::ShutOut { by, .. } => format!("shut out, says {}", &by.to_string()[..8]),
     }
 }

@@ -214,6 +214,7 @@ impl World {
                 // A driver opens nothing anew here: the storage of this world does not fail.
                 Effect::Reopened => self.violate("node error", format!("server {from} opened its log again")),
                 Effect::Applied(position) => self.told(&mut told, || format!(" applied {position}")),
+                Effect::LanTrusted(_) => {}
                 Effect::MembersChanged => {
                     self.told(&mut told, || " members".to_string());
                     self.dial_again = true;

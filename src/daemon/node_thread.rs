@@ -20,6 +20,7 @@ use super::DaemonError;
 use super::machine::clock_now;
 use super::reserve::Reserve;
 use crate::log::Log;
+use crate::model::NodeId;
 use crate::node::port::{Job, NodePort};
 use crate::node::store_fault::StoreFault;
 use crate::node::{Effect, Input, Node, NodeError, NodeSettings, Now};
@@ -59,8 +60,17 @@ pub struct Start {
     pub settings: NodeSettings,
     /// The event log's file.
     pub log_path: PathBuf,
-    /// Name of the cluster to found when the log belongs to none.
-    pub found: Option<String>,
+    /// What to found when the log belongs to no cluster.
+    pub found: Option<Founding>,
+}
+
+/// A cluster to found.
+#[derive(Clone, Debug)]
+pub struct Founding {
+    /// Its name.
+    pub cluster_name: String,
+    /// Public key of its recovery phrase.
+    pub recovery: NodeId,
 }
 
 /// The way to a running node. Cheap to clone.
@@ -177,10 +187,11 @@ pub(super) fn open(start: &Start) -> Result<Node, DaemonError> {
 
 fn open_after(start: &Start, fault: Option<StoreFault>) -> Result<Node, DaemonError> {
     let log = Arc::new(Log::open(&start.log_path).map_err(NodeError::from)?);
-    if let Some(cluster_name) = &start.found
+    if let Some(founding) = &start.found
         && !Node::has_cluster(&log)?
     {
-        Node::found(&log, &start.settings.key_seed, &start.settings.name, cluster_name, clock_now())?;
+        let names = (start.settings.name.as_str(), founding.cluster_name.as_str());
+        Node::found_with(&log, &start.settings.key_seed, names, founding.recovery.0, clock_now())?;
     }
     while_busy(|| Ok(Node::open_after(start.settings.clone(), log.clone(), clock_now(), fault.clone())?))
 }

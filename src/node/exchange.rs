@@ -105,6 +105,11 @@ impl Standing<'_> {
         origin.incarnation == GENESIS_INCARNATION || self.membership.member(&origin.node).is_some()
     }
 
+    /// Whether events of this origin may be stored, and taken from this peer: not what a read-only member says itself.
+    fn takes(&self, origin: &Origin, from: &NodeId) -> bool {
+        self.knows(origin) && (origin.node != *from || self.membership.may_write(from))
+    }
+
     /// The last event of an origin that the log holds; 0: none.
     fn seq(&self, origin: &OriginId) -> u64 {
         self.heads.get(origin).map_or(0, |head| head.seq)

@@ -46,6 +46,7 @@ mod likeness;
 mod marks;
 pub mod meeting;
 pub mod meeting_view;
+pub mod members;
 pub mod membership;
 mod named;
 mod orders;
@@ -97,6 +98,7 @@ use chain::Chain;
 use database::Database;
 use exchange::{Exchange, Standing};
 use invite::Invites;
+use members::Admitting;
 use membership::{Membership, MembershipError};
 use receipts::Receipts;
 use store_fault::StoreFault;
@@ -130,6 +132,8 @@ pub struct Node {
     /// See [`store_fault`].
     fault: Option<StoreFault>,
     broken: bool,
+    /// See [`members`].
+    admitting: Admitting,
 }
 
 /// Why something could not be done.
@@ -159,6 +163,9 @@ pub enum NodeError {
     /// The caller asked for something that is not there. Nothing was changed.
     #[error("{0}")]
     Invalid(String),
+    /// This node has no right to what was asked. Nothing was changed; an admin can.
+    #[error("{0}")]
+    NotEntitled(String),
     /// The data directory belongs to no cluster yet. Nothing was changed.
     #[error("this data directory has no cluster yet: run `litemesh init`, `litemesh run` or `litemesh join CODE`")]
     NoCluster,
@@ -201,6 +208,10 @@ impl Node {
                 }
             }
             Input::Tick => return self.step(now),
+            // The network hears of a revocation a moment later than the node.
+            Input::PeerConnected { peer, .. } | Input::Received { peer, .. } if self.is_out(&peer) => {
+                self.effects.push_back(Effect::MembersChanged);
+            }
             Input::PeerConnected { peer, address } => {
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let effects = self.exchange.connected(peer, address, &standing);
@@ -211,6 +222,7 @@ impl Node {
             Input::Announced { frame } => self.handle_announcement(&frame),
             Input::MembersLearnt(records) => self.learn_members(records)?,
             Input::LocalTime { offset_minutes } => self.exchange.pace.offset_minutes = offset_minutes,
+            Input::ShutOut { by, record } => self.note_shut_out(by, &record),
             Input::RoundTrip { peer, micros } => {
                 if let Some(peer) = self.exchange.peers.get_mut(&peer) {
                     peer.round_trip_micros = Some(micros);

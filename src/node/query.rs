@@ -12,7 +12,7 @@ use super::{Node, NodeError, Now};
 use crate::log::{Log, LogRead, verify};
 use crate::merge::image::digest;
 use crate::merge::store::Shelved;
-use crate::model::{Cell, Change, Event, NodeId, Origin, OriginId, RowId, Stamp};
+use crate::model::{Cell, Change, Event, NodeId, Origin, OriginId, Role, RowId, Stamp};
 use crate::node::genesis::GENESIS_INCARNATION;
 use crate::wire::decode_event;
 
@@ -37,6 +37,7 @@ impl Node {
             uptime_s: now.mono_ms.saturating_sub(self.started.mono_ms) / 1000,
             origin_rank: own.map_or(0, |member| member.rank),
             slot: own.map_or(0, |member| member.slot),
+            role: self.membership.role(&self.id()).map_or("none", Role::word).to_string(),
         };
         let cluster = ClusterView {
             id: data_encoding::HEXLOWER.encode(&self.membership.cluster().0),
@@ -53,7 +54,8 @@ impl Node {
         for peer in others {
             peers.push(self.peer_view(&peer)?);
         }
-        let alerts = self.fault.iter().map(|fault| fault.words.clone()).chain(self.alerts.clone()).collect();
+        let alerts = self.fault.iter().map(|fault| fault.words.clone()).chain(self.alerts.clone());
+        let alerts = self.member_alerts(now)?.into_iter().chain(alerts).collect();
         Ok(Status {
             node,
             cluster,
@@ -159,6 +161,7 @@ impl Node {
             pull: self.pull_view(&peer),
             protocol: peer.version,
             unknown_frames: peer.unknown_frames,
+            role: self.membership.role(id).map_or("none", Role::word).to_string(),
         })
     }
 

@@ -412,6 +412,10 @@ impl Node {
             }
         }
         self.exchange.peer_holds(accepted);
+        for one in accepted {
+            let header = &one.event.header;
+            self.note_taken(one.from, header.origin.node, (header.origin.id(), header.seq));
+        }
         if self.exchange.somebody_lacks(&news, from) {
             self.effects.push_back(Effect::Announce { frame: Announcement { heads: news, more: false }.encode() });
         }

@@ -70,6 +70,8 @@ pub struct NodeView {
     pub origin_rank: u32,
     /// Where this node's ids go when two rows claim the same one.
     pub slot: u32,
+    /// `admin`, `member` or `read-only`; `none`: it is no member any more.
+    pub role: String,
 }
 
 /// The cluster.
@@ -144,6 +146,8 @@ pub struct PeerView {
     /// Frames of kinds that this node does not know, which were skipped: the peer is newer.
     #[serde(default)]
     pub unknown_frames: u64,
+    /// `admin`, `member` or `read-only`.
+    pub role: String,
 }
 
 /// What would be lost with this machine.

@@ -26,7 +26,7 @@ pub const EVENTS_PER_FRAME_MAX: usize = 8192;
 pub const EVENT_TOTAL_BYTES_MAX: u64 = EVENT_BYTES_MAX as u64;
 /// Bytes of a node's or a cluster's name.
 pub const NAME_BYTES_MAX: usize = 64;
-/// Members of one cluster, and so member records in one message.
+/// Members of one cluster, those that were revoked included.
 pub const MEMBERS_MAX: usize = 1024;
 /// Member records whose signer is not known yet, kept aside.
 pub const WAITING_RECORDS_MAX: usize = 256;
@@ -43,11 +43,11 @@ pub const INVITES_MAX: usize = 64;
 /// Wrong proofs after which an invite is void.
 pub const INVITE_TRIES_MAX: u32 = 5;
 /// Member records in a chain shown at the gate.
-pub const GATE_RECORDS_MAX: usize = 64;
-/// Bytes of one message at the gate, the welcome excepted.
+pub const GATE_RECORDS_MAX: usize = 1_024;
+/// Bytes of one message at the gate, chains and the welcome excepted.
 pub const GATE_MESSAGE_BYTES_MAX: usize = 24 << 10;
 /// Bytes of a welcome: all members of a cluster.
-pub const GATE_WELCOME_BYTES_MAX: usize = 512 << 10;
+pub const GATE_WELCOME_BYTES_MAX: usize = 1 << 20;
 
 // ---- events
 
@@ -118,6 +118,26 @@ const _: () =
     assert!(ANNOUNCED_HEADS_MAX * 96 < ANNOUNCEMENT_BYTES_MAX && ANNOUNCEMENT_BYTES_MAX * 2 < GOSSIP_BYTES_MAX);
 const _: () = assert!(PUSH_BYTES_MAX < PULL_BYTES && PULL_BYTES < HELD_BYTES_MAX);
 
+// ---- membership
+
+/// Member records that a node keeps, and takes in one message. Takings away (revocations) have
+/// [`REVOKING_RECORDS_MAX`] places more.
+pub const MEMBER_RECORDS_MAX: usize = 2_048;
+
+/// Places for revocations alone, so that a flood by a stolen admin key can still be ended.
+pub const REVOKING_RECORDS_MAX: usize = 256;
+
+/// Records that one member may sign about itself (names, key rotations), its former keys' included.
+pub const OWN_RECORDS_MAX: usize = 32;
+
+/// Records that one record names as known, and heads of the records that a hello names.
+pub const RECORD_AFTER_MAX: usize = 16;
+
+/// Bytes of member records in one hello or one chain at the gate; more go with the next hello.
+pub const MEMBER_RECORDS_BYTES: usize = 256 << 10;
+
+/// Bytes of one chain at the gate.
+pub const GATE_CHAIN_BYTES_MAX: usize = 288 << 10;
 // ---- bundles
 
 /// Bytes of a bundle's header: a lock for every member, and a margin.

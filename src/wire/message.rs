@@ -11,7 +11,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode
 use super::limits::*;
 use super::member::{self, fixed};
 use super::proto;
-use crate::model::{Head, Heads, MemberRecord, NodeId, Origin, OriginId};
+use crate::model::{Head, Heads, MemberRecord, NodeId, Origin, OriginId, RecordHash};
 
 /// Fast, and on events within a few percent of what the slow levels reach.
 const ZSTD_LEVEL: i32 = 1;
@@ -69,6 +69,8 @@ pub struct Hello {
     pub reply: bool,
     /// Digest of the sender's membership: unequal to one's own, records are missing on either side.
     pub membership: u64,
+    /// Names of the newest member records the sender holds, so that only what it lacks is sent.
+    pub member_heads: Vec<RecordHash>,
     /// Oldest version that the sender speaks.
     pub oldest: u32,
     /// [`digest_of`] all its heads.
@@ -272,6 +274,7 @@ impl Hello {
             members: self.members.iter().map(member::to_proto).collect(),
             reply: self.reply,
             membership: self.membership,
+            member_heads: self.member_heads.iter().map(|hash| hash.to_vec()).collect(),
             oldest: self.oldest,
             heads_digest: self.heads_digest,
             number: self.number,
@@ -294,6 +297,7 @@ impl Hello {
             members: member::all_from_proto(hello.members)?,
             reply: hello.reply,
             membership: hello.membership,
+            member_heads: member::hashes(&hello.member_heads, RECORD_AFTER_MAX)?,
             oldest: hello.oldest,
             heads_digest: hello.heads_digest,
             number: hello.number,

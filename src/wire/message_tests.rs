@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::Member;
+use crate::model::{Member, RecordKind, Role};
 
 fn head(seed: u8) -> Head {
     let origin = Origin { node: NodeId([seed; 32]), incarnation: u64::MAX - u64::from(seed) };
@@ -27,8 +27,11 @@ fn any_record() -> impl Strategy<Value = MemberRecord> {
     (prop::option::of(any::<[u8; 32]>()), member, any::<[u8; 32]>(), any::<[u8; 32]>()).prop_map(
         |(cluster, (name, node, rank, slot, admitted_ms), signer, signature)| MemberRecord {
             cluster: cluster.unwrap_or_default(),
-            member: Member { node: NodeId(node), name: name.clone(), rank, slot, admitted_ms },
+            kind: RecordKind::Role,
+            member: Member { node: NodeId(node), name: name.clone(), rank, slot, role: Role::ReadOnly, admitted_ms },
             cluster_name: name,
+            recovery: cluster.unwrap_or_default(),
+            after: vec![signer, signature],
             signer: NodeId(if cluster.is_some() { signer } else { node }),
             signature: [signature, signature].concat(),
         },
@@ -46,10 +49,11 @@ fn any_message() -> impl Strategy<Value = Message> {
     let hello = (any::<u32>(), "[a-zé]{0,20}", any::<u64>(), any_heads(), any::<(bool, bool, u64)>(), flags)
         .prop_flat_map(|fixed| (Just(fixed), prop::collection::vec(any_record(), 0..5)))
         .prop_map(|((version, name, wall_ms, heads, (applied_all, reply, membership), flags), members)| {
+            let member_heads = members.iter().map(|record| record.signer.0).collect();
             let (oldest, heads_digest, number, tell, all, more) = flags;
             let hello =
                 Hello { version, name, wall_ms, heads, applied_all, members, reply, membership, ..Hello::default() };
-            Message::Hello(Hello { oldest, heads_digest, number, tell, all, more, ..hello })
+            Message::Hello(Hello { oldest, heads_digest, number, tell, all, more, member_heads, ..hello })
         });
     let partial = (any::<[u8; 16]>(), any::<u64>(), any::<u64>()).prop_map(|(origin, seq, offset)| Partial {
         origin: OriginId(origin),

@@ -13,6 +13,7 @@ pub mod invite;
 pub mod limits;
 pub mod member;
 pub mod message;
+pub mod phrase;
 pub mod request;
 mod varint;
 pub mod ways;

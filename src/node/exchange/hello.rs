@@ -16,6 +16,9 @@ use crate::wire::message::{Hello, Message, digest_of};
 /// Hellos overtake each other by a few; a number far below the last one is a peer that began anew.
 const OVERTAKES_MAX: u32 = 64;
 
+/// Names of member records in the first hello, at most: in sync it must stay small.
+const NAMES_FIRST_MAX: usize = 2;
+
 impl Exchange {
     /// A hello, in as many frames as its heads need. `all`: the peer wants to hear all heads.
     pub(super) fn hello(&mut self, to: NodeId, reply: bool, all: bool, standing: &Standing<'_>) -> Vec<Effect> {
@@ -40,8 +43,14 @@ impl Exchange {
         let members = if speaks == 0 || peer.members_heard == Some(membership) {
             Vec::new()
         } else {
-            standing.membership.records().into_iter().cloned().collect()
+            standing.membership.lacking(&peer.member_heads)
         };
+        // Names of records are told to who may need them; to who has not spoken only where they are few.
+        let names = match peer.members_heard == Some(membership) && speaks >= 2 {
+            true => Vec::new(),
+            false => standing.membership.heads(),
+        };
+        let member_heads = if speaks == 0 && names.len() > NAMES_FIRST_MAX { Vec::new() } else { names };
         let lacking = peer.lacking_ms.is_some_and(|since| standing.now.mono_ms >= since + super::HEADS_WAIT_MS);
         peer.told_heads = standing.heads.clone();
         peer.heads_told |= speaks > 0;
@@ -64,6 +73,7 @@ impl Exchange {
                 members: members.take().unwrap_or_default(),
                 reply: reply && last,
                 membership,
+                member_heads: member_heads.clone(),
                 ..Hello::default()
             };
             if version >= 2 {
@@ -93,6 +103,9 @@ impl Exchange {
         peer.skew_ms = Some(crate::clock::skew_ms(hello.wall_ms, now.wall_ms));
         peer.applied_all = hello.applied_all;
         peer.members_heard = Some(hello.membership);
+        if !hello.member_heads.is_empty() {
+            peer.member_heads.clone_from(&hello.member_heads);
+        }
         let mine = digest_of(standing.heads);
         if version == 1 || hello.version < 2 {
             peer.take_heads(&hello.heads);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::pull::Asked;
 use super::{HEADS_WAIT_MS, HELLO_GAP_MS, HELLO_GATHER_MS, HELLO_IDLE_MS};
-use crate::model::{Head, Heads, OriginId};
+use crate::model::{Head, Heads, OriginId, RecordHash};
 use crate::wire::limits;
 
 /// A rate is measured over about so long, ms.
@@ -66,6 +66,8 @@ pub(in crate::node) struct Peer {
     /// Its digest does not fit what is known of its heads, since then.
     pub(super) lacking_ms: Option<u64>,
     pub(super) members_heard: Option<u64>,
+    /// The newest member records the peer said it holds.
+    pub(super) member_heads: Vec<RecordHash>,
 }
 
 /// What a hello told.

@@ -112,7 +112,7 @@ impl Exchange {
         let mut left = stripe;
         for (origin, head) in &peer.heads {
             let mine = standing.seq(origin);
-            if head.seq <= mine || self.forked.contains_key(origin) || !standing.knows(&head.origin) {
+            if head.seq <= mine || self.forked.contains_key(origin) || !standing.takes(&head.origin, &id) {
                 continue;
             }
             let others = self.others(id, *origin, mine, standing.now.mono_ms);

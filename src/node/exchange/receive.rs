@@ -301,13 +301,13 @@ struct Reach {
     early: bool,
 }
 
-/// Those events of a bundle that may be stored, in order, and forks.
+/// Those events of a bundle that may be stored, in order, and forks. `from`: the server that made it, if that is known.
 pub(in crate::node) fn check(
     signed: Vec<SignedEvent>,
-    from: NodeId,
+    from: Option<NodeId>,
     standing: &Standing<'_>,
 ) -> Result<(Vec<Accepted>, Forks), NodeError> {
-    let checked = sort(signed, from, &[], standing)?;
+    let checked = sort(signed, from.unwrap_or(NodeId([0; 32])), &[], standing)?;
     Ok((checked.accepted, checked.forks))
 }
 
@@ -330,6 +330,10 @@ fn sort(
         // Whoever sends it may know of an admission that is still on its way to here: nobody is to blame.
         if !standing.knows(&header.origin) {
             crate::sometimes!("exchange: an event comes before its author's admission");
+            continue;
+        }
+        if !standing.takes(&header.origin, &from) {
+            // A read-only member's own: it may not know yet that it is one.
             continue;
         }
         if header.stamp > Stamp::from_wall_ms(u64::MAX) {

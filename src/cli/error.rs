@@ -167,7 +167,8 @@ fn node_kind(error: &NodeError) -> Kind {
         NodeError::Log(error) => log_kind(error),
         NodeError::Sqlite(SqliteError::Corrupt { .. }) | NodeError::Wire(_) | NodeError::Record(_) => Kind::Integrity,
         NodeError::Membership(_) => Kind::Integrity,
-        NodeError::Sqlite(_) | NodeError::Invalid(_) | NodeError::NoCluster | NodeError::Io { .. } => Kind::User,
+        NodeError::Sqlite(_) | NodeError::Invalid(_) | NodeError::NotEntitled(_) => Kind::User,
+        NodeError::NoCluster | NodeError::Io { .. } => Kind::User,
         NodeError::PeerFault { .. } => Kind::Internal,
     }
 }

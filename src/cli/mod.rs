@@ -20,6 +20,7 @@ mod history;
 mod init;
 mod invite;
 mod join;
+mod key;
 mod log;
 mod meeting_text;
 mod output;
@@ -27,12 +28,14 @@ mod peers;
 mod preflight;
 mod rebuild;
 mod receipts;
+mod recover_admin;
 mod request;
 mod rules;
 mod run;
 mod shelf;
 mod status;
 mod sync;
+mod trust_lan;
 mod whereabouts;
 
 use std::path::PathBuf;
@@ -92,6 +95,9 @@ enum Command {
     Where(whereabouts::Arguments),
     Rules(rules::Arguments),
     Peers(peers::Arguments),
+    TrustLan(trust_lan::Arguments),
+    RecoverAdmin(recover_admin::Arguments),
+    Key(key::Arguments),
     Bundle(bundle::Arguments),
     Receipts(receipts::Arguments),
     Rebuild(rebuild::Arguments),
@@ -165,6 +171,9 @@ fn call(command: Command, context: &Context) -> Result<(), CommandError> {
         Command::Where(arguments) => whereabouts::call(context, &arguments),
         Command::Rules(arguments) => rules::call(context, &arguments),
         Command::Peers(arguments) => peers::call(context, &arguments),
+        Command::TrustLan(arguments) => trust_lan::call(context, &arguments),
+        Command::RecoverAdmin(arguments) => recover_admin::call(context, &arguments),
+        Command::Key(arguments) => key::call(context, &arguments),
         Command::Bundle(arguments) => bundle::call(context, &arguments),
         Command::Receipts(arguments) => receipts::call(context, &arguments),
         Command::Rebuild(arguments) => rebuild::call(context, &arguments),

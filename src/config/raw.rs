@@ -42,6 +42,8 @@ pub(super) struct RawNetwork {
     pub(super) peers: Option<Vec<String>>,
     pub(super) mdns: Option<bool>,
     pub(super) psk: Option<String>,
+    pub(super) bandwidth: Option<String>,
+    pub(super) quiet_hours: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -154,6 +156,8 @@ impl RawConfig {
                 peers: self.network.peers.or(below.network.peers),
                 mdns: self.network.mdns.or(below.network.mdns),
                 psk: self.network.psk.or(below.network.psk),
+                bandwidth: self.network.bandwidth.or(below.network.bandwidth),
+                quiet_hours: self.network.quiet_hours.or(below.network.quiet_hours),
             },
             capture: RawCapture {
                 include: self.capture.include.or(below.capture.include),

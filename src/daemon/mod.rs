@@ -7,7 +7,7 @@
 //!   run         `litemesh run`, from lock to last byte                   control   the network as the API sees it
 //!   enrol       new clusters                                             offline   work on a node that does not run
 //!   doctor      what can be checked from outside                         supervised  joining, its plan, a person's word
-//!   reserve     room for a full disk
+//!   reserve     room for a full disk                                 rotate    another key for this node
 //! ```
 //!
 //! Invariant: one process owns a data directory (an advisory lock says so); the node lives on one thread; the clock is
@@ -24,6 +24,7 @@ mod machine;
 mod node_thread;
 mod offline;
 mod reserve;
+mod rotate;
 mod run;
 mod sample;
 mod supervised;
@@ -40,6 +41,7 @@ pub use error::DaemonError;
 pub use machine::{clock_now, host_name};
 pub use node_thread::{NodeHandle, NodeThread, Start};
 pub use offline::{eject, preflight, rebuild, verify_log};
-pub use run::{Ready, run};
+pub use rotate::{Rotated, rotate_key};
+pub use run::{Ready, Wishes, run};
 pub use sample::create as create_sample;
-pub use supervised::{Meetings, accept, admit, plan_join, rows_here};
+pub use supervised::{Entrance, Meetings, accept, admit, plan_join, rows_here};

@@ -19,7 +19,7 @@ use super::answer::ask;
 use super::problem::Problem;
 use super::query::{bad_moment, parse_moment, parse_peer};
 use super::read::status_of;
-use crate::model::NodeId;
+use crate::model::{NodeId, Role};
 use crate::node::view::{LogReport, RebuildReport, RuleView};
 use crate::node::{Input, Node};
 
@@ -64,11 +64,14 @@ pub(super) async fn add_peer(State(services): Shared, body: Bytes) -> Reply<Valu
 struct Invite {
     #[serde(default)]
     expires_s: Option<u64>,
+    #[serde(default)]
+    role: Option<String>,
 }
 
 pub(super) async fn invite(State(services): Shared, body: Bytes) -> Reply<Value> {
     let (default, min, max) = INVITE_S;
-    let Invite { expires_s } = parse(&body)?;
+    let Invite { expires_s, role } = parse(&body)?;
+    let role = super::members::role(role.as_deref().unwrap_or(Role::Member.word()))?;
     let life_s = expires_s.unwrap_or(default);
     if !(min..=max).contains(&life_s) {
         return Err(Problem::invalid(format!("`expires_s` is `{life_s}`, but must be {min} to {max} seconds")));
@@ -76,12 +79,13 @@ pub(super) async fn invite(State(services): Shared, body: Bytes) -> Reply<Value>
     let addresses = services.network.addresses().await;
     let mut secret = [0; 16];
     getrandom::fill(&mut secret).map_err(|_| Problem::invalid("the system gives no random bytes"))?;
-    let code = ask(&services.port, move |node, now| node.invite(secret, addresses, life_s * 1000, now)).await??;
+    let code = ask(&services.port, move |node, now| node.invite_as(secret, role, addresses, life_s * 1000, now));
+    let code = code.await??;
     let expires = rfc3339(code.expires_ms);
-    Ok(Json(json!({ "code": code.to_text(), "expires": expires, "addresses": code.addresses })))
+    Ok(Json(json!({ "code": code.to_text(), "expires": expires, "addresses": code.addresses, "role": role.word() })))
 }
 
-fn rfc3339(ms: u64) -> String {
+pub(super) fn rfc3339(ms: u64) -> String {
     humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_millis(ms)).to_string()
 }
 

@@ -4,6 +4,7 @@
 //!   listener   how many may connect, and how long they may take     problem   errors as problem+json
 //!   guard      who may ask: Host, Origin, token, size               routes    the table of all endpoints
 //!   answer     asking the node between two of its inputs            read, act endpoints that look, that do
+//!   members    endpoints about members
 //!   carry      bundles, receipts, requests
 //! ```
 //!
@@ -17,6 +18,7 @@ mod carry;
 mod decide;
 mod guard;
 mod listener;
+mod members;
 mod problem;
 mod query;
 mod read;

@@ -51,6 +51,7 @@ impl From<NodeError> for Problem {
     fn from(error: NodeError) -> Problem {
         let (status, code) = match &error {
             NodeError::Invalid(_) => (StatusCode::NOT_FOUND, "not_found"),
+            NodeError::NotEntitled(_) => (StatusCode::FORBIDDEN, "not_entitled"),
             NodeError::Sqlite(SqliteError::Busy) => (StatusCode::SERVICE_UNAVAILABLE, "node_busy"),
             NodeError::Sqlite(SqliteError::Exists { .. }) => (StatusCode::CONFLICT, "exists"),
             NodeError::Sqlite(SqliteError::Corrupt { .. })

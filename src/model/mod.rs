@@ -19,7 +19,7 @@ pub mod value;
 pub use event::{Cell, Change, Edit, Event, Header, Reference, TableColumns};
 pub use heads::{Cut, Head, Heads};
 pub use identity::{Birth, NodeId, Origin, OriginId, RowId};
-pub use member::{ClusterId, Member, MemberRecord};
+pub use member::{ClusterId, Member, MemberRecord, RecordHash, RecordKind, Role};
 pub use planted::{Bug, planted};
 pub use receipt::{Receipt, Way};
 pub use rule::{Aspect, Rule};

@@ -13,6 +13,7 @@ use libp2p::{identify, memory_connection_limits, ping};
 
 use super::strangers;
 use crate::model::ClusterId;
+use crate::wire::limits::GOSSIP_BYTES_MAX;
 
 /// Connections that have not passed the gate yet: what a stranger can hold.
 const PENDING_INCOMING_MAX: u32 = 8;
@@ -26,8 +27,6 @@ const MEMORY_BYTES_MAX: usize = 1 << 30;
 /// An answer is late after this; [`super::liveness`] gives a connection up after two such.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(4);
-/// Four times the largest announcement: a message near the receiver's limit wedges gossip to that peer for good.
-const GOSSIP_BYTES_MAX: usize = 64 << 10;
 
 /// All protocols of one node.
 #[derive(NetworkBehaviour)]

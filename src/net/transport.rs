@@ -65,8 +65,10 @@ pub(crate) fn open_transport(keypair: &Keypair) -> Result<Boxed<Connection>, Tra
 
 /// QUIC and TCP behind the gate.
 pub(crate) fn gated_transport(keypair: &Keypair, gate: Arc<Gate>) -> Result<Boxed<Connection>, TransportError> {
-    let gated = open_transport(keypair)?
-        .and_then(move |(peer, muxer), endpoint| gate::admit(gate.clone(), peer, muxer, endpoint.is_dialer()));
+    let gated = open_transport(keypair)?.and_then(move |(peer, muxer), endpoint| {
+        let gate = gate.clone();
+        async move { gate::admit(gate, peer, muxer, &endpoint).await }
+    });
     let incoming = TransportTimeout::with_ingoing_timeout(gated, ADMISSION_TIMEOUT);
     Ok(TransportTimeout::with_outgoing_timeout(incoming, DIAL_TIMEOUT).boxed())
 }

@@ -148,10 +148,10 @@ impl Node {
             }
             Carried::Events(exporter, events) => {
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
-                let (accepted, forks) = check(events, &standing)?;
+                let (accepted, forks) = check(events, Some(exporter), &standing)?;
                 forks.into_iter().for_each(|(origin, seq)| self.alert_fork(origin, seq));
                 let events = accepted.len() as u64;
-                self.append_remote(exporter, accepted, now)?;
+                self.append_remote(exporter, &accepted, now)?;
                 Ok(events)
             }
             Carried::Receipt(manifest) => {
@@ -179,6 +179,16 @@ impl Node {
         now: Now,
     ) -> Result<super::bundle_view::AdmittedView, NodeError> {
         let known = self.membership.member(&request.node).is_some();
+        self.must_be_admin(&format!("admit {}", request.name))?;
+        if self.is_out(&request.node) {
+            return Err(NodeError::NotEntitled(format!(
+                "{} was shut out of this cluster: to let it in again, say litemesh peers readmit {}",
+                request.name, request.name
+            )));
+        }
+        if !known && !self.membership.has_room() {
+            return Err(NodeError::Invalid("the cluster has as many members as it can have".into()));
+        }
         let record = super::membership::admit(
             &self.settings.key_seed,
             &self.membership,
@@ -205,7 +215,7 @@ pub(super) fn check_part(
     events: Vec<SignedEvent>,
     standing: &Standing<'_>,
 ) -> Result<(Vec<super::exchange::Accepted>, Vec<OriginId>), BundleError> {
-    match check(events, standing) {
+    match check(events, None, standing) {
         Ok((accepted, forks)) => Ok((accepted, forks.into_keys().collect())),
         Err(NodeError::PeerFault { reason }) => Err(BundleError::Hostile(reason)),
         Err(other) => Err(other.into()),

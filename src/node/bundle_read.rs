@@ -184,10 +184,8 @@ impl BundleCheck {
                 Membership::new(founder.clone()).map_err(|_| BundleFault::Damaged("the founder's record"))?
             }
         };
-        for record in &manifest.members {
-            if let Err(error) = membership.add(record.clone()) {
-                tracing::debug!(%error, "a member record of a bundle was dropped");
-            }
+        for error in membership.add_all(manifest.members.clone()).1 {
+            tracing::debug!(%error, "a member record of a bundle was dropped");
         }
         match self.membership.is_some() || membership.may_connect(&node_id(&self.key_seed)) {
             true => Ok(membership),

@@ -39,7 +39,7 @@ use super::found::Found;
 use super::genesis::genesis;
 use super::lag::{note_lag, take_over};
 use super::meeting::{Meeting, MetTable};
-use super::membership::{Membership, found_cluster};
+use super::membership::{Membership, found_cluster, found_cluster_with};
 use super::orders::{load_invites, load_membership, ranks, store_members};
 use super::receipts::Receipts;
 use super::settings::{KEY_FILE, LOG_FILE};
@@ -63,6 +63,17 @@ impl Node {
         Node::enter(log, vec![found_cluster(key_seed, name, cluster_name, now.wall_ms)])
     }
 
+    /// The same with the public key of a recovery phrase in the founder's record.
+    pub fn found_with(
+        log: &Log,
+        key_seed: &[u8; 32],
+        names: (&str, &str),
+        recovery: [u8; 32],
+        now: Now,
+    ) -> Result<(), NodeError> {
+        Node::enter(log, vec![found_cluster_with(key_seed, names.0, names.1, recovery, now.wall_ms)])
+    }
+
     /// Enters a cluster: stores its member records (the founder's among them) in a data directory that has none.
     pub fn enter(log: &Log, records: Vec<MemberRecord>) -> Result<(), NodeError> {
         Node::enter_at(log, records, &[])
@@ -78,8 +89,8 @@ impl Node {
         }
         let founder = records.iter().find(|record| record.cluster == [0; 32]).cloned().ok_or(NodeError::NoCluster)?;
         let mut membership = Membership::new(founder)?;
-        for record in records {
-            membership.add(record)?;
+        if let Some(error) = membership.add_all(records).1.into_iter().next() {
+            return Err(error.into());
         }
         let mut write = log.write()?;
         store_members(&mut write, &membership)?;
@@ -93,6 +104,11 @@ impl Node {
     /// Whether a data directory's log belongs to a cluster.
     pub fn has_cluster(log: &Log) -> Result<bool, NodeError> {
         Ok(load_membership(log)?.is_some())
+    }
+
+    /// The members as a data directory's log knows them; `None` when it belongs to no cluster.
+    pub fn membership_of(log: &Log) -> Result<Option<Membership>, NodeError> {
+        load_membership(log)
     }
 
     /// The cluster that a data directory's log belongs to.
@@ -121,6 +137,7 @@ impl Node {
         let mut node = Node {
             ranks: ranks(&heads, &membership),
             invites: load_invites(&log)?,
+            exchange: Exchange::new(settings.pace.clone()),
             settings,
             log,
             membership,
@@ -129,7 +146,6 @@ impl Node {
             heads,
             databases: Vec::new(),
             schemas: Vec::new(),
-            exchange: Exchange::default(),
             receipts: Receipts::default(),
             effects: Default::default(),
             alerts: Vec::new(),
@@ -140,6 +156,7 @@ impl Node {
             accounts_told: 0,
             fault,
             broken: false,
+            admitting: Default::default(),
         };
         node.receipts = Receipts::load(&node.log.read()?)?;
         node.accounts_told = node.log.read()?.last_audit()?;

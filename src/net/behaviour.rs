@@ -11,7 +11,7 @@ use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::{identify, memory_connection_limits, ping};
 
-use super::strangers;
+use super::{pings, strangers};
 use crate::model::ClusterId;
 
 /// Connections that have not passed the gate yet: what a stranger can hold.
@@ -23,9 +23,6 @@ const ESTABLISHED_MAX: u32 = 64;
 const ESTABLISHED_PER_PEER_MAX: u32 = 4;
 /// Above this much memory of the process no connection is added.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
-/// An answer is late after this; [`super::liveness`] gives a connection up after two such.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-const PING_TIMEOUT: Duration = Duration::from_secs(4);
 /// Four times the largest announcement: a message near the receiver's limit wedges gossip to that peer for good.
 const GOSSIP_BYTES_MAX: usize = 64 << 10;
 
@@ -36,7 +33,7 @@ pub(crate) struct Protocols {
     strangers: strangers::Behaviour,
     limits: connection_limits::Behaviour,
     memory: memory_connection_limits::Behaviour,
-    ping: ping::Behaviour,
+    pings: pings::Behaviour,
     identify: identify::Behaviour,
     pub(crate) gossip: gossipsub::Behaviour,
     pub(crate) frames: libp2p_stream::Behaviour,
@@ -70,7 +67,7 @@ impl Protocols {
             strangers: strangers::Behaviour::new(),
             limits: connection_limits::Behaviour::new(limits),
             memory: memory_connection_limits::Behaviour::with_max_bytes(MEMORY_BYTES_MAX),
-            ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT)),
+            pings: pings::Behaviour::new(),
             identify: identify::Behaviour::new(identify),
             gossip: gossip(keypair)?,
             frames: libp2p_stream::Behaviour::new(),

@@ -94,6 +94,9 @@ pub struct Finding {
     pub next: String,
 }
 
+/// Whoever is on the link is heard at least this often.
+const BEACON_S_MAX: u64 = 13;
+
 fn finding(check: String, next: &str, found: String) -> Finding {
     let state = if next.is_empty() { "ok" } else { "warning" };
     Finding { check, state: state.into(), found, next: next.into() }
@@ -171,19 +174,21 @@ pub(crate) fn away_words(away: &AwayDiagnosis, reasons: &[Reason]) -> Finding {
     match (away.tried.len(), kinds.as_slice()) {
         (0, _) => found.push("no address is known".into()),
         (_, []) => found.push("being dialed".into()),
-        (1, [reason]) => found.push(format!("{}: {}", away.tried[0].0, reason.words())),
-        (count, [reason]) => found.push(format!("{count} addresses tried, each: {}", reason.words())),
-        (_, _) => {
-            let tried = away.tried.iter().filter(|(_, words)| !words.is_empty());
-            found.extend(tried.map(|(address, words)| format!("{address}: {words}")));
-        }
+        (count @ 2.., [reason]) => found.push(format!("{count} addresses tried, each: {}", reason.words())),
+        (_, kinds) => found.extend(kinds.iter().map(|reason| {
+            let words = reason.words();
+            let mut hosts: Vec<&str> =
+                away.tried.iter().filter(|(_, outcome)| *outcome == words).map(|(address, _)| host(address)).collect();
+            hosts.dedup();
+            format!("{}: {words}", hosts.join(", "))
+        })),
     }
     let next = match (away.tried.is_empty(), worst(&kinds)) {
         (true, _) => {
             "neither it nor another member has told one: bring it onto the same network, or name one: litemesh peers add \
              MULTIADDR"
         }
-        (false, Some(Reason::Silence)) if away.last_heard_s.is_some_and(|seconds| seconds < 60) => {
+        (false, Some(Reason::Silence)) if away.last_heard_s.is_some_and(|seconds| seconds <= BEACON_S_MAX) => {
             "it is here and does not answer: let the firewalls of both pass UDP and TCP 7481 in both directions"
         }
         (false, Some(reason)) => reason.next(),
@@ -191,6 +196,11 @@ pub(crate) fn away_words(away: &AwayDiagnosis, reasons: &[Reason]) -> Finding {
     };
     let name = if away.name.is_empty() { &away.id } else { &away.name };
     finding(format!("peer {name}"), next, found.join("; "))
+}
+
+/// The part of a multiaddr that people know.
+pub(crate) fn host(address: &str) -> &str {
+    address.split('/').nth(2).unwrap_or(address)
 }
 
 /// The reason that says most: an answer says more than silence, silence more than a network this machine is not on.
@@ -257,7 +267,7 @@ mod tests {
     #[test]
     fn a_member_that_is_away_has_its_reason_and_a_next_step() {
         let tried = |words: &[&str]| -> Vec<(String, String)> {
-            words.iter().enumerate().map(|(i, words)| (format!("10.0.0.{i}"), words.to_string())).collect()
+            words.iter().enumerate().map(|(i, words)| (format!("/ip4/10.0.0.{i}/tcp/1"), words.to_string())).collect()
         };
         let away = AwayDiagnosis {
             name: "pit-laptop".into(),

@@ -115,6 +115,11 @@ impl Gate {
         self.read(|membership| membership.may_connect(node))
     }
 
+    /// This node.
+    pub(crate) fn own(&self) -> NodeId {
+        self.own
+    }
+
     /// The members that may connect, by the names that people gave them.
     pub(crate) fn names(&self) -> BTreeMap<NodeId, String> {
         let name = |member: &Member| (member.node, member.name.clone());

@@ -12,6 +12,7 @@
 //!   dial        whom to dial when                                    interfaces  cables, radios, addresses
 //!   beacon      a sealed packet by multicast                         lan         beacons on every interface
 //!   ways        what members tell of the others                      liveness    which connections are dead
+//!   pings       often over TCP, rarely over QUIC
 //!   reason      why a dial failed                                    diagnosis   all of it in words, for `doctor`
 //! ```
 //!
@@ -32,6 +33,7 @@ mod lan;
 mod link;
 mod liveness;
 mod network;
+mod pings;
 mod rate;
 mod reason;
 mod strangers;

@@ -9,6 +9,7 @@ mod reports;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,10 +26,12 @@ use super::behaviour::{Protocols, Report, topic};
 use super::dial::{DialTable, Source, Target};
 use super::door::{Door, open_queue};
 use super::gate::{Gate, random};
+use super::interfaces::local_ip_towards;
 use super::key::{check_free, is_any_v6, keypair, node_of, parse_address, peer_of, split_peer, tcp_socket};
 use super::lan::Lan;
 use super::link::{FRAMES, Link};
 use super::liveness::{DEAD_MS, Liveness};
+use super::pings::watches_itself;
 use super::reason::{Reason, reasons, words};
 use super::transport::gated_transport;
 use super::ways::{HEARD_AT_ONCE_MAX, WAYS};
@@ -47,6 +50,8 @@ const BANS_MAX: usize = 256;
 const FAILURES_MAX: usize = 64;
 const EARLY_STREAMS_MAX: usize = 16;
 const ADDRESSES_TOLD_MAX: usize = 12;
+/// Connections of one peer that stood within this of each other: both sides dialed.
+const BOTH_DIALED_MS: u64 = 3_000;
 const GOODBYE: Duration = Duration::from_millis(500);
 /// Only gossip and open streams keep a connection otherwise.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
@@ -63,16 +68,27 @@ pub(crate) enum News {
     Known(Vec<KnownAddress>),
     /// A beacon of another member.
     Heard(Beacon),
-    /// An interface, a carrier or an address appeared.
-    WayOut,
+    /// The interfaces changed: whether a carrier or an address appeared, and all addresses there are now.
+    Interfaces { way_out: bool, addresses: BTreeSet<IpAddr> },
     /// What a peer told of the ways to others.
     Ways { peer: NodeId, ways: Vec<WaysTo> },
 }
 
 struct Peer {
     peer: PeerId,
+    /// Of the connection that carries the link, the first of the list.
     address: Multiaddr,
     link: Link,
+    connections: Vec<Line>,
+}
+
+/// One connection to a peer.
+struct Line {
+    id: ConnectionId,
+    address: Multiaddr,
+    /// The address of this machine that it was made from; `None`: unknown.
+    local: Option<IpAddr>,
+    since_ms: u64,
 }
 
 /// The network of one node.
@@ -342,14 +358,13 @@ impl Network {
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 let dialed = endpoint.is_dialer();
-                self.liveness.answered(connection_id, self.now_ms());
+                if !watches_itself(endpoint.get_remote_address()) {
+                    self.liveness.answered(connection_id, self.now_ms());
+                }
                 self.connected(peer_id, connection_id, endpoint.get_remote_address().clone(), dialed);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
-                self.liveness.closed(connection_id);
-                if num_established == 0 {
-                    self.disconnected(peer_id);
-                }
+                self.closed(peer_id, connection_id, num_established);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 if let Some((target, addresses)) = self.dialing.remove(&connection_id) {
@@ -392,15 +407,54 @@ impl Network {
         self.note_reached(node, peer, &address, dialed);
         self.dials.connected(peer, target.as_ref(), self.now_ms());
         self.failures.remove(&node.to_string());
-        if self.peers.contains_key(&node) {
-            return;
+        let line = Line { id: connection, local: local_ip_towards(&address), address, since_ms: self.now_ms() };
+        match self.peers.get_mut(&node) {
+            Some(known) => {
+                // It dials when it has lost us: then the older connections lead nowhere. When both dialed at once all are
+                // good, and one is enough: the side with the smaller key decides which.
+                let at_once = |old: &Line| line.since_ms <= old.since_ms + BOTH_DIALED_MS;
+                let spare: Vec<ConnectionId> = match known.connections.iter().any(at_once) {
+                    true if self.gate.own() < node => vec![line.id],
+                    true => Vec::new(),
+                    false => known.connections.iter().map(|old| old.id).collect(),
+                };
+                known.connections.push(line);
+                for id in spare {
+                    self.swarm.close_connection(id);
+                }
+            }
+            None => self.link(node, peer, vec![line]),
         }
+    }
+
+    /// Opens the link to a peer over its first connection, and tells the node.
+    fn link(&mut self, node: NodeId, peer: PeerId, connections: Vec<Line>) {
+        let Some(address) = connections.first().map(|line| line.address.clone()) else { return };
         let link = Link::open(node, peer, self.control.clone());
         self.pending.push_back(Input::PeerConnected { peer: node, address: address.to_string() });
-        self.peers.insert(node, Peer { peer, address, link });
+        self.peers.insert(node, Peer { peer, address, link, connections });
         self.tell_soon();
         for (early, stream) in std::mem::take(&mut self.early) {
             self.handle_stream(early, stream);
+        }
+    }
+
+    /// A connection is gone. When it was the one that carried the link and others are left, the peer begins anew over
+    /// those: what was on its way is lost.
+    fn closed(&mut self, peer: PeerId, connection: ConnectionId, left: u32) {
+        self.liveness.closed(connection);
+        if left == 0 {
+            return self.disconnected(peer);
+        }
+        let Some((node, known)) = node_of(&peer).and_then(|node| Some((node, self.peers.get_mut(&node)?))) else {
+            return;
+        };
+        let carried = known.connections.first().is_some_and(|line| line.id == connection);
+        known.connections.retain(|line| line.id != connection);
+        if carried && let Some(known) = self.peers.remove(&node) {
+            self.pending.push_back(Input::PeerDisconnected { peer: node });
+            self.told.remove(&node);
+            self.link(node, peer, known.connections);
         }
     }
 
@@ -410,6 +464,7 @@ impl Network {
         // Dropping the link ends its readers first: nothing of the peer comes behind this input.
         if let Some((node, known)) = node_of(&peer).and_then(|node| Some((node, self.peers.remove(&node)?))) {
             self.told.remove(&node);
+            self.lan.lost_somebody();
             self.seen.insert(node, (wall_ms(), known.address));
             self.pending.push_back(Input::PeerDisconnected { peer: node });
         }
@@ -471,7 +526,7 @@ impl Network {
             }
             News::Known(addresses) => self.recall(addresses),
             News::Heard(beacon) => self.handle_beacon(&beacon),
-            News::WayOut => self.handle_way_out(),
+            News::Interfaces { way_out, addresses } => self.handle_interfaces(way_out, &addresses),
             News::Ways { peer, ways } => self.handle_ways(peer, ways),
         }
     }

@@ -21,9 +21,9 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
 const ENCRYPTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// An incoming connection has to pass encryption and gate within this (a join waits for the node's disk).
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Dead links are noticed after this; a keep-alive every 2 s costs about 30 bytes/s each way.
+/// Dead links are noticed after this; the keep-alive leaves two tries and costs about 30 bytes/s each way.
 const QUIC_IDLE_MS: u32 = 6_000;
-const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(2);
+const QUIC_KEEP_ALIVE: Duration = Duration::from_millis(2_500);
 /// Half of the 256 MiB a node may take under attack, over 64 peers.
 const QUIC_CONNECTION_BYTES: u32 = 4 << 20;
 

@@ -3,6 +3,8 @@
 //! Invariant: all of it are hints for [`DialTable`](super::super::dial::DialTable), bounded there; a member's word about
 //! another one never displaces a way that worked. Callers: the loop.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,11 +43,18 @@ impl Network {
         self.dials.hint(peer, self.now_ms());
     }
 
-    /// A cable, a radio or an address is there again: connections that were silent meanwhile wait for doubled timers, a
-    /// new one does not.
-    pub(super) fn handle_way_out(&mut self) {
-        self.close_silent(SUSPECT_MS);
-        self.dials.wake(self.now_ms());
+    /// A cable, a radio or an address came or went. What was made from an address that is gone is dead. Connections that
+    /// were silent while there was no way out wait for doubled timers, a new one does not.
+    pub(super) fn handle_interfaces(&mut self, way_out: bool, addresses: &BTreeSet<IpAddr>) {
+        let lines = self.peers.values().flat_map(|known| &known.connections);
+        let cut = lines.filter(|line| line.local.is_some_and(|local| !addresses.contains(&local)));
+        for connection in cut.map(|line| line.id).collect::<Vec<_>>() {
+            self.swarm.close_connection(connection);
+        }
+        if way_out {
+            self.close_silent(SUSPECT_MS);
+            self.dials.wake(self.now_ms());
+        }
     }
 
     pub(super) fn close_silent(&mut self, silent_ms: u64) {

@@ -15,7 +15,7 @@ impl Network {
     pub(super) fn handle_report(&mut self, report: Report) {
         match report {
             Report::Ping(ping::Event { peer, connection, result: Ok(round_trip) }) => {
-                self.liveness.answered(connection, self.now_ms());
+                self.liveness.answered_again(connection, self.now_ms());
                 if let Some(node) = node_of(&peer).filter(|node| self.peers.contains_key(node)) {
                     let micros = round_trip.as_micros() as u64;
                     self.pending.push_back(Input::RoundTrip { peer: node, micros });

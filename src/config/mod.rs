@@ -60,6 +60,10 @@ pub struct NetworkConfig {
     pub peers: Vec<String>,
     /// Look for peers by multicast.
     pub mdns: bool,
+    /// Relay for members, be called over relays, punch holes.
+    pub wan: bool,
+    /// Multiaddrs of the members to be called at.
+    pub relays: Vec<String>,
 }
 
 /// `[capture]`.

@@ -41,6 +41,8 @@ pub(super) struct RawNetwork {
     pub(super) listen: Option<Vec<String>>,
     pub(super) peers: Option<Vec<String>>,
     pub(super) mdns: Option<bool>,
+    pub(super) wan: Option<bool>,
+    pub(super) relays: Option<Vec<String>>,
     pub(super) psk: Option<String>,
 }
 
@@ -153,6 +155,8 @@ impl RawConfig {
                 listen: self.network.listen.or(below.network.listen),
                 peers: self.network.peers.or(below.network.peers),
                 mdns: self.network.mdns.or(below.network.mdns),
+                wan: self.network.wan.or(below.network.wan),
+                relays: self.network.relays.or(below.network.relays),
                 psk: self.network.psk.or(below.network.psk),
             },
             capture: RawCapture {

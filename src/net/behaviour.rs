@@ -9,9 +9,10 @@ use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::gossipsub::{self, MessageAuthenticity};
 use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{identify, memory_connection_limits, ping};
 
-use super::{pings, strangers};
+use super::{pings, strangers, wan};
 use crate::model::ClusterId;
 
 /// Connections that have not passed the gate yet: what a stranger can hold.
@@ -37,6 +38,7 @@ pub(crate) struct Protocols {
     identify: identify::Behaviour,
     pub(crate) gossip: gossipsub::Behaviour,
     pub(crate) frames: libp2p_stream::Behaviour,
+    wan: Toggle<wan::Behaviour>,
 }
 
 /// What the protocols tell the network.
@@ -45,6 +47,7 @@ pub(crate) enum Report {
     Ping(ping::Event),
     Identified(Box<identify::Event>),
     Gossip(Box<gossipsub::Event>),
+    Wan(wan::Report),
 }
 
 /// Why the protocols cannot be started; the words are those of libp2p.
@@ -53,7 +56,8 @@ pub(crate) enum Report {
 pub struct ProtocolError(String);
 
 impl Protocols {
-    pub(crate) fn new(keypair: &Keypair) -> Result<Protocols, ProtocolError> {
+    /// Without `wan` a node has none of its protocols.
+    pub(crate) fn new(keypair: &Keypair, wan: Option<wan::Behaviour>) -> Result<Protocols, ProtocolError> {
         let limits = ConnectionLimits::default()
             .with_max_pending_incoming(Some(PENDING_INCOMING_MAX))
             .with_max_pending_outgoing(Some(PENDING_OUTGOING_MAX))
@@ -71,6 +75,7 @@ impl Protocols {
             identify: identify::Behaviour::new(identify),
             gossip: gossip(keypair)?,
             frames: libp2p_stream::Behaviour::new(),
+            wan: Toggle::from(wan),
         })
     }
 }
@@ -114,6 +119,12 @@ impl From<identify::Event> for Report {
 impl From<gossipsub::Event> for Report {
     fn from(event: gossipsub::Event) -> Report {
         Report::Gossip(Box::new(event))
+    }
+}
+
+impl From<wan::Report> for Report {
+    fn from(report: wan::Report) -> Report {
+        Report::Wan(report)
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Diagnosis {
     pub away: Vec<AwayDiagnosis>,
     /// The machine's interfaces, and what was heard on each.
     pub interfaces: Vec<InterfaceDiagnosis>,
+    /// The relays of the settings, and `reserved`, `asked`, `not connected` or why not.
+    pub relays: Vec<(String, String)>,
     /// The last failure of each target that was dialed in vain: target, words.
     pub failures: Vec<(String, String)>,
     /// Hex keys of peers that broke the protocol and are shut out for a while.
@@ -156,6 +158,20 @@ pub(crate) fn interface_words(seen: &InterfaceDiagnosis, hearing: Option<u64>) -
     };
     found.push(if seen.packets == 0 { "nothing heard".into() } else { "no other member heard".to_string() });
     Some(finding(check, next, found.join("; ")))
+}
+
+/// One relay in words.
+pub(crate) fn relay_words(address: &str, state: &str) -> Finding {
+    let check = format!("relay {}", host(address));
+    match state {
+        "reserved" => finding(check, "", "this node can be called there".into()),
+        "asked" => finding(check, "", "asked for a place".into()),
+        "not connected" => finding(check, "see the line of that peer", "not connected".into()),
+        reason => {
+            let next = "does that node run with network.wan = true? It is asked again every few seconds";
+            finding(check, next, format!("no place there: {reason}"))
+        }
+    }
 }
 
 /// Why a member is away, in words. `reasons`: of the ways that failed.

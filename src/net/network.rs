@@ -5,6 +5,8 @@
 
 mod doctor;
 mod finding;
+mod lines;
+mod relays;
 mod reports;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::{ListenerId, TransportError};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{self, ConnectionId, SwarmEvent};
@@ -27,13 +30,14 @@ use super::dial::{DialTable, Source, Target};
 use super::door::{Door, open_queue};
 use super::gate::{Gate, random};
 use super::interfaces::local_ip_towards;
-use super::key::{check_free, is_any_v6, keypair, node_of, parse_address, peer_of, split_peer, tcp_socket};
+use super::key::{check_free, is_any_v6, is_relayed, keypair, node_of, parse_address, peer_of, split_peer, tcp_socket};
 use super::lan::Lan;
 use super::link::{FRAMES, Link};
 use super::liveness::{DEAD_MS, Liveness};
 use super::pings::watches_itself;
 use super::reason::{Reason, reasons, words};
 use super::transport::gated_transport;
+use super::wan;
 use super::ways::{HEARD_AT_ONCE_MAX, WAYS};
 use super::{Channels, NetCommand, NetError, NetSettings};
 use crate::model::NodeId;
@@ -42,6 +46,8 @@ use crate::node::view::KnownAddress;
 use crate::node::{Effect, Input};
 use crate::wire::limits::ANNOUNCEMENT_BYTES_MAX;
 use crate::wire::ways::WaysTo;
+use lines::{Line, spare};
+use relays::Relay;
 
 /// Inputs of the loop itself that wait for the node; announcements are dropped at half of it.
 const PENDING_INPUTS_MAX: usize = 256;
@@ -50,8 +56,6 @@ const BANS_MAX: usize = 256;
 const FAILURES_MAX: usize = 64;
 const EARLY_STREAMS_MAX: usize = 16;
 const ADDRESSES_TOLD_MAX: usize = 12;
-/// Connections of one peer that stood within this of each other: both sides dialed.
-const BOTH_DIALED_MS: u64 = 3_000;
 const GOODBYE: Duration = Duration::from_millis(500);
 /// Only gossip and open streams keep a connection otherwise.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
@@ -80,15 +84,8 @@ struct Peer {
     address: Multiaddr,
     link: Link,
     connections: Vec<Line>,
-}
-
-/// One connection to a peer.
-struct Line {
-    id: ConnectionId,
-    address: Multiaddr,
-    /// The address of this machine that it was made from; `None`: unknown.
-    local: Option<IpAddr>,
-    since_ms: u64,
+    /// When a direct way beside a relayed one was last tried.
+    upgraded_ms: u64,
 }
 
 /// The network of one node.
@@ -120,6 +117,8 @@ pub(crate) struct Network {
     /// What each connected peer was told, or told us.
     told: BTreeMap<NodeId, BTreeSet<(NodeId, Multiaddr)>>,
     tell_at_ms: Option<u64>,
+    wan: bool,
+    relays: Vec<Relay>,
     /// Places for peers that tell.
     hearing: Arc<Semaphore>,
     /// Ways that the node was told of in this run, and the time that it knows.
@@ -159,8 +158,9 @@ impl Network {
             .with_idle_connection_timeout(IDLE_TIMEOUT)
             .with_max_negotiating_inbound_streams(16)
             .with_smart_dial();
-        let transport = gated_transport(&keypair, gate.clone())?;
-        let mut swarm = Swarm::new(transport, Protocols::new(&keypair)?, own, config);
+        let (relayed, wan) = settings.wan.then(|| wan::open(own)).unzip();
+        let transport = gated_transport(&keypair, gate.clone(), relayed)?;
+        let mut swarm = Swarm::new(transport, Protocols::new(&keypair, wan)?, own, config);
         let mut control = swarm.behaviour().frames.new_control();
         let incoming = control.accept(FRAMES).expect("nobody accepted this protocol before");
         swarm.behaviour_mut().gossip.subscribe(&topic).expect("one topic is within the limits");
@@ -183,6 +183,8 @@ impl Network {
             telling,
             told: BTreeMap::new(),
             tell_at_ms: None,
+            wan: settings.wan,
+            relays: Vec::new(),
             hearing: Arc::new(Semaphore::new(HEARD_AT_ONCE_MAX)),
             remembered: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -201,6 +203,7 @@ impl Network {
         };
         settings.listen.iter().try_for_each(|address| network.listen(address))?;
         settings.peers.iter().try_for_each(|address| network.add_static(address))?;
+        settings.relays.iter().filter(|_| settings.wan).try_for_each(|address| network.add_relay(address))?;
         network.ask_known_addresses();
         Ok(network)
     }
@@ -295,7 +298,8 @@ impl Network {
     fn next_wake(&self) -> Instant {
         let next_ban = self.bans.values().min().copied();
         let dials = self.dials.next_ms(self.now_ms());
-        let next_ms = [dials, next_ban, self.liveness.next_ms(), self.tell_at_ms].into_iter().flatten().min();
+        let next_ms = [dials, next_ban, self.liveness.next_ms(), self.tell_at_ms, self.next_reservation_ms()];
+        let next_ms = next_ms.into_iter().flatten().min();
         let timer = next_ms.map(|ms| self.started + Duration::from_millis(ms));
         let latest = Instant::now() + Duration::from_secs(60);
         [timer, self.ready_at].into_iter().flatten().min().unwrap_or(latest)
@@ -318,6 +322,7 @@ impl Network {
         });
         self.close_silent(DEAD_MS);
         self.tell_ways_when_due();
+        self.reserve_where_due();
         self.dials.forget_hearsay(now_ms);
         for (target, addresses) in self.dials.due(now_ms) {
             self.dial(target, addresses);
@@ -361,7 +366,12 @@ impl Network {
                 if !watches_itself(endpoint.get_remote_address()) {
                     self.liveness.answered(connection_id, self.now_ms());
                 }
-                self.connected(peer_id, connection_id, endpoint.get_remote_address().clone(), dialed);
+                // Who is called over a relay knows the relay's address only.
+                let address = match &endpoint {
+                    ConnectedPoint::Listener { local_addr, .. } if endpoint.is_relayed() => local_addr,
+                    _ => endpoint.get_remote_address(),
+                };
+                self.connected(peer_id, connection_id, address.clone(), dialed);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
                 self.closed(peer_id, connection_id, num_established);
@@ -374,6 +384,10 @@ impl Network {
             SwarmEvent::NewListenAddr { listener_id, address } => {
                 tracing::info!(%address, "listening");
                 self.speak_of_listeners();
+                if self.wan && !is_relayed(&address) {
+                    // What a relay tells those who wait for calls at it.
+                    self.swarm.add_external_address(address.clone());
+                }
                 self.listeners.retain(|listener| *listener != listener_id);
                 if self.listeners.is_empty() {
                     self.ready_at.get_or_insert(Instant::now() + INTERFACES_SETTLE);
@@ -383,6 +397,9 @@ impl Network {
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
                 self.speak_of_listeners();
                 let reason = reason.err().unwrap_or_else(|| io::ErrorKind::NotConnected.into());
+                if self.lost_reservation(listener_id, &words(&reason)) {
+                    return Ok(());
+                }
                 tracing::warn!(?addresses, %reason, "no longer listening");
                 if self.listeners.contains(&listener_id) {
                     let address = addresses.first().map(Multiaddr::to_string).unwrap_or_default();
@@ -407,17 +424,11 @@ impl Network {
         self.note_reached(node, peer, &address, dialed);
         self.dials.connected(peer, target.as_ref(), self.now_ms());
         self.failures.remove(&node.to_string());
-        let line = Line { id: connection, local: local_ip_towards(&address), address, since_ms: self.now_ms() };
+        let (relayed, since_ms) = (is_relayed(&address), self.now_ms());
+        let line = Line { id: connection, local: local_ip_towards(&address), address, relayed, since_ms };
         match self.peers.get_mut(&node) {
             Some(known) => {
-                // It dials when it has lost us: then the older connections lead nowhere. When both dialed at once all are
-                // good, and one is enough: the side with the smaller key decides which.
-                let at_once = |old: &Line| line.since_ms <= old.since_ms + BOTH_DIALED_MS;
-                let spare: Vec<ConnectionId> = match known.connections.iter().any(at_once) {
-                    true if self.gate.own() < node => vec![line.id],
-                    true => Vec::new(),
-                    false => known.connections.iter().map(|old| old.id).collect(),
-                };
+                let spare = spare(&known.connections, &line, self.gate.own() < node);
                 known.connections.push(line);
                 for id in spare {
                     self.swarm.close_connection(id);
@@ -432,7 +443,7 @@ impl Network {
         let Some(address) = connections.first().map(|line| line.address.clone()) else { return };
         let link = Link::open(node, peer, self.control.clone());
         self.pending.push_back(Input::PeerConnected { peer: node, address: address.to_string() });
-        self.peers.insert(node, Peer { peer, address, link, connections });
+        self.peers.insert(node, Peer { peer, address, link, connections, upgraded_ms: 0 });
         self.tell_soon();
         for (early, stream) in std::mem::take(&mut self.early) {
             self.handle_stream(early, stream);

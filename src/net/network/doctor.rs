@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::super::diagnosis::{
-    AwayDiagnosis, Diagnosis, InterfaceDiagnosis, PeerDiagnosis, away_words, host, interface_words,
+    AwayDiagnosis, Diagnosis, InterfaceDiagnosis, PeerDiagnosis, away_words, host, interface_words, relay_words,
 };
 use super::super::dial::{Target, Way};
 use super::super::key::{peer_of, with_peer};
@@ -31,6 +31,8 @@ impl Network {
         let interfaces = self.interfaces(&name);
         let hearing_s = self.beacons.then(|| self.started.elapsed().as_secs());
         let mut findings: Vec<_> = interfaces.iter().filter_map(|seen| interface_words(seen, hearing_s)).collect();
+        let relays = self.relay_states();
+        findings.extend(relays.iter().map(|(address, state)| relay_words(address, state)));
         let mut away = Vec::new();
         for (seen, reasons) in self.away(&names) {
             findings.push(away_words(&seen, &reasons));
@@ -41,6 +43,7 @@ impl Network {
             peers: self.peers.iter().map(peer).collect(),
             away,
             interfaces,
+            relays,
             failures: self.failures.iter().map(|(target, reason)| (target.clone(), reason.clone())).collect(),
             banned: self.bans.keys().map(NodeId::to_string).collect(),
             discovery: if self.beacons { "on" } else { "off" }.into(),

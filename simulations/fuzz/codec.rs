@@ -94,7 +94,11 @@ pub const MESSAGE: Target = Target {
     generate: |dice| {
         let bytes = random(dice, 1_500);
         let draws = &mut Draws::new(&bytes);
-        if draws.chance(25) { made::announcement(draws).encode() } else { made::message(draws).encode() }
+        match draws.below(4) {
+            0 => made::announcement(draws).encode(),
+            1 => made::message(draws).encode_packed(),
+            _ => made::message(draws).encode(),
+        }
     },
     words: LENGTHS,
 };
@@ -116,6 +120,7 @@ fn run_message(bytes: &[u8]) -> Outcome {
                 Message::Pull(_) => "pull",
                 Message::Events(events) if events.piece.is_some() => "piece",
                 Message::Events(_) => "events",
+                Message::Unknown(_) => "unknown",
             }
         }
         Err(error) => message_words(&error),

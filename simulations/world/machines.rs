@@ -266,6 +266,7 @@ impl World {
             databases: vec![scouting, database("users", root.join("users.db"))],
             entropy,
             machine_id: format!("machine-{position}"),
+            pace: Default::default(),
         }
     }
 }

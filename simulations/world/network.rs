@@ -292,9 +292,12 @@ fn carries_events(input: &Input) -> bool {
 pub(super) fn frame_words(frame: &[u8]) -> String {
     match Message::decode(frame) {
         Ok(Message::Hello(hello)) => {
-            format!("hello({} heads{})", hello.heads.len(), if hello.reply { ", asks" } else { "" })
+            let all = if hello.all { "all " } else { "" };
+            let tell = if hello.tell { ", tell" } else { "" };
+            format!("hello({all}{} heads{}{tell})", hello.heads.len(), if hello.reply { ", asks" } else { "" })
         }
-        Ok(Message::Pull(pull)) => format!("pull#{}", pull.request),
+        Ok(Message::Pull(pull)) => format!("pull#{}({} ranges)", pull.request, pull.ranges.len()),
+        Ok(Message::Unknown(kind)) => format!("unknown({kind})"),
         Ok(Message::Events(events)) => {
             let piece = if events.piece.is_some() { ", a piece" } else { "" };
             format!(

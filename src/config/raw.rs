@@ -41,7 +41,11 @@ pub(super) struct RawNetwork {
     pub(super) listen: Option<Vec<String>>,
     pub(super) peers: Option<Vec<String>>,
     pub(super) mdns: Option<bool>,
+    pub(super) wan: Option<bool>,
+    pub(super) relays: Option<Vec<String>>,
     pub(super) psk: Option<String>,
+    pub(super) bandwidth: Option<String>,
+    pub(super) quiet_hours: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -153,7 +157,11 @@ impl RawConfig {
                 listen: self.network.listen.or(below.network.listen),
                 peers: self.network.peers.or(below.network.peers),
                 mdns: self.network.mdns.or(below.network.mdns),
+                wan: self.network.wan.or(below.network.wan),
+                relays: self.network.relays.or(below.network.relays),
                 psk: self.network.psk.or(below.network.psk),
+                bandwidth: self.network.bandwidth.or(below.network.bandwidth),
+                quiet_hours: self.network.quiet_hours.or(below.network.quiet_hours),
             },
             capture: RawCapture {
                 include: self.capture.include.or(below.capture.include),

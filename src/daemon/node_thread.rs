@@ -38,6 +38,9 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 const FAULT_PAUSE_MS: (u64, u64) = (250, 30_000);
 const FULL_PAUSE_MS_MAX: u64 = 2_000;
 
+/// Local time is read again after this.
+const LOCAL_TIME_EVERY_MS: u64 = 600_000;
+
 /// Pause while an app holds a lock: first and longest.
 const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(3), Duration::from_millis(200));
 
@@ -146,7 +149,8 @@ impl NodeThread {
                 tracing::warn!("the disk of the data directory is almost full");
             }
             let fault = Fault { store: fault, ..Fault::default() };
-            Loop { start, reserve, node: Some(node), queue, effects, handle: inside, fault }.run()
+            let local_time_at_ms = 0;
+            Loop { start, reserve, node: Some(node), queue, effects, handle: inside, fault, local_time_at_ms }.run()
         };
         let thread = std::thread::Builder::new().name("node".into()).spawn(body);
         let thread = thread.map_err(|source| DaemonError::Runtime { source })?;
@@ -235,6 +239,8 @@ struct Loop {
     effects: mpsc::Sender<Effect>,
     handle: NodeHandle,
     fault: Fault,
+    /// When the node is told again what local time is.
+    local_time_at_ms: u64,
 }
 
 /// A store that fails: how long to leave it alone, and what was said about it.
@@ -252,6 +258,7 @@ impl Loop {
         self.drain();
         while !self.handle.stop.load(Ordering::Acquire) {
             let now = clock_now();
+            self.tell_local_time(now);
             let wait = Duration::from_millis(self.due_ms(now).saturating_sub(now.mono_ms)).min(IDLE_MAX);
             match self.queue.recv_timeout(wait) {
                 Ok(message) => {
@@ -276,6 +283,17 @@ impl Loop {
             // Nobody expects a last commit from a disk that fails: the next start tidies.
             Err(error) if failing && error.needs_reopen() => Ok(()),
             closed => closed,
+        }
+    }
+
+    /// Quiet hours are local time, which may change: summer ends, a laptop travels.
+    fn tell_local_time(&mut self, now: Now) {
+        if now.mono_ms < self.local_time_at_ms || self.start.settings.pace.quiet_hours.is_empty() {
+            return;
+        }
+        self.local_time_at_ms = now.mono_ms + LOCAL_TIME_EVERY_MS;
+        if let Some(offset_minutes) = crate::sqlite::local_offset_minutes() {
+            self.handle_input(Input::LocalTime { offset_minutes });
         }
     }
 
@@ -353,6 +371,7 @@ impl Loop {
         match open_after(&self.start, self.fault.store.clone()) {
             Ok(node) => {
                 self.node = Some(node);
+                self.local_time_at_ms = 0;
                 // The network has ended: nobody to tell.
                 let _ = self.effects.blocking_send(Effect::Reopened);
                 self.drain();

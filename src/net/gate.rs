@@ -19,7 +19,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 use std::time::Duration;
 
-use libp2p::core::ConnectedPoint;
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt as _, SubstreamBox};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
@@ -32,7 +31,8 @@ use crate::node::Input;
 use crate::node::invite::{JoinRequest, LanKnock, Refusal};
 use crate::node::membership::Membership;
 use crate::wire::limits::{
-    GATE_CHAIN_BYTES_MAX, GATE_MESSAGE_BYTES_MAX, GATE_RECORDS_MAX, NAME_BYTES_MAX, PROTOCOL_VERSION, RECORD_AFTER_MAX,
+    GATE_CHAIN_BYTES_MAX, GATE_MESSAGE_BYTES_MAX, GATE_RECORDS_MAX, NAME_BYTES_MAX, PROTOCOL_VERSION,
+    PROTOCOL_VERSION_MIN, RECORD_AFTER_MAX,
 };
 use crate::wire::member::{all_from_proto, fixed, hashes, to_proto};
 use crate::wire::message::{MessageError, check_field_count};
@@ -123,6 +123,11 @@ impl Gate {
         self.read(|membership| membership.may_connect(node))
     }
 
+    /// This node.
+    pub(crate) fn own(&self) -> NodeId {
+        self.own
+    }
+
     /// The members that may connect, by the names that people gave them.
     pub(crate) fn names(&self) -> BTreeMap<NodeId, String> {
         let name = |member: &Member| (member.node, member.name.clone());
@@ -191,18 +196,17 @@ impl Gate {
     }
 }
 
-/// Lets a connection through or closes it.
+/// Lets a connection through or closes it. `dialer`: the part that this side plays; the address is the other side's.
 pub(crate) async fn admit(
     gate: Arc<Gate>,
     peer: PeerId,
     mut muxer: StreamMuxerBox,
-    endpoint: &ConnectedPoint,
+    (dialer, address): (bool, &Multiaddr),
 ) -> Result<(PeerId, StreamMuxerBox), GateError> {
-    let dialer = endpoint.is_dialer();
     let remote = node_of(&peer).ok_or(GateError::OtherCluster)?;
     let result = match dialer {
         true => dial_in(&gate, remote, &mut muxer).await,
-        false => answer(&gate, remote, local_address(endpoint.get_remote_address()), &mut muxer).await,
+        false => answer(&gate, remote, local_address(address), &mut muxer).await,
     };
     if let Err(error) = &result {
         tracing::debug!(%peer, dialer, %error, "refused at the gate");
@@ -219,7 +223,7 @@ async fn dial_in(gate: &Gate, remote: NodeId, muxer: &mut StreamMuxerBox) -> Res
         let tag = tag("dialer", &cluster, [&nonce, &[0; 32], &gate.own.0, &remote.0]);
         let knows_you = gate.knows(&remote);
         let opening = proto::GateOpening {
-            version: PROTOCOL_VERSION,
+            version: PROTOCOL_VERSION_MIN,
             nonce: nonce.to_vec(),
             tag: tag.as_bytes().to_vec(),
             knows_you,
@@ -261,7 +265,8 @@ async fn answer(
         STEP_TIMEOUT,
         drive(muxer, async {
             let opening: proto::GateOpening = receive(&mut stream, 8).await?;
-            if opening.version != PROTOCOL_VERSION {
+            // It says the oldest version that the dialer still speaks; what both speak is told by their hellos.
+            if !(1..=PROTOCOL_VERSION).contains(&opening.version) {
                 return Err(GateError::Malformed(MessageError::Malformed("version")));
             }
             Ok((opening, random()?))
@@ -293,7 +298,7 @@ async fn answer_member(
     }
     let tag = tag("listener", &cluster, [&their_nonce, &nonce, &remote.0, &gate.own.0]);
     let reply = proto::GateReply {
-        version: PROTOCOL_VERSION,
+        version: PROTOCOL_VERSION_MIN,
         nonce: nonce.to_vec(),
         tag: tag.as_bytes().to_vec(),
         knows_you: gate.knows(&remote),
@@ -332,7 +337,7 @@ async fn answer_joiner(
     nonces: [[u8; 32]; 2],
 ) -> Result<(), GateError> {
     let nonce = nonces[1].to_vec();
-    let (version, tag) = (PROTOCOL_VERSION, Vec::new());
+    let (version, tag) = (PROTOCOL_VERSION_MIN, Vec::new());
     let reply = proto::GateReply { version, nonce, tag, knows_you: false, member_heads: Vec::new() };
     send(&mut stream, &reply).await?;
     let join: proto::GateJoin = receive(&mut stream, 4).await?;
@@ -394,6 +399,10 @@ pub(crate) fn random() -> Result<[u8; 32], GateError> {
 
 /// Where a joiner comes from, when that is the local network.
 fn local_address(address: &Multiaddr) -> Option<String> {
+    // A relay on the local network says nothing of who calls over it.
+    if address.iter().any(|part| part == Protocol::P2pCircuit) {
+        return None;
+    }
     let ip = match address.iter().next()? {
         Protocol::Ip4(ip) => IpAddr::V4(ip),
         Protocol::Ip6(ip) => ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4),
@@ -512,7 +521,7 @@ mod tests {
             assert!(local(near), "{near}");
         }
         for far in
-            ["/ip4/8.8.8.8/tcp/1", "/ip6/2606:4700::1111/tcp/1", "/dns4/example.org/tcp/1", "/ip6/::ffff:8.8.8.8/tcp/1"]
+            ["/ip4/8.8.8.8/tcp/1", "/ip6/2606:4700::1111/tcp/1", "/dns4/example.org/tcp/1", "/ip6/::ffff:8.8.8.8/tcp/1", "/ip4/10.0.0.1/tcp/1/p2p-circuit"]
         {
             assert!(!local(far), "{far}");
         }

@@ -18,7 +18,7 @@ use crate::model::{ClusterId, MemberRecord, NodeId, RecordKind};
 use crate::node::invite::{Refusal, invite_id, proof};
 use crate::node::membership::{Membership, cluster_id, node_id};
 use crate::wire::invite::InviteCode;
-use crate::wire::limits::{GATE_WELCOME_BYTES_MAX, MEMBER_RECORDS_MAX, PROTOCOL_VERSION, REVOKING_RECORDS_MAX};
+use crate::wire::limits::{GATE_WELCOME_BYTES_MAX, MEMBER_RECORDS_MAX, PROTOCOL_VERSION_MIN, REVOKING_RECORDS_MAX};
 use crate::wire::member::{all_from_proto, fixed};
 use crate::wire::proto;
 
@@ -166,8 +166,12 @@ pub(super) async fn ask(
     let mut stream = within(CONNECT_TIMEOUT, open_stream(muxer)).await??;
     let steps = async {
         let nonce = random()?;
-        let opening =
-            proto::GateOpening { version: PROTOCOL_VERSION, nonce: nonce.to_vec(), tag: Vec::new(), knows_you: false };
+        let opening = proto::GateOpening {
+            version: PROTOCOL_VERSION_MIN,
+            nonce: nonce.to_vec(),
+            tag: Vec::new(),
+            knows_you: false,
+        };
         send(&mut stream, &opening).await?;
         let reply: proto::GateReply = receive_up_to(&mut stream, 256, 8).await?;
         let nonces = [nonce, fixed(&reply.nonce, "nonce")?];

@@ -151,7 +151,7 @@ impl Node {
                 let (accepted, forks) = check(events, Some(exporter), &standing)?;
                 forks.into_iter().for_each(|(origin, seq)| self.alert_fork(origin, seq));
                 let events = accepted.len() as u64;
-                self.append_remote(exporter, accepted, now)?;
+                self.append_remote(exporter, &accepted, now)?;
                 Ok(events)
             }
             Carried::Receipt(manifest) => {

@@ -61,6 +61,11 @@ pub enum Input {
         /// Microseconds.
         micros: u64,
     },
+    /// What the machine's clock shows where it stands: for quiet hours.
+    LocalTime {
+        /// Local time minus UTC, in minutes.
+        offset_minutes: i32,
+    },
     /// Somebody asked for a sync now, with one peer or all.
     SyncRequested(Option<NodeId>),
 }

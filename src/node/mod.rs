@@ -36,6 +36,8 @@ mod exchange;
 mod exchange_tests;
 mod found;
 pub mod genesis;
+#[cfg(test)]
+mod group_tests;
 pub mod invite;
 mod lag;
 #[cfg(test)]
@@ -54,6 +56,8 @@ mod overrides;
 #[cfg(test)]
 mod pair_tests;
 pub mod port;
+#[cfg(test)]
+mod pull_tests;
 mod query;
 mod query_conflicts;
 pub mod query_rows;
@@ -72,6 +76,7 @@ pub mod store_fault;
 #[cfg(test)]
 mod store_fault_tests;
 mod too_large;
+mod transfer;
 pub mod view;
 mod waiting;
 #[cfg(test)]
@@ -82,7 +87,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use effect::{Effect, Input, Now};
-pub use settings::{DatabaseSettings, NodeSettings};
+pub use settings::{DatabaseSettings, NodeSettings, PaceSettings, QuietHours};
 
 use crate::clock::HybridClock;
 use crate::log::{Log, LogError};
@@ -218,6 +223,7 @@ impl Node {
             Input::Received { peer, frame } => self.receive(peer, &frame, now)?,
             Input::Announced { frame } => self.handle_announcement(&frame),
             Input::MembersLearnt(records) => self.learn_members(records)?,
+            Input::LocalTime { offset_minutes } => self.exchange.pace.offset_minutes = offset_minutes,
             Input::ShutOut { by, record } => self.note_shut_out(by, &record),
             Input::RoundTrip { peer, micros } => {
                 if let Some(peer) = self.exchange.peers.get_mut(&peer) {
@@ -249,7 +255,7 @@ impl Node {
             return Some(now.mono_ms);
         }
         let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();
-        let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest());
+        let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest(), now);
         [files, peers, self.receipts.deadline_ms()].into_iter().flatten().min()
     }
 
@@ -265,6 +271,9 @@ impl Node {
 
     fn receive(&mut self, peer: NodeId, frame: &[u8], now: Now) -> Result<(), NodeError> {
         let result = match Message::decode(frame) {
+            Ok(Message::Unknown(kind)) if self.exchange.version == 1 => {
+                Err(NodeError::PeerFault { reason: format!("a frame of the unknown kind {kind}") })
+            }
             Ok(message) => self.handle_message(peer, message, now),
             Err(error) => Err(NodeError::PeerFault { reason: format!("a frame does not decode: {error}") }),
         };

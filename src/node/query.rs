@@ -3,6 +3,7 @@
 //! Invariant: nothing here changes anything; times are RFC 3339 in UTC. Callers: http, cli, daemon.
 
 use super::membership::Membership;
+use super::transfer::band;
 use super::view::{
     ChangeView, ClusterView, DatabaseView, EventFilter, EventPage, EventView, LogReport, NodeView, PeerView, ShelfView,
     Status,
@@ -55,7 +56,15 @@ impl Node {
         }
         let alerts = self.fault.iter().map(|fault| fault.words.clone()).chain(self.alerts.clone());
         let alerts = self.member_alerts(now)?.into_iter().chain(alerts).collect();
-        Ok(Status { node, cluster, databases, peers, only_here: self.only_here(&read)?, alerts })
+        Ok(Status {
+            node,
+            cluster,
+            databases,
+            peers,
+            only_here: self.only_here(&read)?,
+            alerts,
+            pace: self.pace_view(now),
+        })
     }
 
     fn database_view(&self, read: &LogRead, position: usize) -> Result<DatabaseView, NodeError> {
@@ -135,8 +144,8 @@ impl Node {
             .heads
             .iter()
             .map(|(origin, head)| head.seq.saturating_sub(said.get(origin).map_or(0, |theirs| theirs.seq)));
-        // One number for now: reachable or not. Success rates come with run tracking.
-        let score = if peer.connected { 1.0 } else { 0.5 };
+        // One number for now: reachable or not, and how well it answers. Success rates come with run tracking.
+        let score = peer.score();
         Ok(PeerView {
             id: id.to_string(),
             name: self.membership.member(id).map(|member| member.name.clone()).unwrap_or_default(),
@@ -148,7 +157,10 @@ impl Node {
             rtt_ms: peer.round_trip_micros.map(|micros| micros as f64 / 1000.0),
             clock_skew_ms: peer.skew_ms,
             score,
-            band: if peer.connected { "excellent" } else { "fair" }.to_string(),
+            band: band(score).to_string(),
+            pull: self.pull_view(&peer),
+            protocol: peer.version,
+            unknown_frames: peer.unknown_frames,
             role: self.membership.role(id).map_or("none", Role::word).to_string(),
         })
     }

@@ -79,9 +79,8 @@ impl Receipts {
     }
 
     /// A connected server said what it holds, all of it.
-    pub(super) fn heard(&mut self, from: NodeId, heads: &[Head], now: Now) {
-        let heads: Heads = heads.iter().map(|head| (head.origin.id(), *head)).collect();
-        let same = self.known.get(&from).is_some_and(|known| known.heads == heads && known.way == Way::Connection);
+    pub(super) fn heard(&mut self, from: NodeId, heads: &Heads, now: Now) {
+        let same = self.known.get(&from).is_some_and(|known| known.heads == *heads && known.way == Way::Connection);
         if same {
             // The time alone is worth no commit: it is saved with the next news, or at the end.
             self.unsaved.insert(from);
@@ -91,6 +90,7 @@ impl Receipts {
             }
             return;
         }
+        let heads = heads.clone();
         self.known.insert(from, Receipt { heads, as_of_ms: now.wall_ms, stated_ms: now.wall_ms, way: Way::Connection });
         self.unsaved.insert(from);
         self.unsaved_since_ms.get_or_insert(now.mono_ms);

@@ -87,7 +87,7 @@ fn a_server_that_lost_what_it_held_is_believed() {
     pair.work();
     let peer = pair.nodes[1].id();
     assert!(pair.nodes[0].receipts().unwrap().safe_to_unplug);
-    pair.nodes[0].receipts.heard(peer, &[], pair.now);
+    pair.nodes[0].receipts.heard(peer, &crate::model::Heads::new(), pair.now);
     assert!(!pair.nodes[0].receipts().unwrap().safe_to_unplug);
     // An old bundle of it, found on a stick, does not bring it back; a new one does.
     let heads: Vec<Head> = pair.nodes[1].heads.values().copied().collect();
@@ -96,8 +96,8 @@ fn a_server_that_lost_what_it_held_is_believed() {
     pair.nodes[0].receipts.carried(peer, &heads, pair.now.wall_ms + 1);
     assert!(pair.nodes[0].receipts().unwrap().safe_to_unplug);
     // Another history under the same number is not what is here.
-    let mut forged = heads.clone();
-    forged.iter_mut().for_each(|head| head.hash = [7; 32]);
+    let mut forged = pair.nodes[1].heads.clone();
+    forged.values_mut().for_each(|head| head.hash = [7; 32]);
     pair.nodes[0].receipts.heard(peer, &forged, pair.now);
     assert!(!pair.nodes[0].receipts().unwrap().safe_to_unplug);
 }

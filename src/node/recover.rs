@@ -137,6 +137,7 @@ impl Node {
         let mut node = Node {
             ranks: ranks(&heads, &membership),
             invites: load_invites(&log)?,
+            exchange: Exchange::new(settings.pace.clone()),
             settings,
             log,
             membership,
@@ -145,7 +146,6 @@ impl Node {
             heads,
             databases: Vec::new(),
             schemas: Vec::new(),
-            exchange: Exchange::default(),
             receipts: Receipts::default(),
             effects: Default::default(),
             alerts: Vec::new(),

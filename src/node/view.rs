@@ -20,6 +20,39 @@ pub struct Status {
     pub only_here: OnlyHere,
     /// What a person should look at, in words.
     pub alerts: Vec<String>,
+    /// How much may travel, and when.
+    #[serde(default)]
+    pub pace: PaceView,
+}
+
+/// `[network] bandwidth` and `quiet_hours`, and what they do now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaceView {
+    /// Bytes per second, in and out together; 0: no limit.
+    pub bandwidth: u64,
+    /// Spans of the day like `09:00-12:00`, local time.
+    pub quiet_hours: Vec<String>,
+    /// Bulk waits now, only small fresh changes travel.
+    pub quiet_now: bool,
+    /// Peers that asked this node for events and wait for their turn.
+    pub waiting_peers: u64,
+}
+
+/// What a peer brings: events that we lack and it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullView {
+    /// Events it brought since we last held all that it has.
+    pub received: u64,
+    /// Those, and what is still missing.
+    pub wanted: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+    /// Events per second, lately.
+    pub events_per_s: u64,
+    /// Bytes per second, lately.
+    pub bytes_per_s: u64,
+    /// Seconds until all is here, at that rate.
+    pub left_s: Option<u64>,
 }
 
 /// This node.
@@ -104,6 +137,15 @@ pub struct PeerView {
     pub score: f64,
     /// `excellent`, `good`, `fair` or `poor`.
     pub band: String,
+    /// What it brings now; absent: nothing is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull: Option<PullView>,
+    /// Newest version of the protocol that it speaks; 0: it has not been heard since the start.
+    #[serde(default)]
+    pub protocol: u32,
+    /// Frames of kinds that this node does not know, which were skipped: the peer is newer.
+    #[serde(default)]
+    pub unknown_frames: u64,
     /// `admin`, `member` or `read-only`.
     pub role: String,
 }

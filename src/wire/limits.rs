@@ -3,14 +3,21 @@
 //! Invariant: the same on all nodes; a limit may only grow with a new protocol version. Honest nodes
 //! never reach one (capture cuts far below), so whoever does is at fault. Callers: wire, net, node, log.
 
-/// Version of the protocol between members.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// Newest version of the protocol between members that this node speaks: said in every hello.
+pub const PROTOCOL_VERSION: u32 = 2;
+/// Oldest version that it still speaks: said at the gate. Two nodes speak the older one of their newest versions.
+pub const PROTOCOL_VERSION_MIN: u32 = 1;
 /// Bytes of one frame between two members, its length not counted.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
-/// Bytes of a gossiped announcement: gossipsub wedges near its own limit, so stay far below it.
+/// Bytes of a gossiped announcement. A message near the receiver's limit for gossip ([`GOSSIP_BYTES_MAX`]) wedges all gossip
+/// to that peer for the life of the connection: this stays far below it.
 pub const ANNOUNCEMENT_BYTES_MAX: usize = 16 << 10;
-/// Heads in a hello, a pull or an answer.
+/// Bytes that gossipsub takes in one transmission, signature and what is buffered behind it included.
+pub const GOSSIP_BYTES_MAX: usize = 4 * ANNOUNCEMENT_BYTES_MAX;
+/// Heads in one hello, and heads or ranges in one pull. More heads come in further hellos.
 pub const HEADS_MAX: usize = 4096;
+/// Heads that are remembered of one peer: one per incarnation of every node that ever wrote.
+pub const PEER_HEADS_MAX: usize = 1 << 16;
 /// Heads in an announcement.
 pub const ANNOUNCED_HEADS_MAX: usize = 128;
 /// Events in one answer to a pull.
@@ -92,6 +99,24 @@ pub const PULL_BYTES: usize = 512 << 10;
 
 const _: () = assert!(PIECE_BYTES < FRAME_BYTES_MAX && EVENT_BYTES_TARGET < EVENT_BYTES_MAX);
 const _: () = assert!(PULL_BYTES + 96 * HEADS_MAX < FRAME_BYTES_MAX);
+
+// ---- pulling
+
+/// A frame of events above this size is packed.
+pub const PACK_BYTES_MIN: usize = 512;
+
+/// Fresh events up to this size together are pushed at once, and an answer up to this size goes before any bulk.
+pub const PUSH_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of events that came before those in front of them, kept until the gap closes.
+pub const HELD_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of the pieces of large events kept in all.
+pub const PARTIAL_BYTES_MAX: usize = EVENT_BYTES_MAX + (1 << 20);
+
+const _: () =
+    assert!(ANNOUNCED_HEADS_MAX * 96 < ANNOUNCEMENT_BYTES_MAX && ANNOUNCEMENT_BYTES_MAX * 2 < GOSSIP_BYTES_MAX);
+const _: () = assert!(PUSH_BYTES_MAX < PULL_BYTES && PULL_BYTES < HELD_BYTES_MAX);
 
 // ---- membership
 

@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod event;
 mod event_decode;
 mod event_encode;
+mod event_peek;
 pub mod invite;
 pub mod limits;
 pub mod member;

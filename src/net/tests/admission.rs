@@ -252,7 +252,7 @@ async fn knock_to_join(address: &str, key: u8, nonce: [u8; 32], join: proto::Gat
     let (_, mut muxer) = transport.dial(address.parse().unwrap(), options).unwrap().await.unwrap();
     let mut stream = open_stream(&mut muxer).await.unwrap();
     let steps = async {
-        let opening = proto::GateOpening { version: 1, nonce: nonce.to_vec(), tag: Vec::new(), knows_you: false };
+        let opening = proto::GateOpening { version: PROTOCOL_VERSION, nonce: nonce.to_vec(), tag: Vec::new(), knows_you: false };
         send(&mut stream, &opening).await?;
         let reply: proto::GateReply = receive_up_to(&mut stream, 256, 8).await?;
         send(&mut stream, &join).await?;

@@ -520,9 +520,13 @@ mod tests {
         {
             assert!(local(near), "{near}");
         }
-        for far in
-            ["/ip4/8.8.8.8/tcp/1", "/ip6/2606:4700::1111/tcp/1", "/dns4/example.org/tcp/1", "/ip6/::ffff:8.8.8.8/tcp/1", "/ip4/10.0.0.1/tcp/1/p2p-circuit"]
-        {
+        for far in [
+            "/ip4/8.8.8.8/tcp/1",
+            "/ip6/2606:4700::1111/tcp/1",
+            "/dns4/example.org/tcp/1",
+            "/ip6/::ffff:8.8.8.8/tcp/1",
+            "/ip4/10.0.0.1/tcp/1/p2p-circuit",
+        ] {
             assert!(!local(far), "{far}");
         }
         let ip = |text: &str| text.parse().unwrap();

@@ -10,6 +10,7 @@ use super::*;
 use crate::net::gate::{GateError, drive, open_stream, receive_up_to, send};
 use crate::net::key::keypair;
 use crate::net::transport::open_transport;
+use crate::wire::limits::PROTOCOL_VERSION;
 use crate::wire::proto;
 
 const HOUR_MS: u64 = 3_600_000;
@@ -239,7 +240,7 @@ async fn a_stranger_that_speaks_the_gates_language_learns_nothing() {
             assert!(matches!(answer, Err(GateError::Io(_))), "{answer:?}");
         }
         // A would-be joiner gets a random nonce, and nothing derived from the cluster.
-        let reply = soon("the reply", knock(address, opening(Vec::new(), 1))).await.unwrap();
+        let reply = soon("the reply", knock(address, opening(Vec::new(), PROTOCOL_VERSION))).await.unwrap();
         assert!(reply.tag.is_empty() && !reply.knows_you && reply.nonce.len() == 32);
     }
     assert!(one.diagnose().await.peers.is_empty());
@@ -252,7 +253,8 @@ async fn knock_to_join(address: &str, key: u8, nonce: [u8; 32], join: proto::Gat
     let (_, mut muxer) = transport.dial(address.parse().unwrap(), options).unwrap().await.unwrap();
     let mut stream = open_stream(&mut muxer).await.unwrap();
     let steps = async {
-        let opening = proto::GateOpening { version: PROTOCOL_VERSION, nonce: nonce.to_vec(), tag: Vec::new(), knows_you: false };
+        let opening =
+            proto::GateOpening { version: PROTOCOL_VERSION, nonce: nonce.to_vec(), tag: Vec::new(), knows_you: false };
         send(&mut stream, &opening).await?;
         let reply: proto::GateReply = receive_up_to(&mut stream, 256, 8).await?;
         send(&mut stream, &join).await?;

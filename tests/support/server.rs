@@ -265,9 +265,16 @@ impl Server {
 
     /// Runs a command of the CLI to its end, within a minute.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Answer {
+        self.cli_with(arguments, "")
+    }
+
+    /// The same with a line on stdin.
+    pub(crate) fn cli_with(&self, arguments: &[&str], stdin: &str) -> Answer {
         let mut command = self.command();
-        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().unwrap();
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // Who does not read it may have ended already.
+        let _ = child.stdin.take().map(|mut pipe| std::io::Write::write_all(&mut pipe, stdin.as_bytes()));
         let pid = child.id().to_string();
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || sender.send(child.wait_with_output()));

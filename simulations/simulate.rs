@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod bytes;
 mod crash;
 mod disk;
 mod ledger;
@@ -31,6 +32,9 @@ const SECS_DEFAULT: u64 = 10;
 /// A scenario with a world of its own.
 const CRASH: &str = "crash";
 
+/// Figures instead of faults.
+const BYTES: &str = "bytes";
+
 /// A failure is made small for at most so long.
 const SHRINK_LIMIT: Duration = Duration::from_secs(300);
 
@@ -47,7 +51,20 @@ fn main() -> ExitCode {
             }
         }
         println!("{:<16} one or two small servers, and a crash in every cycle, at any operation of their disks", CRASH);
+        println!("{:<16} no faults: what travels, in sync and behind, among 2, 5 and 12 servers", BYTES);
         return ExitCode::SUCCESS;
+    }
+    if asked.scenario == BYTES {
+        return match bytes::run(asked.count) {
+            Ok(table) => {
+                println!("{table}");
+                ExitCode::SUCCESS
+            }
+            Err(what) => {
+                eprintln!("{what}");
+                ExitCode::from(1)
+            }
+        };
     }
     if asked.plant.as_deref().is_some_and(|bug| plant::plant(bug).is_none()) {
         return ExitCode::from(2);

@@ -12,6 +12,7 @@ usage: simulate [--scenario NAME|FILE.toml|list] [--seed N | --first N | --regre
                 [--count N] [--secs N] [--steps N] [--twice] [--jobs N] [--json] [--ledger FILE]
                 [--marks | --marks require] [--trace] [--servers N] [--keep 1-9,12] [--without CLASS,CLASS]
                 [--no-shrink] [--save FILE.toml] [--plant BUG]
+       simulate --scenario bytes [--count EVENTS]
        simulate --scenario crash [--seed N | --first N] [--secs N] [--twice] [--plant BUG] [--ledger FILE]
 Runs whole clusters under faults; README.md in simulations/ tells all. Exit codes: 0 well, 1 wrong, 2 usage,
 3 a required mark was never reached, 101 a panic, 128 not settled, 129 not deterministic.";

@@ -62,6 +62,7 @@ pub(super) fn describe(status: &Status) -> String {
         ["database", "tables", "rows", "events", "to log", "held", "conflicts", "shelved", "content", "state"];
     text += &format!("\n{}\n", table(&headings, &rows));
     text += &format!("\n{}\n", peers(status));
+    text += &transfers(status);
     text += &match status.only_here.events {
         0 => "\nnothing exists only here\n".to_string(),
         events => format!(
@@ -73,6 +74,27 @@ pub(super) fn describe(status: &Status) -> String {
     };
     for alert in &status.alerts {
         text += &format!("\nALERT {alert}");
+    }
+    text
+}
+
+/// What is on its way, and what holds it back.
+fn transfers(status: &Status) -> String {
+    let pulls = status.peers.iter().filter_map(|peer| peer.pull.map(|pull| (peer, pull)));
+    let mut text: String = pulls
+        .map(|(peer, pull)| {
+            let left = pull.left_s.map_or(String::new(), |left| {
+                format!(", {} left", humantime::format_duration(Duration::from_secs(left)))
+            });
+            let rate = pull.bytes_per_s / 1000;
+            format!("\nfrom {}: {} of {} events, {rate} kB/s{left}\n", peer.name, pull.received, pull.wanted)
+        })
+        .collect();
+    if status.pace.quiet_now {
+        text += &format!("\nquiet hours ({}): only small fresh changes travel\n", status.pace.quiet_hours.join(", "));
+    }
+    if status.pace.bandwidth > 0 {
+        text += &format!("\nbulk takes at most {} kB/s\n", status.pace.bandwidth / 1000);
     }
     text
 }

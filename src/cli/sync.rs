@@ -32,6 +32,7 @@ pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), Comma
     let start = Instant::now();
     let wait = Duration::from_secs_f64(arguments.wait);
     let bar = indicatif::ProgressBar::new_spinner();
+    let style = indicatif::ProgressStyle::with_template("{wide_bar} {msg}");
     loop {
         let left = wait.saturating_sub(start.elapsed());
         let body = json!({ "peer": arguments.peer, "wait_s": left.as_secs_f64().min(1.0) });
@@ -40,7 +41,14 @@ pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), Comma
         let equal = answer["in_sync"] == true;
         let reached = away.is_empty() || start.elapsed() >= REACH_WITHIN.min(wait);
         bar.set_message(describe(&answer, &away));
-        bar.tick();
+        match (Pulls::of(&answer), &style) {
+            (Some(pulls), Ok(style)) => {
+                bar.set_style(style.clone());
+                bar.set_length(pulls.wanted);
+                bar.set_position(pulls.received);
+            }
+            _ => bar.tick(),
+        }
         if equal && reached {
             bar.finish_and_clear();
             if !away.is_empty() {
@@ -67,6 +75,38 @@ fn names(answer: &Value, which: impl Fn(&Value) -> bool) -> Vec<String> {
     peers.iter().filter(|peer| which(peer)).map(|peer| peer["name"].as_str().unwrap_or_default().to_string()).collect()
 }
 
+/// What all peers bring together.
+#[derive(Debug, Default, PartialEq)]
+struct Pulls {
+    received: u64,
+    wanted: u64,
+    bytes_per_s: u64,
+    left_s: Option<u64>,
+}
+
+impl Pulls {
+    /// `None`: nobody brings anything.
+    fn of(answer: &Value) -> Option<Pulls> {
+        let peers = answer["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let pulls: Vec<&Value> = peers.iter().map(|peer| &peer["pull"]).filter(|pull| pull.is_object()).collect();
+        let sum = |name: &str| -> u64 { pulls.iter().filter_map(|pull| pull[name].as_u64()).sum() };
+        // Several peers may hold the same events: what is missing is what the one with most has, at all peers' rate.
+        let missing = |pull: &&Value| pull["wanted"].as_u64().unwrap_or(0) - pull["received"].as_u64().unwrap_or(0);
+        let missing = pulls.iter().map(missing).max()?;
+        let (received, rate) = (sum("received"), sum("events_per_s"));
+        let left_s = (rate > 0).then(|| missing.div_ceil(rate));
+        Some(Pulls { received, wanted: received + missing, bytes_per_s: sum("bytes_per_s"), left_s })
+    }
+
+    fn words(&self) -> String {
+        let rate = format!("{}/s", indicatif::HumanBytes(self.bytes_per_s));
+        let left = self.left_s.map_or("time left unknown".to_string(), |left| {
+            format!("about {} left", indicatif::HumanDuration(Duration::from_secs(left)))
+        });
+        format!("{} of {} events, {rate}, {left}", self.received, self.wanted)
+    }
+}
+
 /// What is missing, in words.
 fn describe(answer: &Value, away: &[String]) -> String {
     let sum = |name: &str| -> u64 {
@@ -81,8 +121,26 @@ fn describe(answer: &Value, away: &[String]) -> String {
             Some(number) => parts.push(format!("{number} {words}")),
         }
     }
+    if let Some(pulls) = Pulls::of(answer) {
+        parts.push(pulls.words());
+    }
     if !away.is_empty() {
         parts.push(format!("away: {}", away.join(", ")));
     }
     parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_adds_up_what_all_peers_bring() {
+        let pull = |received: u64, wanted: u64| json!({ "received": received, "wanted": wanted, "events_per_s": 50, "bytes_per_s": 1024 });
+        let answer = json!({ "peers": [{ "pull": pull(100, 400) }, { "pull": pull(50, 350) }, { "behind": 0 }] });
+        let pulls = Pulls::of(&answer).expect("two bring something");
+        assert_eq!(pulls, Pulls { received: 150, wanted: 450, bytes_per_s: 2048, left_s: Some(3) });
+        assert_eq!(pulls.words(), "150 of 450 events, 2.00 KiB/s, about 3 seconds left");
+        assert_eq!(Pulls::of(&json!({ "peers": [{ "behind": 3 }] })), None);
+    }
 }

@@ -13,7 +13,7 @@ use super::answer::ask;
 use super::problem::Problem;
 use super::query::{ConflictsQuery, EventsQuery, PAGE_MAX, RowQuery};
 use super::{Check, Services};
-use crate::node::view::{ConflictView, EventPage, HistoryView, PeerView, Status, WhereView};
+use crate::node::view::{ConflictView, EventPage, HistoryView, PaceView, PeerView, Status, WhereView};
 
 /// Conflicts on one page when nobody says how many.
 const CONFLICTS_DEFAULT: usize = 100;
@@ -137,6 +137,8 @@ pub(super) async fn doctor(State(services): Shared) -> Reply<Value> {
     let findings = serde_json::from_value::<Vec<Check>>(network["findings"].clone());
     checks.extend(findings.unwrap_or_default());
     checks.extend(status.peers.iter().filter_map(clock_check));
+    checks.extend(pace_check(&status.pace));
+    checks.extend(status.peers.iter().filter_map(newer_check));
     checks.extend(status.alerts.iter().map(|alert| Check {
         check: "alert".into(),
         state: "warning".into(),
@@ -144,6 +146,46 @@ pub(super) async fn doctor(State(services): Shared) -> Reply<Value> {
         next: String::new(),
     }));
     Ok(Json(json!({ "running": true, "checks": checks, "network": network })))
+}
+
+/// Bandwidth and quiet hours, where some are set: whoever wonders why a server does not catch up finds it here.
+fn pace_check(pace: &PaceView) -> Option<Check> {
+    if pace.bandwidth == 0 && pace.quiet_hours.is_empty() {
+        return None;
+    }
+    let limit = match pace.bandwidth {
+        0 => "no limit of bandwidth".to_string(),
+        rate => format!("bulk takes at most {} kB/s", rate / 1000),
+    };
+    let hours = match (pace.quiet_hours.is_empty(), pace.quiet_now) {
+        (true, _) => String::new(),
+        (false, true) => format!("; quiet now ({}): only small fresh changes travel", pace.quiet_hours.join(", ")),
+        (false, false) => format!("; quiet hours {}", pace.quiet_hours.join(", ")),
+    };
+    let waiting = match pace.waiting_peers {
+        0 => String::new(),
+        peers => format!("; {peers} peers wait for events"),
+    };
+    Some(Check {
+        check: "pace".into(),
+        state: "ok".into(),
+        found: format!("{limit}{hours}{waiting}"),
+        next: if pace.quiet_now {
+            "to catch up now, empty [network] quiet_hours and start again".into()
+        } else {
+            String::new()
+        },
+    })
+}
+
+/// A peer that says what this version does not know.
+fn newer_check(peer: &PeerView) -> Option<Check> {
+    (peer.unknown_frames > 0).then(|| Check {
+        check: format!("peer {}", peer.name),
+        state: "warning".into(),
+        found: format!("{} messages of kinds that this version does not know were skipped", peer.unknown_frames),
+        next: "update this server: the peer runs a newer version".into(),
+    })
 }
 
 /// A peer whose clock is off by more than a minute: its changes are kept all the same, but win or lose wrongly.

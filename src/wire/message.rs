@@ -492,3 +492,7 @@ pub(crate) fn check_field_count(mut bytes: &[u8], limit: usize) -> Result<(), Me
 #[cfg(test)]
 #[path = "message_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "message_golden_tests.rs"]
+mod golden_tests;

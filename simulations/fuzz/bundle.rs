@@ -114,7 +114,7 @@ fn contents(part: &[u8]) -> String {
     let manifest = match decode_manifest(part) {
         Ok(manifest) => {
             assert!(manifest.members.len() + manifest.ranges.len() <= part.len().max(1) * 1_000);
-            assert!(manifest.heads.len() <= limits::HEADS_MAX);
+            assert!(manifest.heads.len() <= limits::PEER_HEADS_MAX);
             assert_eq!(decode_manifest(&encode_manifest(&manifest)).as_ref(), Ok(&manifest));
             "manifest"
         }

@@ -213,9 +213,10 @@ impl Node {
 /// Checks a part's events on top of `heads`, which it moves on. Forks stop their own origin only, as they do on the network.
 pub(super) fn check_part(
     events: Vec<SignedEvent>,
+    exporter: NodeId,
     standing: &Standing<'_>,
 ) -> Result<(Vec<super::exchange::Accepted>, Vec<OriginId>), BundleError> {
-    match check(events, None, standing) {
+    match check(events, Some(exporter), standing) {
         Ok((accepted, forks)) => Ok((accepted, forks.into_keys().collect())),
         Err(NodeError::PeerFault { reason }) => Err(BundleError::Hostile(reason)),
         Err(other) => Err(other.into()),

@@ -119,7 +119,7 @@ impl BundleCheck {
             }
             let (log, now) = (self.log.as_ref(), self.now);
             let standing = Standing { log, heads: &heads, membership: &membership, name: "", applied_all: false, now };
-            let (accepted, _) = check_part(part, &standing)?;
+            let (accepted, _) = check_part(part, manifest.exporter, &standing)?;
             for one in accepted {
                 let header = &one.event.header;
                 heads.insert(header.origin.id(), Head { origin: header.origin, seq: header.seq, hash: one.hash });
@@ -149,11 +149,13 @@ impl BundleCheck {
         }
         source.seek(SeekFrom::Start(0)).map_err(read_failed)?;
         let checked = self.check(&mut *source, false)?;
-        source.seek(SeekFrom::Start(0)).map_err(read_failed)?;
-        let mut parts = self.open(&mut *source)?;
         let mut taken = give(Carried::Members(checked.manifest.clone()))?;
-        while let Some(events) = parts.next_part()? {
-            taken += give(Carried::Events(checked.manifest.exporter, events))?;
+        if checked.view.new_events > 0 {
+            source.seek(SeekFrom::Start(0)).map_err(read_failed)?;
+            let mut parts = self.open(&mut *source)?;
+            while let Some(events) = parts.next_part()? {
+                taken += give(Carried::Events(checked.manifest.exporter, events))?;
+            }
         }
         give(Carried::Receipt(checked.manifest))?;
         Ok(ImportView { bundle: checked.view, taken, ..ImportView::default() })

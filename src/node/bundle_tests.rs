@@ -342,6 +342,47 @@ fn random_write(draws: &mut Draws, step: u64) -> String {
     }
 }
 
+/// An export that fails in its middle leaves nothing, and what stood under the name before stays whole.
+#[test]
+fn an_export_that_fails_leaves_no_half_file() {
+    let mut apart = Apart::new(2);
+    apart.write(0, "INSERT INTO note (text) VALUES ('kept')");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stick.litemesh");
+    let export = |apart: &Apart| apart.nodes[0].bundle_export(None, [7; 32], apart.now).unwrap();
+    export(&apart).write_file(&path).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let mut failing = export(&apart);
+    failing.manifest.ranges[0].through += 1;
+    assert!(failing.write_file(&path).is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), whole);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "an unfinished file is left");
+    // Into a folder: each gets a name of its own, and none is overwritten.
+    let first = export(&apart).write_file(folder.path()).unwrap();
+    let second = export(&apart).write_file(folder.path()).unwrap();
+    assert!(first.path.contains("apart-n1-") && first.path != second.path, "{} {}", first.path, second.path);
+    std::fs::write(&path, b"a photo").unwrap();
+    assert!(matches!(export(&apart).write_file(&path), Err(BundleError::Occupied { .. })));
+}
+
+/// Who was shut out opens nothing that is made afterwards, and nobody takes what it makes.
+#[test]
+fn a_revoked_server_is_a_stranger() {
+    let mut apart = Apart::new(3);
+    apart.write(2, "INSERT INTO note (text) VALUES ('before')");
+    let (before, _) = apart.export(2, None);
+    apart.nodes[0].revoke("n3", apart.now).unwrap();
+    let held = apart.nodes[0].events_held();
+    assert!(matches!(apart.import(0, &before), Err(BundleError::NotAMember(_))));
+    assert_eq!(apart.nodes[0].events_held(), held);
+    let (after, made) = apart.export(0, None);
+    assert_eq!(made.readers, 2);
+    assert!(matches!(apart.import(2, &after), Err(BundleError::NotForUs)));
+    // The second one learns of it by the bundle, before it looks at the third one's.
+    apart.import(1, &after).unwrap();
+    assert!(matches!(apart.import(1, &before), Err(BundleError::NotAMember(_))));
+}
+
 /// Causes come first: whatever prefix of a bundle was taken, all of it can be shown.
 #[test]
 fn events_come_after_what_they_build_on() {

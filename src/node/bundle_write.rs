@@ -44,7 +44,7 @@ impl Node {
     pub fn bundle_export(&self, made_for: Option<NodeId>, dice: [u8; 32], now: Now) -> Result<BundleExport, NodeError> {
         let none = Heads::new();
         let held = match &made_for {
-            Some(node) if self.membership.member(node).is_none() => {
+            Some(node) if !self.membership.may_connect(node) => {
                 return Err(NodeError::Invalid(format!("{node} is no member of this cluster: see `litemesh peers`")));
             }
             Some(node) => self.receipts.heads_of(node).unwrap_or(&none),

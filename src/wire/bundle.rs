@@ -13,8 +13,10 @@ use std::io::Read as _;
 
 use prost::Message as _;
 
-use super::limits::{BUNDLE_HEADER_BYTES_MAX, BUNDLE_PART_BYTES_MAX, EVENT_BYTES_MAX};
-use super::limits::{BUNDLE_PART_EVENTS_MAX, BUNDLE_PART_PLAIN_BYTES_MAX, HEADS_MAX, MEMBERS_MAX};
+use super::limits::{
+    BUNDLE_HEADER_BYTES_MAX, BUNDLE_PART_BYTES_MAX, BUNDLE_PART_EVENTS_MAX, BUNDLE_PART_PLAIN_BYTES_MAX,
+    EVENT_BYTES_MAX, MEMBER_RECORDS_MAX, MEMBERS_MAX, PEER_HEADS_MAX, REVOKING_RECORDS_MAX,
+};
 use super::member::{decode_member, encode_member, fixed};
 use super::message::{MessageError, SignedEvent, check_field_count, head_to_proto, heads_from_proto};
 use super::proto;
@@ -37,6 +39,9 @@ pub const PART_HEAD_BYTES: usize = 5;
 
 /// Bytes of one lock.
 pub const LOCK_BYTES: usize = 56;
+
+/// Member records in a manifest: all that a node keeps.
+const RECORDS_MAX: usize = MEMBER_RECORDS_MAX + REVOKING_RECORDS_MAX;
 
 /// Bytes of a seal, at most: a number and a signature.
 const SEAL_BYTES_MAX: usize = 96;
@@ -240,10 +245,10 @@ pub fn encode_manifest(manifest: &Manifest) -> Vec<u8> {
 /// The inverse of [`encode_manifest`].
 pub fn decode_manifest(bytes: &[u8]) -> Result<Manifest, BundleFault> {
     let bytes = decompress(bytes)?;
-    check_field_count(&bytes, MEMBERS_MAX + 2 * HEADS_MAX + 8)?;
+    check_field_count(&bytes, RECORDS_MAX + 2 * PEER_HEADS_MAX + 8)?;
     let manifest = proto::BundleManifest::decode(bytes.as_slice())
         .map_err(|_| BundleFault::Damaged("contents of the manifest"))?;
-    if manifest.members.len() > MEMBERS_MAX || manifest.ranges.len() > HEADS_MAX {
+    if manifest.members.len() > RECORDS_MAX || manifest.ranges.len() > PEER_HEADS_MAX {
         return Err(BundleFault::Damaged("numbers in the manifest"));
     }
     let range = |range: &proto::BundleRange| {
@@ -260,7 +265,7 @@ pub fn decode_manifest(bytes: &[u8]) -> Result<Manifest, BundleFault> {
         created_ms: manifest.created_ms,
         made_for,
         members: manifest.members.iter().map(|record| decode_member(record)).collect::<Result<_, _>>()?,
-        heads: heads_from_proto(&manifest.heads)?,
+        heads: heads_from_proto(&manifest.heads, PEER_HEADS_MAX)?,
         ranges: manifest.ranges.iter().map(range).collect::<Result<_, _>>()?,
     })
 }

@@ -259,7 +259,7 @@ impl Announcement {
         if announcement.heads.len() > ANNOUNCED_HEADS_MAX {
             return Err(MessageError::TooLarge("heads"));
         }
-        Ok(Announcement { heads: heads_from_proto(&announcement.heads)?, more: announcement.more })
+        Ok(Announcement { heads: heads_from_proto(&announcement.heads, HEADS_MAX)?, more: announcement.more })
     }
 }
 
@@ -292,7 +292,7 @@ impl Hello {
             version: hello.version,
             name: hello.name,
             wall_ms: hello.wall_ms,
-            heads: heads_from_proto(&hello.heads)?,
+            heads: heads_from_proto(&hello.heads, HEADS_MAX)?,
             applied_all: hello.applied_all,
             members: member::all_from_proto(hello.members)?,
             reply: hello.reply,
@@ -346,7 +346,7 @@ impl Pull {
         }
         Ok(Pull {
             request: pull.request,
-            heads: heads_from_proto(&pull.heads)?,
+            heads: heads_from_proto(&pull.heads, HEADS_MAX)?,
             max_bytes: pull.max_bytes,
             partial,
             ranges: pull.ranges.iter().map(Range::from_proto).collect::<Result<_, _>>()?,
@@ -404,7 +404,7 @@ impl Events {
             request: events.request,
             piece: events.piece.map(Piece::from_proto).transpose()?,
             more: events.more,
-            heads: heads_from_proto(&events.heads)?,
+            heads: heads_from_proto(&events.heads, HEADS_MAX)?,
             applied_all: events.applied_all,
             later_ms: events.later_ms,
             events: events.events.into_iter().map(signed).collect::<Result<_, MessageError>>()?,
@@ -432,8 +432,8 @@ pub(crate) fn head_to_proto(head: &Head) -> proto::Head {
     }
 }
 
-pub(crate) fn heads_from_proto(heads: &[proto::Head]) -> Result<Vec<Head>, MessageError> {
-    if heads.len() > HEADS_MAX {
+pub(crate) fn heads_from_proto(heads: &[proto::Head], most: usize) -> Result<Vec<Head>, MessageError> {
+    if heads.len() > most {
         return Err(MessageError::TooLarge("heads"));
     }
     let head = |head: &proto::Head| {

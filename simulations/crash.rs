@@ -433,9 +433,10 @@ impl Cluster {
             if self.servers[position].node.is_some() {
                 break;
             }
-            if self.dice.chance(50) {
-                let file = self.dice.below(2) as usize;
-                self.servers[position].touch(file, &mut self.dice);
+            for file in 0..FILES.len() {
+                if self.dice.chance(70) {
+                    self.servers[position].touch(file, &mut self.dice);
+                }
             }
             let other = self.dice.below(self.servers.len() as u64) as usize;
             for writer in [position, other] {
@@ -488,7 +489,7 @@ impl Cluster {
                     }
                 }
                 Effect::PeerFault { peer, reason } => return Err(format!("server {from} blames {peer}: {reason}")),
-                Effect::MembersChanged | Effect::Reopened | Effect::Applied(_) => {}
+                Effect::MembersChanged | Effect::LanTrusted(_) | Effect::Reopened | Effect::Applied(_) => {}
             }
         }
         Ok(())

@@ -11,6 +11,8 @@
 mod api;
 #[path = "fuzz/arena.rs"]
 mod arena;
+#[path = "fuzz/bundle.rs"]
+mod bundle;
 #[path = "fuzz/codec.rs"]
 mod codec;
 #[path = "world/dice.rs"]

@@ -96,7 +96,7 @@ fn help_names_every_command_of_this_version_and_no_other() {
         .filter_map(|line| line.split_whitespace().next())
         .collect();
     let want = "run init invite join preflight status sync log history conflicts duplicates shelf merge split where rules \
-                peers rebuild doctor eject demo completions";
+                peers rebuild as-of doctor eject demo completions";
     assert_eq!(commands, want.split_whitespace().collect::<Vec<_>>());
     assert!(output.status.success() && output.stderr.is_empty());
     for flag in ["--data <DIR>", "--config <FILE>", "--json", "--verbose", "--quiet"] {
@@ -109,6 +109,7 @@ fn help_names_every_command_of_this_version_and_no_other() {
         ("sync", "--wait <SECONDS> [PEER]"),
         ("status", "--watch"),
         ("rebuild", "--out <DIR>"),
+        ("as-of", "<TIME> --out <DIR>"),
         ("where", "<DB.TABLE> <ID> --node"),
         ("rules", "list set"),
         ("invite", "--expires"),
@@ -219,6 +220,9 @@ fn one_nodes_life() {
     let rebuilt = json(at, &["rebuild", "--out", "live"]);
     assert_eq!(rebuilt["databases"][0]["digest"], rebuilt["databases"][0]["live_digest"]);
     refused(at, &["rebuild", "--out", "live"], 1, &["there already"]);
+    let now = json(at, &["as-of", "0s", "--out", "now"]);
+    assert_eq!(now["databases"][0]["digest"], rebuilt["databases"][0]["digest"]);
+    refused(at, &["as-of", "yesterday", "--out", "then"], 2, &["write a time like"]);
 
     let (code, took) = node.stop();
     assert_eq!(code, Some(0));

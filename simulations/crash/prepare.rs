@@ -137,6 +137,7 @@ fn settings(directory: &Path, seed: u64, position: usize, runs: u32) -> NodeSett
         databases: FILES.iter().map(|name| database(name)).collect(),
         entropy,
         machine_id: "simulated".to_string(),
+        pace: Default::default(),
     }
 }
 

@@ -300,5 +300,6 @@ fn settings(data_dir: PathBuf, path: PathBuf) -> NodeSettings {
         databases: vec![app],
         entropy: [9; 32],
         machine_id: "fuzz".to_string(),
+        pace: Default::default(),
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant checked: what decodes is what was encoded, within the limits; events have one form only; nothing panics.
 //! What it does not verify: signatures and meaning; those are the node's target. Caller: the table of targets.
 
-use litemesh::model::{Cell, ClusterId, Event, NodeId};
+use litemesh::model::{Cell, ClusterId, Event, NodeId, Role};
 use litemesh::wire::invite::{CodeError, InviteCode, StoredInvite, decode_invites, encode_invites};
 use litemesh::wire::member::{decode_member, encode_member, signed_bytes};
 use litemesh::wire::message::{Announcement, Message, MessageError};
@@ -94,7 +94,11 @@ pub const MESSAGE: Target = Target {
     generate: |dice| {
         let bytes = random(dice, 1_500);
         let draws = &mut Draws::new(&bytes);
-        if draws.chance(25) { made::announcement(draws).encode() } else { made::message(draws).encode() }
+        match draws.below(4) {
+            0 => made::announcement(draws).encode(),
+            1 => made::message(draws).encode_packed(),
+            _ => made::message(draws).encode(),
+        }
     },
     words: LENGTHS,
 };
@@ -116,6 +120,7 @@ fn run_message(bytes: &[u8]) -> Outcome {
                 Message::Pull(_) => "pull",
                 Message::Events(events) if events.piece.is_some() => "piece",
                 Message::Events(_) => "events",
+                Message::Unknown(_) => "unknown",
             }
         }
         Err(error) => message_words(&error),
@@ -143,6 +148,7 @@ pub const MEMBER: Target = Target {
                 expires_ms: draws.number(),
                 tries_left: draws.number() as u32,
                 used_by: draws.chance(50).then(|| NodeId(draws.fixed())),
+                role: *draws.pick(&[Role::Member, Role::ReadOnly]),
             };
             encode_invites(&(0..draws.below(4)).map(|_| invite(draws)).collect::<Vec<_>>())
         } else {

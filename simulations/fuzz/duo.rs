@@ -97,7 +97,11 @@ impl Duo {
                     match effect {
                         Effect::Send { frame, .. } => self.input(1 - at, Input::Received { peer: ids[at], frame }),
                         Effect::PeerFault { reason, .. } => panic!("server {at} blames the other: {reason}"),
-                        Effect::Announce { .. } | Effect::MembersChanged | Effect::Reopened | Effect::Applied(_) => {}
+                        Effect::Announce { .. }
+                        | Effect::LanTrusted(_)
+                        | Effect::MembersChanged
+                        | Effect::Reopened
+                        | Effect::Applied(_) => {}
                     }
                 }
             }
@@ -167,5 +171,6 @@ fn settings(home: &Path, key_seed: [u8; 32], steering_runs: u32) -> NodeSettings
         databases: vec![app],
         entropy: key_seed,
         machine_id: "fuzz".to_string(),
+        pace: Default::default(),
     }
 }

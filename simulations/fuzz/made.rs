@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 
 use litemesh::model::{
-    Birth, Cell, Change, Cut, Edit, Event, Head, Header, Member, MemberRecord, NodeId, Origin, OriginId, Reference,
-    RowId, Rule, Stamp, TableColumns, Value,
+    Birth, Cell, Change, Cut, Edit, Event, Head, Header, Member, MemberRecord, NodeId, Origin, OriginId, RecordKind,
+    Reference, Role, RowId, Rule, Stamp, TableColumns, Value,
 };
-use litemesh::wire::message::{Announcement, Events, Hello, Message, Partial, Piece, Pull, SignedEvent};
+use litemesh::wire::message::{Announcement, Events, Hello, Message, Partial, Piece, Pull, Range, SignedEvent};
 
 use crate::draws::Draws;
 
@@ -169,6 +169,17 @@ pub fn heads(draws: &mut Draws<'_>) -> Vec<Head> {
         .collect()
 }
 
+/// All kinds of member records.
+const KINDS: [RecordKind; 7] = [
+    RecordKind::Admit,
+    RecordKind::Found,
+    RecordKind::Revoke,
+    RecordKind::Role,
+    RecordKind::Name,
+    RecordKind::Rotate,
+    RecordKind::Recover,
+];
+
 /// A member's record with a signature of the right size.
 pub fn record(draws: &mut Draws<'_>) -> MemberRecord {
     let founder = draws.chance(30);
@@ -176,14 +187,18 @@ pub fn record(draws: &mut Draws<'_>) -> MemberRecord {
     let name = |draws: &mut Draws<'_>| (*draws.pick(&["pit", "", "é", "<script>", "a\nb"])).to_string();
     MemberRecord {
         cluster: if founder { [0; 32] } else { draws.fixed() },
+        kind: *draws.pick(&KINDS),
         member: Member {
             node,
             name: name(draws),
             rank: draws.number() as u32,
             slot: draws.number() as u32,
+            role: *draws.pick(&[Role::Member, Role::Admin, Role::ReadOnly]),
             admitted_ms: draws.number(),
         },
         cluster_name: name(draws),
+        recovery: if founder { draws.fixed() } else { [0; 32] },
+        after: (0..draws.below(3)).map(|_| draws.fixed()).collect(),
         signer: if founder { node } else { NodeId(draws.fixed()) },
         signature: draws.take(64),
     }
@@ -196,7 +211,7 @@ pub fn message(draws: &mut Draws<'_>) -> Message {
         seq: draws.number(),
         offset: draws.number(),
     };
-    match draws.below(3) {
+    match draws.below(4) {
         0 => Message::Hello(Hello {
             version: draws.number() as u32,
             name: (*draws.pick(&["pit", "", "é"])).to_string(),
@@ -206,13 +221,23 @@ pub fn message(draws: &mut Draws<'_>) -> Message {
             members: (0..draws.below(3)).map(|_| record(draws)).collect(),
             reply: draws.chance(50),
             membership: draws.number(),
+            oldest: draws.number() as u32,
+            heads_digest: draws.number(),
+            number: draws.number() as u32,
+            tell: draws.chance(30),
+            all: draws.chance(50),
+            more: draws.chance(20),
+            member_heads: (0..draws.below(3)).map(|_| draws.fixed()).collect(),
         }),
         1 => Message::Pull(Pull {
             request: draws.number(),
             heads: heads(draws),
             max_bytes: draws.number() as u32,
             partial: draws.chance(40).then(|| partial(draws)),
+            ranges: (0..draws.below(3)).map(|_| range(draws)).collect(),
+            small_only: draws.chance(20),
         }),
+        2 if draws.chance(20) => Message::Unknown(5 + draws.below(1000) as u32),
         _ => {
             let count = draws.below(4);
             Message::Events(Events {
@@ -222,9 +247,15 @@ pub fn message(draws: &mut Draws<'_>) -> Message {
                 more: draws.chance(50),
                 heads: heads(draws),
                 applied_all: draws.chance(50),
+                later_ms: draws.number() as u32,
             })
         }
     }
+}
+
+fn range(draws: &mut Draws<'_>) -> Range {
+    let after = draws.number().min(u64::MAX - 1_000);
+    Range { origin: OriginId(draws.fixed()), after, through: after + 1 + draws.below(900), offset: draws.number() }
 }
 
 fn signed(draws: &mut Draws<'_>) -> SignedEvent {
@@ -241,5 +272,5 @@ fn piece(draws: &mut Draws<'_>) -> Piece {
 
 /// An announcement.
 pub fn announcement(draws: &mut Draws<'_>) -> Announcement {
-    Announcement { heads: heads(draws).into_iter().take(100).collect() }
+    Announcement { heads: heads(draws).into_iter().take(100).collect(), more: draws.chance(20) }
 }

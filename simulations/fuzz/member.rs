@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use litemesh::model::{Cut, MemberRecord, NodeId, OriginId, RowId, Stamp, TableColumns};
 use litemesh::node::{Effect, Input};
 use litemesh::wire::encode_event;
-use litemesh::wire::message::{Events, Message, SignedEvent};
+use litemesh::wire::message::{Events, Message, Pull, Range, SignedEvent, digest_of};
 
 use crate::arena::Arena;
 use crate::draws::{Draws, random};
@@ -65,7 +65,7 @@ fn step(arena: &mut Arena, draws: &mut Draws<'_>) -> char {
         }
         10 => {
             let message = made::message(draws);
-            faults(arena.receive(message.encode()), 'm')
+            faults(arena.receive(message.encode_packed()), 'm')
         }
         11 => {
             let length = draws.below(200) as usize;
@@ -85,6 +85,10 @@ fn step(arena: &mut Arena, draws: &mut Draws<'_>) -> char {
             let records = (0..1 + draws.below(3)).map(|_| record(arena, draws)).collect();
             arena.input(Input::MembersLearnt(records));
             'r'
+        }
+        16 if draws.chance(30) => {
+            pull(arena, draws);
+            'p'
         }
         16 => {
             hello(arena, draws);
@@ -226,11 +230,15 @@ fn bent(arena: &mut Arena, draws: &mut Draws<'_>) {
 }
 
 /// A record that the hostile member signs, with any rank and slot.
-fn record(arena: &Arena, draws: &mut Draws<'_>) -> MemberRecord {
+fn record(arena: &mut Arena, draws: &mut Draws<'_>) -> MemberRecord {
     let mut record = made::record(draws);
     if draws.chance(70) {
         record.cluster = arena.cluster();
         record.signer = arena.rogue.id();
+        // Mostly one that finds its place, so that the rights are looked at.
+        if draws.chance(70) {
+            record.after = arena.node().membership().heads();
+        }
         record.member.rank = draws.below(5) as u32;
         record.member.slot = draws.below(40) as u32;
         record.signature = arena.rogue.sign_bytes(&litemesh::wire::member::signed_bytes(&record));
@@ -260,7 +268,16 @@ fn hello(arena: &mut Arena, draws: &mut Draws<'_>) {
             hash: draws.fixed(),
         });
     }
-    hello.version = 1;
+    hello.version = 1 + draws.below(3) as u32;
+    if draws.chance(60) {
+        // The digest of what it says, of what the node has, or of nothing.
+        let said = heads.iter().map(|head| (head.origin.id(), *head)).collect();
+        let own = arena.node().log().read().and_then(|read| read.heads()).unwrap_or_default();
+        let lie = draws.number();
+        hello.heads_digest = *draws.pick(&[digest_of(&said), digest_of(&own), lie]);
+        hello.number = draws.number() as u32;
+        (hello.all, hello.more, hello.tell) = (draws.chance(50), draws.chance(20), draws.chance(40));
+    }
     hello.wall_ms = draws.number();
     hello.heads = heads;
     hello.reply = true;
@@ -271,6 +288,20 @@ fn hello(arena: &mut Arena, draws: &mut Draws<'_>) {
         arena
             .input(Input::Received { peer, frame: Message::Hello(litemesh::wire::message::Hello::default()).encode() });
     }
+}
+
+/// A pull of ranges that the node has, or has in part, or not at all.
+fn pull(arena: &mut Arena, draws: &mut Draws<'_>) {
+    let own = arena.node().log().read().and_then(|read| read.heads()).unwrap_or_default();
+    let mut ranges: Vec<Range> = Vec::new();
+    for (origin, head) in own {
+        let after = draws.below(head.seq + 2);
+        let offset = if draws.chance(20) { draws.number() } else { 0 };
+        ranges.push(Range { origin, after, through: after + 1 + draws.below(1 << 20), offset });
+    }
+    let max_bytes = draws.number() as u32;
+    let pull = Pull { request: draws.number(), max_bytes, ranges, small_only: draws.chance(30), ..Pull::default() };
+    arena.receive(Message::Pull(pull).encode());
 }
 
 fn faults(effects: Vec<Effect>, fine: char) -> char {

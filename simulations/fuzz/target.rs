@@ -30,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     crate::codec::MESSAGE,
     crate::codec::MEMBER,
     crate::codec::INVITE,
+    crate::bundle::BUNDLE,
     crate::records::RECORDS,
     crate::member::NODE,
     crate::values::VALUES,

@@ -85,6 +85,10 @@ pub struct Server {
     pub data: PathBuf,
     /// A program and arguments put before the node's own command line (strace, faketime).
     pub wrap: Vec<OsString>,
+    /// A program and arguments put before the node's and every command's line, that becomes what it starts (`nsenter`).
+    pub place: Vec<OsString>,
+    /// Whether the node looks for others by multicast.
+    pub mdns: bool,
     /// Where it listens.
     pub listen: Vec<String>,
     /// An address to dial at the next start.
@@ -112,6 +116,8 @@ impl Server {
             folder,
             files,
             wrap: Vec::new(),
+            place: Vec::new(),
+            mdns: false,
             listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
             peer: None,
             litemesh: litemesh.to_path_buf(),
@@ -125,7 +131,7 @@ impl Server {
     }
 
     fn command(&self, wrap: &[OsString]) -> Command {
-        let mut words: Vec<OsString> = wrap.to_vec();
+        let mut words: Vec<OsString> = [&self.place[..], wrap].concat();
         words.push(self.litemesh.clone().into());
         let mut command = Command::new(&words[0]);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LITEMESH_")) {
@@ -142,7 +148,8 @@ impl Server {
     /// Starts the node's process without waiting for it.
     pub fn spawn(&mut self) -> Result<(), Trouble> {
         let mut command = self.command(&self.wrap);
-        command.arg("run").args(["--no-mdns", "--http", "127.0.0.1:0", "--name", &self.name]);
+        command.arg("run").args(["--http", "127.0.0.1:0", "--name", &self.name]);
+        command.args((!self.mdns).then_some("--no-mdns"));
         for (name, path) in self.databases() {
             command.arg("--db").arg(format!("{name}={}", path.display()));
         }

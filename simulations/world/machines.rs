@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use litemesh::model::rule::StatedRule;
-use litemesh::model::{MemberRecord, Rule};
-use litemesh::node::membership::{Membership, admit, found_cluster, node_id};
+use litemesh::model::{MemberRecord, Role, Rule};
+use litemesh::node::membership::{Membership, admit_as, found_cluster, node_id};
 use litemesh::node::{DatabaseSettings, Input, Node, NodeSettings};
 
 use super::app::App;
@@ -125,7 +125,8 @@ impl World {
         let membership = host.membership();
         let seed = &self.servers[by].settings.key_seed;
         let at_ms = self.now(by).wall_ms;
-        let record = admit(seed, membership, node_id(&settings.key_seed), &settings.name, at_ms);
+        let joiner = (node_id(&settings.key_seed), settings.name.as_str());
+        let record = admit_as(seed, membership, joiner, Role::Admin, at_ms);
         let mut records: Vec<MemberRecord> = membership.records().into_iter().cloned().collect();
         records.push(record.clone());
         let mut image = Image::default();
@@ -265,6 +266,7 @@ impl World {
             databases: vec![scouting, database("users", root.join("users.db"))],
             entropy,
             machine_id: format!("machine-{position}"),
+            pace: Default::default(),
         }
     }
 }
@@ -278,5 +280,7 @@ fn member(settings: &NodeSettings, position: usize, before: &[MemberRecord]) -> 
         membership.add(record.clone()).expect("every record was signed by the founder");
     }
     // The founder has key [1; 32].
-    admit(&[1; 32], &membership, node_id(&settings.key_seed), &settings.name, WALL_BASE_MS)
+    let joiner = (node_id(&settings.key_seed), settings.name.as_str());
+    // Whoever is asked may let in the next one.
+    admit_as(&[1; 32], &membership, joiner, Role::Admin, WALL_BASE_MS)
 }

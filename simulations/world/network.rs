@@ -214,6 +214,7 @@ impl World {
                 // A driver opens nothing anew here: the storage of this world does not fail.
                 Effect::Reopened => self.violate("node error", format!("server {from} opened its log again")),
                 Effect::Applied(position) => self.told(&mut told, || format!(" applied {position}")),
+                Effect::LanTrusted(_) => {}
                 Effect::MembersChanged => {
                     self.told(&mut told, || " members".to_string());
                     self.dial_again = true;
@@ -291,9 +292,12 @@ fn carries_events(input: &Input) -> bool {
 pub(super) fn frame_words(frame: &[u8]) -> String {
     match Message::decode(frame) {
         Ok(Message::Hello(hello)) => {
-            format!("hello({} heads{})", hello.heads.len(), if hello.reply { ", asks" } else { "" })
+            let all = if hello.all { "all " } else { "" };
+            let tell = if hello.tell { ", tell" } else { "" };
+            format!("hello({all}{} heads{}{tell})", hello.heads.len(), if hello.reply { ", asks" } else { "" })
         }
-        Ok(Message::Pull(pull)) => format!("pull#{}", pull.request),
+        Ok(Message::Pull(pull)) => format!("pull#{}({} ranges)", pull.request, pull.ranges.len()),
+        Ok(Message::Unknown(kind)) => format!("unknown({kind})"),
         Ok(Message::Events(events)) => {
             let piece = if events.piece.is_some() { ", a piece" } else { "" };
             format!(

@@ -105,7 +105,7 @@ fn refused(status: u16, body: &[u8]) -> CommandError {
     let text = |name: &str| problem[name].as_str().unwrap_or_default().to_string();
     let (code, detail) = (text("code"), text("detail"));
     let kind = match (code.as_str(), status) {
-        ("integrity", _) => Kind::Integrity,
+        ("integrity" | "bundle_damaged", _) => Kind::Integrity,
         ("node_busy" | "node_timeout" | "token_wrong" | "token_missing" | "host_refused", _) => Kind::Unreachable,
         (_, 400..500) => Kind::User,
         _ => Kind::Internal,

@@ -10,6 +10,7 @@ use crate::daemon::DaemonError;
 use crate::log::LogError;
 use crate::net::NetError;
 use crate::node::NodeError;
+use crate::node::bundle::BundleError;
 use crate::sqlite::SqliteError;
 
 /// The way out when the log is damaged.
@@ -150,6 +151,8 @@ fn kind(error: &DaemonError) -> Kind {
     match error {
         DaemonError::Node(error) => node_kind(error),
         DaemonError::Log(error) => log_kind(error),
+        DaemonError::Bundle(BundleError::Node(error)) => node_kind(error),
+        DaemonError::Bundle(error) if error.is_damage() => Kind::Integrity,
         DaemonError::Sqlite(SqliteError::Corrupt { .. }) => Kind::Integrity,
         DaemonError::Net(NetError::Address(_) | NetError::Listen { .. }) => Kind::User,
         DaemonError::Net(_) | DaemonError::NodeDied | DaemonError::NoRandomness | DaemonError::Runtime { .. } => {
@@ -164,7 +167,8 @@ fn node_kind(error: &NodeError) -> Kind {
         NodeError::Log(error) => log_kind(error),
         NodeError::Sqlite(SqliteError::Corrupt { .. }) | NodeError::Wire(_) | NodeError::Record(_) => Kind::Integrity,
         NodeError::Membership(_) => Kind::Integrity,
-        NodeError::Sqlite(_) | NodeError::Invalid(_) | NodeError::NoCluster | NodeError::Io { .. } => Kind::User,
+        NodeError::Sqlite(_) | NodeError::Invalid(_) | NodeError::NotEntitled(_) => Kind::User,
+        NodeError::NoCluster | NodeError::Io { .. } => Kind::User,
         NodeError::PeerFault { .. } => Kind::Internal,
     }
 }

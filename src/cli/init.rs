@@ -19,13 +19,22 @@ pub(super) struct Arguments {
     cluster_name: Option<String>,
 }
 
+/// Said with every recovery phrase.
+pub(super) const WRITE_DOWN: &str = "write the recovery phrase on paper: it is shown this once and stored nowhere, and it makes an admin when the founding \
+     server is lost or stolen (litemesh recover-admin)";
+
 pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), CommandError> {
     let config = context.config(|flags| flags.name = arguments.name)?;
     let made = daemon::init(&config, arguments.cluster_name.as_deref())?;
     context.output.result(&made, |made| {
         let (name, cluster, data) = (&made.name, &made.cluster_name, &made.data);
-        format!("node {name} ({}) founded the cluster \"{cluster}\"\ndata directory: {data}", &made.node_id[..8])
+        let phrase = made.recovery_phrase.as_deref().unwrap_or_default();
+        format!(
+            "node {name} ({}) founded the cluster \"{cluster}\"\ndata directory: {data}\nrecovery phrase: {phrase}",
+            &made.node_id[..8]
+        )
     });
+    context.output.notice(WRITE_DOWN);
     context.output.notice(&format!("next: litemesh --data {} run", made.data));
     Ok(())
 }

@@ -10,9 +10,9 @@ use clap::Args;
 
 use super::error::CommandError;
 use super::output::count;
-use super::{Context, database, meeting_text};
+use super::{Context, database, meeting_text, request};
 use crate::config::Config;
-use crate::daemon::{self, Choice, DaemonError, DataDir, Meetings};
+use crate::daemon::{self, Choice, DaemonError, DataDir, Entrance, Meetings};
 use crate::node::meeting::Meeting;
 use crate::wire::invite::InviteCode;
 
@@ -23,7 +23,18 @@ use crate::wire::invite::InviteCode;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The line that `litemesh invite` printed
-    code: String,
+    #[arg(required_unless_present_any = ["lan", "request"])]
+    code: Option<String>,
+    /// Where no network leads to a member: write a request to FILE (- is stdout), to be carried to one
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["code", "plan", "lan"])]
+    request: Option<PathBuf>,
+    /// Without a code: a node on the local network must just now run with `litemesh trust-lan`. Name the cluster where several
+    /// could answer
+    #[arg(long, value_name = "CLUSTER-NAME", num_args = 0..=1, default_missing_value = "", conflicts_with = "code")]
+    lan: Option<String>,
+    /// With --lan: knock at this address instead of looking around; may be repeated
+    #[arg(long = "peer", value_name = "MULTIADDR", requires = "lan")]
+    peers: Vec<String>,
     /// A database to replicate; may be repeated. Remembered for later starts
     #[arg(long = "db", value_name = "NAME=PATH", value_parser = database)]
     databases: Vec<(String, PathBuf)>,
@@ -45,7 +56,12 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), CommandError> {
-    let code = InviteCode::from_text(&arguments.code).map_err(DaemonError::from)?;
+    let code = arguments.code.as_deref().map(InviteCode::from_text).transpose().map_err(DaemonError::from)?;
+    let lan = arguments.lan.unwrap_or_default();
+    let entrance = match &code {
+        Some(code) => Entrance::Code(code),
+        None => Entrance::Lan { cluster: &lan, addresses: &arguments.peers },
+    };
     let (names, databases) = (arguments.name, arguments.databases);
     let config = context.config(|flags| {
         flags.databases = databases;
@@ -53,18 +69,22 @@ pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), Comman
     })?;
     let choice = choose(context, &config)?;
     let mut meetings = meetings(context, &choice, arguments.independent, &arguments.bases)?;
+    if let Some(target) = arguments.request {
+        return request::call(context, &config, (&choice, meetings, arguments.yes), &target);
+    };
     if meetings.is_empty() && (arguments.plan || !arguments.yes) {
         // A plan without flags is one of copies; a yes without flags is to the plan that was shown.
         meetings = choice.databases.iter().map(|database| (database.name.clone(), Meeting::Copy)).collect();
     }
     let asks = arguments.plan || daemon::rows_here(&choice)? > 0 && !arguments.yes;
-    let joined = daemon::admit(&config, &code, &choice, meetings, asks)?;
+    let joined = daemon::admit(&config, entrance, &choice, meetings, asks)?;
     if asks {
         let notice = |held: u64| context.output.notice(&format!("{} of the cluster", count(held, "event")));
         let plan = daemon::plan_join(&config, &choice, &mut { notice })?;
         context.output.result(&plan, meeting_text::plan);
         if arguments.plan {
-            let next = format!("litemesh --data {} join CODE --yes", joined.data);
+            let how = if code.is_some() { "CODE" } else { "--lan" };
+            let next = format!("litemesh --data {} join {how} --yes", joined.data);
             context
                 .output
                 .notice(&format!("this server is a member now; no row was touched. To accept the plan: {next}"));

@@ -10,9 +10,9 @@ use clap::{Args, Subcommand};
 use super::client::LONG;
 use super::error::{CommandError, HEAL, Kind};
 use super::output::{count, one_line, pairs};
+use super::rebuild::moment;
 use super::{Context, client::Client};
 use crate::daemon::{self, DataDir};
-use crate::http::parse_moment;
 use crate::node::view::{EventPage, EventView, LogReport};
 
 /// How often `--follow` looks for more.
@@ -51,12 +51,6 @@ pub(super) struct Arguments {
 enum Check {
     /// Check every hash chain and signature; works with and without a running node
     Verify,
-}
-
-fn moment(text: &str) -> Result<u64, String> {
-    let now = daemon::clock_now().wall_ms;
-    parse_moment(text, now)
-        .ok_or_else(|| "write a time like 2025-03-06T09:00:00Z, 2025-03-06, or an age like 2h".into())
 }
 
 pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), CommandError> {

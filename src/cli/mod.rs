@@ -4,6 +4,8 @@
 //! and everything else on stderr. Invariant: all text is here, all exit codes are [`error::Kind`]'s; every error a user can
 //! cause names its cause and the next action. Called by `main`.
 
+mod admit;
+mod bundle;
 mod client;
 mod completions;
 mod conflicts;
@@ -18,17 +20,22 @@ mod history;
 mod init;
 mod invite;
 mod join;
+mod key;
 mod log;
 mod meeting_text;
 mod output;
 mod peers;
 mod preflight;
 mod rebuild;
+mod receipts;
+mod recover_admin;
+mod request;
 mod rules;
 mod run;
 mod shelf;
 mod status;
 mod sync;
+mod trust_lan;
 mod whereabouts;
 
 use std::path::PathBuf;
@@ -74,6 +81,7 @@ enum Command {
     Init(init::Arguments),
     Invite(invite::Arguments),
     Join(join::Arguments),
+    Admit(admit::Arguments),
     Preflight(preflight::Arguments),
     Status(status::Arguments),
     Sync(sync::Arguments),
@@ -87,7 +95,13 @@ enum Command {
     Where(whereabouts::Arguments),
     Rules(rules::Arguments),
     Peers(peers::Arguments),
+    TrustLan(trust_lan::Arguments),
+    RecoverAdmin(recover_admin::Arguments),
+    Key(key::Arguments),
+    Bundle(bundle::Arguments),
+    Receipts(receipts::Arguments),
     Rebuild(rebuild::Arguments),
+    AsOf(rebuild::AsOfArguments),
     Doctor(doctor::Arguments),
     Eject(eject::Arguments),
     Demo(demo::Arguments),
@@ -143,6 +157,7 @@ fn call(command: Command, context: &Context) -> Result<(), CommandError> {
         Command::Init(arguments) => init::call(context, arguments),
         Command::Invite(arguments) => invite::call(context, &arguments),
         Command::Join(arguments) => join::call(context, arguments),
+        Command::Admit(arguments) => admit::call(context, &arguments),
         Command::Preflight(arguments) => preflight::call(context, arguments),
         Command::Status(arguments) => status::call(context, &arguments),
         Command::Sync(arguments) => sync::call(context, &arguments),
@@ -156,7 +171,13 @@ fn call(command: Command, context: &Context) -> Result<(), CommandError> {
         Command::Where(arguments) => whereabouts::call(context, &arguments),
         Command::Rules(arguments) => rules::call(context, &arguments),
         Command::Peers(arguments) => peers::call(context, &arguments),
+        Command::TrustLan(arguments) => trust_lan::call(context, &arguments),
+        Command::RecoverAdmin(arguments) => recover_admin::call(context, &arguments),
+        Command::Key(arguments) => key::call(context, &arguments),
+        Command::Bundle(arguments) => bundle::call(context, &arguments),
+        Command::Receipts(arguments) => receipts::call(context, &arguments),
         Command::Rebuild(arguments) => rebuild::call(context, &arguments),
+        Command::AsOf(arguments) => rebuild::call_as_of(context, &arguments),
         Command::Doctor(arguments) => doctor::call(context, &arguments),
         Command::Eject(arguments) => eject::call(context, arguments),
         Command::Demo(arguments) => demo::call(context, &arguments),

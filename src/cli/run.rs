@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::error::CommandError;
+use super::init::WRITE_DOWN;
 use super::{Context, database};
 use crate::{config, daemon};
 
@@ -34,10 +35,14 @@ pub(super) struct Arguments {
     /// When no database is named or remembered, make and use a pair of sample databases
     #[arg(long)]
     sample: bool,
+    /// For so long (10m), whoever says `litemesh join --lan` on the local network is let in without a code. Never
+    /// across restarts
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    trust_lan_for: Option<std::time::Duration>,
 }
 
 pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), CommandError> {
-    let use_sample = arguments.sample;
+    let wishes = daemon::Wishes { sample: arguments.sample, trust_lan_for: arguments.trust_lan_for };
     let config = context.config(|flags| {
         flags.databases = arguments.databases;
         flags.listen = arguments.listen;
@@ -55,8 +60,12 @@ pub(super) fn call(context: &Context, arguments: Arguments) -> Result<(), Comman
             .notice(&format!("warning: the environment variable {name} is none of litemesh's and has no effect"));
     }
     let announce = &mut |ready: &daemon::Ready| {
+        // Also with --quiet: it is said once.
+        if let Some(phrase) = &ready.recovery_phrase {
+            super::output::write_error(&format!("\n  recovery phrase of the new cluster: {phrase}\n  {WRITE_DOWN}\n"));
+        }
         let line = serde_json::to_string(ready).expect("three strings serialise");
         context.output.text(&format!("ready {line}"));
     };
-    Ok(daemon::run(&config, &context.directory, use_sample, announce)?)
+    Ok(daemon::run(&config, &context.directory, wishes, announce)?)
 }

@@ -65,8 +65,9 @@ pub(super) fn describe(status: &Status) -> String {
     text += &match status.only_here.events {
         0 => "\nnothing exists only here\n".to_string(),
         events => format!(
-            "\nonly here: {} ({} changed): keep this machine on until a peer has them\n",
+            "\nonly here: {} ({}{} changed): keep this machine on until a peer has them; by table: litemesh receipts\n",
             count(events, "event"),
+            if status.only_here.counted_all { "" } else { "more than " },
             count(status.only_here.rows, "row")
         ),
     };

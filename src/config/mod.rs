@@ -5,6 +5,7 @@
 //! own small settings, never [`Config`]. Called by `cli`, read by `daemon`.
 
 mod environment;
+mod pace;
 mod raw;
 mod resolve;
 
@@ -60,6 +61,8 @@ pub struct NetworkConfig {
     pub peers: Vec<String>,
     /// Look for peers by multicast.
     pub mdns: bool,
+    /// How much may travel, and when.
+    pub pace: crate::node::PaceSettings,
     /// Relay for members, be called over relays, punch holes.
     pub wan: bool,
     /// Multiaddrs of the members to be called at.

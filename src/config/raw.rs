@@ -44,6 +44,8 @@ pub(super) struct RawNetwork {
     pub(super) wan: Option<bool>,
     pub(super) relays: Option<Vec<String>>,
     pub(super) psk: Option<String>,
+    pub(super) bandwidth: Option<String>,
+    pub(super) quiet_hours: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -158,6 +160,8 @@ impl RawConfig {
                 wan: self.network.wan.or(below.network.wan),
                 relays: self.network.relays.or(below.network.relays),
                 psk: self.network.psk.or(below.network.psk),
+                bandwidth: self.network.bandwidth.or(below.network.bandwidth),
+                quiet_hours: self.network.quiet_hours.or(below.network.quiet_hours),
             },
             capture: RawCapture {
                 include: self.capture.include.or(below.capture.include),

@@ -44,6 +44,7 @@ pub(super) fn resolve(
             listen: multiaddrs("network.listen", raw.network.listen)?,
             peers: multiaddrs("network.peers", raw.network.peers)?,
             mdns: raw.network.mdns.unwrap_or(true),
+            pace: super::pace::resolve(raw.network.bandwidth.as_deref(), raw.network.quiet_hours.as_deref())?,
             wan: raw.network.wan.unwrap_or(false),
             relays: relays(raw.network.relays)?,
         },
@@ -53,7 +54,7 @@ pub(super) fn resolve(
     })
 }
 
-fn refuse(key: &str, value: impl Into<String>, allowed: &str) -> ConfigError {
+pub(super) fn refuse(key: &str, value: impl Into<String>, allowed: &str) -> ConfigError {
     ConfigError::Value { key: key.into(), value: value.into(), allowed: allowed.into() }
 }
 

@@ -5,8 +5,10 @@
 //!   api-token       bearer token, 0600             run.json        pid and address of the running node
 //!   events.redb     the event log                  databases.json  databases named once on the command line
 //!   undecided       a join's plan waits for a yes    node.json       the node's name
+//!   join-request    this server asked to be admitted by a bundle, and has no answer yet
 //!   base-NAME.db    the file that both sides began with, until NAME is enrolled
 //!   reserve         room for a full disk (`reserve`)
+//!   identity.key.next  the key that replaces the node's, while `rotate` is at work
 //! ```
 //!
 //! Invariant: a secret that others can read is refused; every file is written aside, synced and renamed. Callers: daemon,
@@ -169,6 +171,38 @@ impl DataDir {
             self.write(&self.identity_path(), key_text(&random()?).as_bytes())?;
         }
         self.key_seed()
+    }
+
+    fn next_key_path(&self) -> PathBuf {
+        self.path.join("identity.key.next")
+    }
+
+    /// The key that is to replace the node's: written before anybody hears of it.
+    pub(super) fn write_next_key(&self, seed: &[u8; 32]) -> Result<(), DaemonError> {
+        self.write(&self.next_key_path(), key_text(seed).as_bytes())
+    }
+
+    /// The key that was to replace the node's when a rotation was cut off.
+    pub(super) fn next_key(&self) -> Result<Option<[u8; 32]>, DaemonError> {
+        let path = self.next_key_path();
+        if !path.exists() {
+            return Ok(None);
+        }
+        let key = read_key(&self.read_secret(&path)?);
+        key.map(Some).ok_or_else(|| DaemonError::Unreadable { path, what: "not a node's key, or damaged".into() })
+    }
+
+    /// Puts the new key in the place of the old one.
+    pub(super) fn take_next_key(&self) -> Result<(), DaemonError> {
+        let moved = std::fs::rename(self.next_key_path(), self.identity_path());
+        let synced = moved.and_then(|()| File::open(&self.path)?.sync_all());
+        synced.map_err(|source| self.failed("replace", &self.identity_path(), source))
+    }
+
+    /// Forgets a new key that nobody ever heard of.
+    pub(super) fn drop_next_key(&self) -> Result<(), DaemonError> {
+        std::fs::remove_file(self.next_key_path())
+            .map_err(|source| self.failed("remove", &self.next_key_path(), source))
     }
 
     /// The API's token, drawn at the first call. `elsewhere`: its file, when the configuration names one.

@@ -6,13 +6,16 @@
 use serde::Serialize;
 
 use super::databases::Choice;
-use super::machine::clock_now;
+use super::machine::{clock_now, random};
 use super::node_thread::{Start, open};
 use super::run::{node_name, node_settings};
 use super::{DaemonError, DataDir};
 use crate::config::Config;
 use crate::log::Log;
+use crate::model::NodeId;
 use crate::node::Node;
+use crate::node::membership::node_id;
+use crate::wire::phrase::{phrase, phrase_seed};
 
 /// A node that now belongs to a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,6 +34,9 @@ pub struct Enrolled {
     pub origin_rank: u32,
     /// The data directory.
     pub data: String,
+    /// The recovery phrase of a cluster that was founded just now. Shown this once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery_phrase: Option<String>,
 }
 
 /// Founds a cluster with this node as its first member, without running it.
@@ -44,10 +50,17 @@ pub fn init(config: &Config, cluster_name: Option<&str>) -> Result<Enrolled, Dae
     }
     let name = node_name(config, &data)?;
     let cluster_name = cluster_name.map_or_else(|| format!("{name}'s cluster"), str::to_string);
-    Node::found(&log, &data.key_seed_or_new()?, &name, &cluster_name, clock_now())?;
+    let (phrase, recovery) = new_phrase()?;
+    Node::found_with(&log, &data.key_seed_or_new()?, (&name, &cluster_name), recovery.0, clock_now())?;
     drop(log);
     data.token_or_new(config.http.token_file.as_deref())?;
-    describe(config, &data)
+    Ok(Enrolled { recovery_phrase: Some(phrase), ..describe(config, &data)? })
+}
+
+/// A new recovery phrase, and the public key that goes into the founder's record.
+pub(super) fn new_phrase() -> Result<(String, NodeId), DaemonError> {
+    let secret: [u8; 16] = *random()?.first_chunk().expect("16 of 32 bytes");
+    Ok((phrase(&secret), node_id(&phrase_seed(&secret))))
 }
 
 /// The node without its databases: no app's file is touched.
@@ -75,5 +88,6 @@ fn view(node: &Node, data: &DataDir) -> Enrolled {
         members: membership.len(),
         origin_rank: own.map_or(0, |member| member.rank),
         data: data.path().display().to_string(),
+        recovery_phrase: None,
     }
 }

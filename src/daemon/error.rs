@@ -9,8 +9,10 @@ use crate::http::HttpError;
 use crate::log::LogError;
 use crate::net::{JoinError, NetError};
 use crate::node::NodeError;
+use crate::node::bundle::BundleError;
 use crate::sqlite::SqliteError;
 use crate::wire::invite::CodeError;
+use crate::wire::request::RequestError;
 
 /// See the module.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +126,42 @@ pub enum DaemonError {
         /// The system's words.
         source: std::io::Error,
     },
+    /// This server asked to be admitted and waits for the bundle that says so. Nothing was changed.
+    #[error(
+        "this server asked to join a cluster and waits for the answer: on a member run `litemesh admit FILE` with its request, \
+         then `litemesh bundle export`; bring that here and run `litemesh bundle import`. To begin a cluster of its own instead, \
+         remove {request}",
+        request = request.display()
+    )]
+    RequestPending {
+        /// The request's copy.
+        request: PathBuf,
+    },
+    /// A request for files that hold rows, without a word about them. Nothing was changed.
+    #[error(
+        "these databases hold {rows} rows already. When this server joins, rows equal to the cluster's are the same rows, and all \
+         others are added to the cluster's: repeat the command with --yes to accept that, or with --independent, or --base OLD.db"
+    )]
+    RequestRows {
+        /// How many.
+        rows: u64,
+    },
+    /// A bundle for a data directory that belongs to no cluster and asked for none. Nothing was changed.
+    #[error(
+        "{path} belongs to no cluster, so no bundle is for it: ask to be admitted with `litemesh join --request FILE`, or join \
+         over the network with `litemesh join CODE`",
+        path = path.display()
+    )]
+    NotAsked {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// From a bundle; see there.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// From a request; see there.
+    #[error(transparent)]
+    Request(#[from] RequestError),
     /// From the node; see there.
     #[error(transparent)]
     Node(#[from] NodeError),

@@ -7,12 +7,13 @@
 //!   run         `litemesh run`, from lock to last byte                   control   the network as the API sees it
 //!   enrol       new clusters                                             offline   work on a node that does not run
 //!   doctor      what can be checked from outside                         supervised  joining, its plan, a person's word
-//!   reserve     room for a full disk
+//!   reserve     room for a full disk                                 rotate    another key for this node
 //! ```
 //!
 //! Invariant: one process owns a data directory (an advisory lock says so); the node lives on one thread; the clock is
 //! read once per turn of that thread. Callers: cli.
 
+mod carry;
 mod control;
 mod data_dir;
 mod databases;
@@ -23,11 +24,15 @@ mod machine;
 mod node_thread;
 mod offline;
 mod reserve;
+mod rotate;
 mod run;
 mod sample;
 mod supervised;
 mod watch;
 
+pub use carry::{
+    Outlet, Requested, admit_request, export_bundle, import_bundle, inspect_bundle, receipts, request_admission, spool,
+};
 pub use data_dir::{DataDir, DataLock, RunInfo};
 pub use databases::{Choice, choose, file_settings};
 pub use doctor::checks;
@@ -36,6 +41,7 @@ pub use error::DaemonError;
 pub use machine::{clock_now, host_name};
 pub use node_thread::{NodeHandle, NodeThread, Start};
 pub use offline::{eject, preflight, rebuild, verify_log};
-pub use run::{Ready, run};
+pub use rotate::{Rotated, rotate_key};
+pub use run::{Ready, Wishes, run};
 pub use sample::create as create_sample;
-pub use supervised::{Meetings, accept, admit, plan_join, rows_here};
+pub use supervised::{Entrance, Meetings, accept, admit, plan_join, rows_here};

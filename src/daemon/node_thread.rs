@@ -20,6 +20,7 @@ use super::DaemonError;
 use super::machine::clock_now;
 use super::reserve::Reserve;
 use crate::log::Log;
+use crate::model::NodeId;
 use crate::node::port::{Job, NodePort};
 use crate::node::store_fault::StoreFault;
 use crate::node::{Effect, Input, Node, NodeError, NodeSettings, Now};
@@ -36,6 +37,9 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Pause after a store failed: first and longest. A full disk may have room again at any moment.
 const FAULT_PAUSE_MS: (u64, u64) = (250, 30_000);
 const FULL_PAUSE_MS_MAX: u64 = 2_000;
+
+/// Local time is read again after this.
+const LOCAL_TIME_EVERY_MS: u64 = 600_000;
 
 /// Pause while an app holds a lock: first and longest.
 const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(3), Duration::from_millis(200));
@@ -56,8 +60,17 @@ pub struct Start {
     pub settings: NodeSettings,
     /// The event log's file.
     pub log_path: PathBuf,
-    /// Name of the cluster to found when the log belongs to none.
-    pub found: Option<String>,
+    /// What to found when the log belongs to no cluster.
+    pub found: Option<Founding>,
+}
+
+/// A cluster to found.
+#[derive(Clone, Debug)]
+pub struct Founding {
+    /// Its name.
+    pub cluster_name: String,
+    /// Public key of its recovery phrase.
+    pub recovery: NodeId,
 }
 
 /// The way to a running node. Cheap to clone.
@@ -136,7 +149,8 @@ impl NodeThread {
                 tracing::warn!("the disk of the data directory is almost full");
             }
             let fault = Fault { store: fault, ..Fault::default() };
-            Loop { start, reserve, node: Some(node), queue, effects, handle: inside, fault }.run()
+            let local_time_at_ms = 0;
+            Loop { start, reserve, node: Some(node), queue, effects, handle: inside, fault, local_time_at_ms }.run()
         };
         let thread = std::thread::Builder::new().name("node".into()).spawn(body);
         let thread = thread.map_err(|source| DaemonError::Runtime { source })?;
@@ -173,10 +187,11 @@ pub(super) fn open(start: &Start) -> Result<Node, DaemonError> {
 
 fn open_after(start: &Start, fault: Option<StoreFault>) -> Result<Node, DaemonError> {
     let log = Arc::new(Log::open(&start.log_path).map_err(NodeError::from)?);
-    if let Some(cluster_name) = &start.found
+    if let Some(founding) = &start.found
         && !Node::has_cluster(&log)?
     {
-        Node::found(&log, &start.settings.key_seed, &start.settings.name, cluster_name, clock_now())?;
+        let names = (start.settings.name.as_str(), founding.cluster_name.as_str());
+        Node::found_with(&log, &start.settings.key_seed, names, founding.recovery.0, clock_now())?;
     }
     while_busy(|| Ok(Node::open_after(start.settings.clone(), log.clone(), clock_now(), fault.clone())?))
 }
@@ -224,6 +239,8 @@ struct Loop {
     effects: mpsc::Sender<Effect>,
     handle: NodeHandle,
     fault: Fault,
+    /// When the node is told again what local time is.
+    local_time_at_ms: u64,
 }
 
 /// A store that fails: how long to leave it alone, and what was said about it.
@@ -241,6 +258,7 @@ impl Loop {
         self.drain();
         while !self.handle.stop.load(Ordering::Acquire) {
             let now = clock_now();
+            self.tell_local_time(now);
             let wait = Duration::from_millis(self.due_ms(now).saturating_sub(now.mono_ms)).min(IDLE_MAX);
             match self.queue.recv_timeout(wait) {
                 Ok(message) => {
@@ -265,6 +283,17 @@ impl Loop {
             // Nobody expects a last commit from a disk that fails: the next start tidies.
             Err(error) if failing && error.needs_reopen() => Ok(()),
             closed => closed,
+        }
+    }
+
+    /// Quiet hours are local time, which may change: summer ends, a laptop travels.
+    fn tell_local_time(&mut self, now: Now) {
+        if now.mono_ms < self.local_time_at_ms || self.start.settings.pace.quiet_hours.is_empty() {
+            return;
+        }
+        self.local_time_at_ms = now.mono_ms + LOCAL_TIME_EVERY_MS;
+        if let Some(offset_minutes) = crate::sqlite::local_offset_minutes() {
+            self.handle_input(Input::LocalTime { offset_minutes });
         }
     }
 
@@ -342,6 +371,7 @@ impl Loop {
         match open_after(&self.start, self.fault.store.clone()) {
             Ok(node) => {
                 self.node = Some(node);
+                self.local_time_at_ms = 0;
                 // The network has ended: nobody to tell.
                 let _ = self.effects.blocking_send(Effect::Reopened);
                 self.drain();

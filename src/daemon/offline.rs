@@ -29,12 +29,17 @@ pub fn verify_log(config: &Config) -> Result<LogReport, DaemonError> {
     Ok(open_without_files(config, &data)?.verify_log()?)
 }
 
-/// Replays the log into new files.
-pub fn rebuild(config: &Config, choice: Choice, out: &Path) -> Result<RebuildReport, DaemonError> {
+/// Replays the log into new files, as they are or as they were at a time (ms since 1970).
+pub fn rebuild(
+    config: &Config,
+    choice: Choice,
+    out: &Path,
+    until_ms: Option<u64>,
+) -> Result<RebuildReport, DaemonError> {
     let (data, _lock) = lock(config)?;
     let settings = node_settings(config, &data, choice)?;
     let node = open(&Start { settings, log_path: data.log_path(), found: None })?;
-    let report = node.rebuild(out)?;
+    let report = node.replay()?.write(out, until_ms)?;
     node.close()?;
     Ok(report)
 }

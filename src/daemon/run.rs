@@ -11,18 +11,23 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::carry::check_asked;
 use super::control::Control;
 use super::databases::{Choice, remember};
+use super::enrol::new_phrase;
 use super::machine::{machine_id, random};
-use super::node_thread::{NodeThread, Start, while_busy};
+use super::node_thread::{Founding, NodeThread, Start, while_busy};
 use super::reserve::Reserve;
+use super::rotate::finish_rotation;
 use super::supervised::check_decided;
 use super::{DaemonError, DataDir, DataLock, RunInfo, checks, choose, file_settings, host_name, watch as file_watch};
 use crate::config::Config;
 use crate::http::{self, Services};
+use crate::model::NodeId;
 use crate::net::{self, NetCommand, NetError, NetSettings};
 use crate::node::membership::node_id;
-use crate::node::{Effect, NodeSettings};
+use crate::node::port::NodePort as _;
+use crate::node::{Effect, Node, NodeSettings, Now};
 use crate::sqlite::AppFile;
 
 /// Effects that may wait for the network.
@@ -43,21 +48,33 @@ pub struct Ready {
     pub listen: Vec<String>,
     /// URL of the API; empty when it is off.
     pub http: String,
+    /// The recovery phrase of a cluster that was founded just now: for a person's eyes, once.
+    #[serde(skip)]
+    pub recovery_phrase: Option<String>,
+}
+
+/// What `run` is asked for beside the settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// Make and use sample databases when none is named.
+    pub sample: bool,
+    /// Admit whoever knocks from the local network, for so long.
+    pub trust_lan_for: Option<Duration>,
 }
 
 /// Runs a node until SIGTERM or SIGINT. `announce` is called once, when everything listens.
 pub fn run(
     config: &Config,
     directory: &Path,
-    use_sample: bool,
+    wishes: Wishes,
     announce: &mut dyn FnMut(&Ready),
 ) -> Result<(), DaemonError> {
-    match run_once(config, directory, use_sample, announce) {
+    match run_once(config, directory, wishes, announce) {
         // Not even a pid could be written: with the room that was set aside the node can start, and say what is wrong.
         Err(DaemonError::Files { source, .. })
             if source.kind() == std::io::ErrorKind::StorageFull && Reserve::of(&config.data_dir).give_up() =>
         {
-            run_once(config, directory, use_sample, announce)
+            run_once(config, directory, wishes, announce)
         }
         done => done,
     }
@@ -66,9 +83,10 @@ pub fn run(
 fn run_once(
     config: &Config,
     directory: &Path,
-    use_sample: bool,
+    wishes: Wishes,
     announce: &mut dyn FnMut(&Ready),
 ) -> Result<(), DaemonError> {
+    let use_sample = wishes.sample;
     let data = DataDir::at(&config.data_dir);
     if use_sample {
         // The sample may go into it: closed to others before anything is in it.
@@ -78,12 +96,14 @@ fn run_once(
     data.create()?;
     let lock = data.lock()?;
     check_decided(&data)?;
+    finish_rotation(&data)?;
+    check_asked(&data)?;
     if !data.log_path().exists() && !data.remembered()?.is_empty() {
         return Err(DaemonError::LogGone { path: data.path().to_path_buf() });
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|source| DaemonError::Runtime { source })?;
-    let result = runtime.block_on(run_locked(config, &data, choice, announce));
+    let result = runtime.block_on(run_locked(config, &data, choice, wishes, announce));
     data.remove_run_info();
     // Not waited for: whatever still runs there has had its time.
     runtime.shutdown_background();
@@ -100,6 +120,7 @@ pub(super) fn node_settings(config: &Config, data: &DataDir, choice: Choice) -> 
         databases: choice.databases,
         entropy: random()?,
         machine_id: machine_id(),
+        pace: config.network.pace.clone(),
     })
 }
 
@@ -119,6 +140,7 @@ async fn run_locked(
     config: &Config,
     data: &DataDir,
     choice: Choice,
+    wishes: Wishes,
     announce: &mut dyn FnMut(&Ready),
 ) -> Result<(), DaemonError> {
     // Signals count from here on: a stop during a long recovery is not lost.
@@ -135,7 +157,8 @@ async fn run_locked(
     let settings = node_settings(config, data, choice)?;
     let (key_seed, databases) = (settings.key_seed, settings.databases.clone());
     let (effects, effects_out) = mpsc::channel(EFFECTS_MAX);
-    let found = Some(format!("{}'s cluster", settings.name));
+    let (phrase, recovery) = new_phrase()?;
+    let found = Some(Founding { cluster_name: format!("{}'s cluster", settings.name), recovery });
     let start = Start { settings, log_path: data.log_path(), found };
     let starting = tokio::task::spawn_blocking(move || NodeThread::start(start, effects));
     let thread = tokio::select! {
@@ -158,6 +181,13 @@ async fn run_locked(
             return Err(error);
         }
     };
+    let recovery_phrase = match admitting(&thread, recovery, wishes).await {
+        Ok(founded) => founded.then_some(phrase),
+        Err(error) => {
+            stop_node(thread).await?;
+            return Err(error);
+        }
+    };
     let (services, token_file) = services(config, data, &thread, &network)?;
     let url = listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|it| format!("http://{it}"));
     let serving = listener.map(|listener| tokio::spawn(http::serve(listener, services, shutdown)));
@@ -165,6 +195,7 @@ async fn run_locked(
         node_id: node_id(&key_seed).to_string(),
         listen: network.control.listening.clone(),
         http: url.clone().unwrap_or_default(),
+        recovery_phrase,
     };
     let (node, listen) = (ready.node_id.clone(), ready.listen.clone());
     data.write_run_info(&RunInfo { pid: std::process::id(), http: url, token_file, node_id: node, listen })?;
@@ -172,6 +203,22 @@ async fn run_locked(
     let outcome = wait(&mut stop, &mut network, thread, shut, serving).await;
     drop(watcher);
     outcome
+}
+
+/// Whether the cluster was founded just now; opens the door to the local network where that was asked for.
+async fn admitting(thread: &NodeThread, recovery: NodeId, wishes: Wishes) -> Result<bool, DaemonError> {
+    let (reply, answer) = oneshot::channel();
+    let trust_ms = wishes.trust_lan_for.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    let job = Box::new(move |node: &mut Node, now: Now| {
+        let trusted = trust_ms.map_or(Ok(()), |ms| node.trust_lan(ms, now).map(drop));
+        // Nobody waits any more when the program is ending.
+        let _ = reply.send(trusted.map(|()| node.membership().recovery() == Some(recovery)));
+    });
+    // A node that failed at once has other worries, and says them.
+    if !thread.handle.submit(job) {
+        return Ok(false);
+    }
+    Ok(answer.await.unwrap_or(Ok(false))?)
 }
 
 /// Waits for the end, then ends everything.

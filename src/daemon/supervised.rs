@@ -24,6 +24,7 @@ use super::run::{EFFECTS_MAX, node_name, node_settings, start_network, stop_node
 use super::{DaemonError, DataDir, file_settings};
 use crate::config::Config;
 use crate::log::Log;
+use crate::model::ClusterId;
 use crate::net;
 use crate::node::meeting::Meeting;
 use crate::node::meeting_view::MeetingPlan;
@@ -42,11 +43,41 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// How the files are to be read, as the command line says it: (database, meeting). Empty: as was said before, else copies.
 pub type Meetings = Vec<(String, Meeting)>;
 
+/// How a data directory comes into a cluster.
+#[derive(Clone, Copy, Debug)]
+pub enum Entrance<'e> {
+    /// By a join code.
+    Code(&'e InviteCode),
+    /// Without one, from a node that trusts the local network just now.
+    Lan {
+        /// The cluster that is meant; empty: any.
+        cluster: &'e str,
+        /// Where to knock; empty: at whoever is found.
+        addresses: &'e [String],
+    },
+}
+
+impl Entrance<'_> {
+    fn leads_to(&self, cluster: ClusterId) -> bool {
+        match self {
+            Entrance::Code(code) => code.cluster == cluster,
+            Entrance::Lan { .. } => true,
+        }
+    }
+
+    async fn join(&self, key_seed: [u8; 32], name: &str) -> Result<net::Joined, net::JoinError> {
+        match self {
+            Entrance::Code(code) => net::join(code, key_seed, name).await,
+            Entrance::Lan { cluster, addresses } => net::join_lan(cluster, addresses, key_seed, name).await,
+        }
+    }
+}
+
 /// Makes this data directory a member of the code's cluster, or finds that it is one that waits for its plan to be
 /// accepted. `undecided`: rows here wait for a person's word.
 pub fn admit(
     config: &Config,
-    code: &InviteCode,
+    entrance: Entrance<'_>,
     choice: &Choice,
     meetings: Meetings,
     undecided: bool,
@@ -54,7 +85,7 @@ pub fn admit(
     let data = DataDir::at(&config.data_dir);
     data.create()?;
     let _lock = data.lock()?;
-    let found = Found::look(config, &data, code)?;
+    let found = Found::look(config, &data, entrance)?;
     let log = if let Found::Undecided(log) = found {
         remember(&data, &choice.databases)?;
         decide(&log, &data, meetings)?;
@@ -67,7 +98,7 @@ pub fn admit(
         let name = node_name(config, &data)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| DaemonError::Runtime { source })?;
-        let joined = runtime.block_on(net::join(code, key_seed, &name))?;
+        let joined = runtime.block_on(entrance.join(key_seed, &name))?;
         remember(&data, &choice.databases)?;
         let log = found.empty(&data)?;
         // First the mark and what was said of the files, then the membership: a crash in between leaves a directory that
@@ -75,7 +106,7 @@ pub fn admit(
         data.set_undecided(undecided)?;
         decide(&log, &data, meetings)?;
         let peer = joined.inviter.to_string();
-        let addresses = joined.addresses.iter().chain(&code.addresses);
+        let addresses = joined.addresses.iter();
         let known =
             addresses.map(|address| KnownAddress { peer: peer.clone(), address: address.clone(), reached_ms: 0 });
         Node::enter_at(&log, joined.records, &known.collect::<Vec<_>>())?;
@@ -97,7 +128,7 @@ enum Found {
 }
 
 impl Found {
-    fn look(config: &Config, data: &DataDir, code: &InviteCode) -> Result<Found, DaemonError> {
+    fn look(config: &Config, data: &DataDir, entrance: Entrance<'_>) -> Result<Found, DaemonError> {
         let opened = Log::open(&data.log_path()).map(|log| (Node::cluster_of(&log), log));
         let (member, log) = match opened {
             Ok((Ok(member), log)) => (member, log),
@@ -108,7 +139,7 @@ impl Found {
         };
         match member {
             None => return Ok(Found::Empty(log)),
-            Some(cluster) if data.is_undecided() && cluster == code.cluster => return Ok(Found::Undecided(log)),
+            Some(cluster) if data.is_undecided() && entrance.leads_to(cluster) => return Ok(Found::Undecided(log)),
             Some(_) => drop(log),
         }
         let checked = open_without_files(config, data).and_then(|node| Ok(node.verify_log()?));
@@ -146,7 +177,7 @@ fn is_damage(error: &NodeError) -> bool {
 }
 
 /// Notes how the files are to be read. A base is copied: it may lie on a stick.
-fn decide(log: &Log, data: &DataDir, meetings: Meetings) -> Result<(), DaemonError> {
+pub(super) fn decide(log: &Log, data: &DataDir, meetings: Meetings) -> Result<(), DaemonError> {
     for (database, mut meeting) in meetings {
         if let Meeting::Base(from) = &meeting {
             let kept = data.base_path(&database);

@@ -15,11 +15,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Services;
-use super::answer::{ask, ask_within};
+use super::answer::ask;
 use super::problem::Problem;
-use super::query::parse_peer;
+use super::query::{bad_moment, parse_moment, parse_peer};
 use super::read::status_of;
-use crate::model::NodeId;
+use crate::model::{NodeId, Role};
 use crate::node::view::{LogReport, RebuildReport, RuleView};
 use crate::node::{Input, Node};
 
@@ -34,9 +34,6 @@ const SYNC_ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Equal in this many rounds is equal: in the first, a peer may not have captured yet what its app wrote just before.
 const SYNC_ROUNDS: u32 = 2;
-
-/// A rebuild of a large log takes minutes.
-const REBUILD_WITHIN: Duration = Duration::from_secs(3_600);
 
 /// Life of an invite, in seconds: default and limits.
 const INVITE_S: (u64, u64, u64) = (24 * 3600, 60, 30 * 24 * 3600);
@@ -67,11 +64,14 @@ pub(super) async fn add_peer(State(services): Shared, body: Bytes) -> Reply<Valu
 struct Invite {
     #[serde(default)]
     expires_s: Option<u64>,
+    #[serde(default)]
+    role: Option<String>,
 }
 
 pub(super) async fn invite(State(services): Shared, body: Bytes) -> Reply<Value> {
     let (default, min, max) = INVITE_S;
-    let Invite { expires_s } = parse(&body)?;
+    let Invite { expires_s, role } = parse(&body)?;
+    let role = super::members::role(role.as_deref().unwrap_or(Role::Member.word()))?;
     let life_s = expires_s.unwrap_or(default);
     if !(min..=max).contains(&life_s) {
         return Err(Problem::invalid(format!("`expires_s` is `{life_s}`, but must be {min} to {max} seconds")));
@@ -79,12 +79,13 @@ pub(super) async fn invite(State(services): Shared, body: Bytes) -> Reply<Value>
     let addresses = services.network.addresses().await;
     let mut secret = [0; 16];
     getrandom::fill(&mut secret).map_err(|_| Problem::invalid("the system gives no random bytes"))?;
-    let code = ask(&services.port, move |node, now| node.invite(secret, addresses, life_s * 1000, now)).await??;
+    let code = ask(&services.port, move |node, now| node.invite_as(secret, role, addresses, life_s * 1000, now));
+    let code = code.await??;
     let expires = rfc3339(code.expires_ms);
-    Ok(Json(json!({ "code": code.to_text(), "expires": expires, "addresses": code.addresses })))
+    Ok(Json(json!({ "code": code.to_text(), "expires": expires, "addresses": code.addresses, "role": role.word() })))
 }
 
-fn rfc3339(ms: u64) -> String {
+pub(super) fn rfc3339(ms: u64) -> String {
     humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_millis(ms)).to_string()
 }
 
@@ -120,14 +121,21 @@ struct Empty {}
 #[serde(deny_unknown_fields)]
 struct Rebuild {
     out: PathBuf,
+    /// As of this time.
+    time: Option<String>,
 }
 
+/// On a snapshot of the log, in a thread of its own.
 pub(super) async fn rebuild(State(services): Shared, body: Bytes) -> Reply<RebuildReport> {
-    let Rebuild { out } = parse(&body)?;
+    let Rebuild { out, time } = parse(&body)?;
     if !out.is_absolute() {
         return Err(Problem::invalid(format!("`out` is `{}`, but must be an absolute path", out.display())));
     }
-    Ok(Json(ask_within(&services.port, REBUILD_WITHIN, move |node, _| node.rebuild(&out)).await??))
+    let (replay, now) = ask(&services.port, |node, now| (node.replay(), now)).await?;
+    let until_ms = time.map(|text| parse_moment(&text, now.wall_ms).ok_or_else(|| bad_moment("time", &text)));
+    let (replay, until_ms) = (replay?, until_ms.transpose().map_err(Problem::invalid)?);
+    let written = tokio::task::spawn_blocking(move || replay.write(&out, until_ms));
+    Ok(Json(written.await.map_err(|_| Problem::node_busy())??))
 }
 
 #[derive(Deserialize)]

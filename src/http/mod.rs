@@ -4,6 +4,8 @@
 //!   listener   how many may connect, and how long they may take     problem   errors as problem+json
 //!   guard      who may ask: Host, Origin, token, size               routes    the table of all endpoints
 //!   answer     asking the node between two of its inputs            read, act endpoints that look, that do
+//!   members    endpoints about members
+//!   carry      bundles, receipts, requests
 //! ```
 //!
 //! Invariant: nothing behind the guard runs for a caller without the token; the node's thread is asked only short
@@ -12,9 +14,11 @@
 
 mod act;
 mod answer;
+mod carry;
 mod decide;
 mod guard;
 mod listener;
+mod members;
 mod problem;
 mod query;
 mod read;

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::log::LogError;
 use crate::node::NodeError;
+use crate::node::bundle::BundleError;
 use crate::sqlite::SqliteError;
 
 /// Why a request was not answered.
@@ -50,6 +51,7 @@ impl From<NodeError> for Problem {
     fn from(error: NodeError) -> Problem {
         let (status, code) = match &error {
             NodeError::Invalid(_) => (StatusCode::NOT_FOUND, "not_found"),
+            NodeError::NotEntitled(_) => (StatusCode::FORBIDDEN, "not_entitled"),
             NodeError::Sqlite(SqliteError::Busy) => (StatusCode::SERVICE_UNAVAILABLE, "node_busy"),
             NodeError::Sqlite(SqliteError::Exists { .. }) => (StatusCode::CONFLICT, "exists"),
             NodeError::Sqlite(SqliteError::Corrupt { .. })
@@ -60,6 +62,21 @@ impl From<NodeError> for Problem {
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "node_error"),
         };
         Problem::new(status, code, error.to_string())
+    }
+}
+
+impl From<BundleError> for Problem {
+    fn from(error: BundleError) -> Problem {
+        let damage = error.is_damage();
+        let code = match error {
+            BundleError::Node(error) => return error.into(),
+            BundleError::Stopped => return Problem::node_busy(),
+            BundleError::Read { .. } => "cannot_read",
+            BundleError::Write { .. } | BundleError::Occupied { .. } => "cannot_write",
+            _ if damage => "bundle_damaged",
+            _ => "bundle_refused",
+        };
+        Problem::new(StatusCode::CONFLICT, code, error.to_string())
     }
 }
 

@@ -64,7 +64,7 @@ impl EventsQuery {
     }
 }
 
-fn bad_moment(name: &str, text: &str) -> String {
+pub(super) fn bad_moment(name: &str, text: &str) -> String {
     format!("`{name}` is `{text}`, but must be a time like 2025-03-06T09:00:00Z, 2025-03-06, or an age like 2h")
 }
 

@@ -11,7 +11,7 @@ use axum::{Json, Router, middleware};
 
 use super::guard::{Expected, guard};
 use super::problem::Problem;
-use super::{Services, act, decide, read};
+use super::{Services, act, carry, decide, members, read};
 
 /// One endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,21 @@ pub const ROUTES: &[Route] = &[
     route("get", "/api/v1/status", "Node, cluster, databases, peers, what exists only here", &[]),
     route("get", "/api/v1/peers", "The other members", &[]),
     route("post", "/api/v1/peers", "Stays connected to the peer at an address, across restarts", &["address"]),
-    route("post", "/api/v1/invites", "Makes a join code", &["expires_s"]),
+    route("post", "/api/v1/invites", "Makes a join code", &["expires_s", "role"]),
+    route("get", "/api/v1/members", "Everybody who was ever admitted: role, rank, slot, state", &[]),
+    route("get", "/api/v1/members/log", "The membership log: every signed record, and whether it counts", &[]),
+    route("get", "/api/v1/members/late", "Events that say that they were written after their author's revocation", &[]),
+    route("post", "/api/v1/members/revoke", "Shuts a member out", &["name"]),
+    route("post", "/api/v1/members/readmit", "Lets a member in again that was shut out", &["name", "role"]),
+    route("post", "/api/v1/members/role", "Gives a member another role: admin, member or read-only", &["name", "role"]),
+    route("post", "/api/v1/members/rename", "Gives a member another name", &["name", "to"]),
+    route(
+        "post",
+        "/api/v1/trust-lan",
+        "Admits whoever knocks from the local network, for so long; 0 ends it",
+        &["for_s"],
+    ),
+    route("post", "/api/v1/recover-admin", "Makes this node an admin by the recovery phrase", &["phrase", "revoke"]),
     route(
         "get",
         "/api/v1/events",
@@ -67,8 +81,18 @@ pub const ROUTES: &[Route] = &[
         &["db", "table", "column", "rule"],
     ),
     route("post", "/api/v1/log/verify", "Checks every hash chain and signature", &[]),
-    route("post", "/api/v1/rebuild", "Replays the log into new files in a directory of this machine", &["out"]),
+    route(
+        "post",
+        "/api/v1/rebuild",
+        "Replays the log into new files in a directory of this machine, as of `time` where it is given",
+        &["out", "time"],
+    ),
     route("post", "/api/v1/sync", "Syncs now; waits up to wait_s (at most 5) seconds", &["peer", "wait_s"]),
+    route("get", "/api/v1/receipts", "Who holds what, what exists only here, whether this machine can go", &[]),
+    route("post", "/api/v1/bundle/export", "Writes a bundle to a file or directory of this machine", &["path", "for"]),
+    route("post", "/api/v1/bundle/import", "Takes a bundle from a file of this machine", &["path", "news_only"]),
+    route("post", "/api/v1/bundle/inspect", "Says what a bundle holds; stores nothing", &["path"]),
+    route("post", "/api/v1/admit", "Admits who asked by a request that was carried here", &["request"]),
     route("get", "/api/v1/doctor", "Checks of the installation", &[]),
 ];
 
@@ -80,6 +104,15 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("get", "/api/v1/peers") => get(read::peers),
         ("post", "/api/v1/peers") => post(act::add_peer),
         ("post", "/api/v1/invites") => post(act::invite),
+        ("get", "/api/v1/members") => get(members::members),
+        ("get", "/api/v1/members/log") => get(members::log),
+        ("get", "/api/v1/members/late") => get(members::late),
+        ("post", "/api/v1/members/revoke") => post(members::revoke),
+        ("post", "/api/v1/members/readmit") => post(members::readmit),
+        ("post", "/api/v1/members/role") => post(members::set_role),
+        ("post", "/api/v1/members/rename") => post(members::rename),
+        ("post", "/api/v1/trust-lan") => post(members::trust_lan),
+        ("post", "/api/v1/recover-admin") => post(members::recover),
         ("get", "/api/v1/events") => get(read::events),
         ("get", "/api/v1/conflicts") => get(read::conflicts),
         ("get", "/api/v1/conflicts/{n}") => get(read::conflict),
@@ -96,6 +129,11 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("post", "/api/v1/log/verify") => post(act::verify_log),
         ("post", "/api/v1/rebuild") => post(act::rebuild),
         ("post", "/api/v1/sync") => post(act::sync),
+        ("get", "/api/v1/receipts") => get(carry::receipts),
+        ("post", "/api/v1/bundle/export") => post(carry::export),
+        ("post", "/api/v1/bundle/import") => post(carry::import),
+        ("post", "/api/v1/bundle/inspect") => post(carry::inspect),
+        ("post", "/api/v1/admit") => post(carry::admit),
         ("get", "/api/v1/doctor") => get(read::doctor),
         (method, path) => unreachable!("{method} {path} is in the table of routes without a handler"),
     }

@@ -12,6 +12,7 @@
 mod names;
 mod overlay;
 mod read;
+mod receipts;
 mod record;
 mod row_record;
 mod state;

@@ -243,7 +243,7 @@ impl LogRead {
         Ok(self.meta.get(key)?.map(|value| value.value().to_vec()))
     }
 
-    /// All member records, by node key.
+    /// All member records, by hash.
     pub fn members(&self) -> Result<Vec<Vec<u8>>, LogError> {
         self.members.iter()?.map(|entry| Ok(entry?.1.value().to_vec())).collect()
     }

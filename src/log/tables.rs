@@ -39,7 +39,7 @@ pub(super) const CURSORS: TableDefinition<&str, &[u8]> = TableDefinition::new("c
 /// node with every apply.
 pub(super) const HELD: TableDefinition<&[u8; 28], &[u8]> = TableDefinition::new("held");
 
-/// Node key (32) -> its signed member record. Written by the node.
+/// Hash of a member record (32) -> the signed record. Written by the node.
 pub(super) const MEMBERS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("members");
 /// Multiaddr, peer's key in hex (or empty) -> nothing. Ways to reach peers; written by the node.
 pub(super) const ADDRESSES: TableDefinition<(&str, &str), ()> = TableDefinition::new("addresses");

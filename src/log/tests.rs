@@ -212,7 +212,7 @@ fn the_nodes_own_records_are_kept() {
     let mut write = log.write().unwrap();
     write.put_meta("name", b"value").unwrap();
     assert_eq!(write.meta("name").unwrap().as_deref(), Some(&b"value"[..]));
-    write.put_member(&NodeId([7; 32]), b"record").unwrap();
+    write.put_member(&[7; 32], b"record").unwrap();
     write.put_address("/ip4/10.0.0.1/tcp/1", "", 5).unwrap();
     write.put_address("/ip4/10.0.0.2/tcp/1", "ab", 7).unwrap();
     write.drop_address("/ip4/10.0.0.2/tcp/1", "ab").unwrap();

@@ -17,7 +17,7 @@ use super::tables;
 use super::{Log, LogError, LogRead, record, row_record};
 use crate::merge::rules::RuleRecord;
 use crate::merge::store::{AuditRecord, Fingerprint, Row, TableId};
-use crate::model::{Cut, Event, Head, Heads, NodeId, OriginId, RowId, Stamp};
+use crate::model::{Cut, Event, Head, Heads, OriginId, RowId, Stamp};
 
 /// A write transaction. Dropping it undoes everything.
 pub struct LogWrite<'log> {
@@ -177,9 +177,9 @@ impl<'log> LogWrite<'log> {
         Ok(value.map(|value| value.value().to_vec()))
     }
 
-    /// Stores a member's record.
-    pub fn put_member(&mut self, node: &NodeId, record: &[u8]) -> Result<(), LogError> {
-        self.transaction.open_table(tables::MEMBERS)?.insert(&node.0, record)?;
+    /// Stores a member record under its hash.
+    pub fn put_member(&mut self, hash: &[u8; 32], record: &[u8]) -> Result<(), LogError> {
+        self.transaction.open_table(tables::MEMBERS)?.insert(hash, record)?;
         Ok(())
     }
 

@@ -8,10 +8,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, by what they are about.
-pub const MARKS: [&str; 61] = [
+pub const MARKS: &[&str] = &[
     "adopt: a row is the joiner's own",
     "adopt: nobody answered in time",
     "adopt: rows are enrolled by content",
+    "adopt: the app held up the end of it",
     "adopt: the file is a copy of a member's",
     "adopt: the file shows what its member wrote and the log lacks",
     "adopt: the log lacks what its events build on",
@@ -29,12 +30,19 @@ pub const MARKS: [&str; 61] = [
     "clock: peers correct this one's clock",
     "drain: the outbox is another one than was drained",
     "exchange: a fork is refused",
+    "exchange: a peer asks for patience in its quiet hours",
     "exchange: a pull is answered in pages",
     "exchange: a pull without an answer is repeated",
+    "exchange: a range is left to a peer that answers better",
     "exchange: an answer brings nothing, though the peer holds more",
+    "exchange: an event comes before its author's admission",
     "exchange: an event is not pushed to a peer that lacks those before it",
     "exchange: an origin is left to the peer that was asked for it",
+    "exchange: another peer goes on with a large event",
+    "exchange: bulk waits for its pace",
+    "exchange: events that came too early wait for those in front of them",
     "exchange: hearsay starts a question",
+    "exchange: one origin comes from several peers at once",
     "exchange: the end of a run is unsigned and left",
     "merge: a merge becomes void",
     "merge: a merge is void when it comes, a name was changed meanwhile",

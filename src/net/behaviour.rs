@@ -14,6 +14,7 @@ use libp2p::{identify, memory_connection_limits, ping};
 
 use super::{pings, strangers, wan};
 use crate::model::ClusterId;
+use crate::wire::limits::GOSSIP_BYTES_MAX;
 
 /// Connections that have not passed the gate yet: what a stranger can hold.
 const PENDING_INCOMING_MAX: u32 = 8;
@@ -24,8 +25,6 @@ const ESTABLISHED_MAX: u32 = 64;
 const ESTABLISHED_PER_PEER_MAX: u32 = 4;
 /// Above this much memory of the process no connection is added.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
-/// Four times the largest announcement: a message near the receiver's limit wedges gossip to that peer for good.
-const GOSSIP_BYTES_MAX: usize = 64 << 10;
 
 /// All protocols of one node.
 #[derive(NetworkBehaviour)]

@@ -3,7 +3,7 @@
 //!
 //! Invariant: before a side has seen that the other knows the cluster's id (a hash salted with nonces and both keys
 //! proves it) it sends nothing but nonce and hash; before it knows the other for a member it sends at most the records
-//! that prove its own membership, and only as dialer. The other side's key is the connection's, proven by noise or TLS,
+//! that prove its own membership, and only as dialer; to who was shut out, the record that did it. The other side's key is the connection's, proven by noise or TLS,
 //! never one from a message. Every step has a size limit and the whole a time limit.
 //! Callers: transport, join.
 //!
@@ -18,24 +18,30 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 use std::time::Duration;
 
-use libp2p::PeerId;
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt as _, SubstreamBox};
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
 
 use super::door::Door;
 use super::frame::{read_frame, write_frame};
 use super::key::node_of;
 use crate::model::{ClusterId, Member, MemberRecord, NodeId};
 use crate::node::Input;
-use crate::node::invite::{JoinRequest, Refusal};
+use crate::node::invite::{JoinRequest, LanKnock, Refusal};
 use crate::node::membership::Membership;
-use crate::wire::limits::{GATE_MESSAGE_BYTES_MAX, GATE_RECORDS_MAX, NAME_BYTES_MAX, PROTOCOL_VERSION};
-use crate::wire::member::{all_from_proto, fixed, to_proto};
+use crate::wire::limits::{
+    GATE_CHAIN_BYTES_MAX, GATE_MESSAGE_BYTES_MAX, GATE_RECORDS_MAX, NAME_BYTES_MAX, PROTOCOL_VERSION,
+    PROTOCOL_VERSION_MIN, RECORD_AFTER_MAX,
+};
+use crate::wire::member::{all_from_proto, fixed, hashes, to_proto};
 use crate::wire::message::{MessageError, check_field_count};
 use crate::wire::proto;
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A redeemed invite is on the inviter's disk before the answer.
 const REDEEM_TIMEOUT: Duration = Duration::from_secs(8);
+/// Refusal in a chain: the other side was revoked, or its key is retired.
+const SHUT_OUT: u32 = 1;
 
 /// Why a connection was refused. It is closed; both sides' state is as before, unless the variant says otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +61,9 @@ pub(crate) enum GateError {
     /// The other side knows the cluster and its key is no member's. A retry helps once it is admitted.
     #[error("{0:?} is not a member of this cluster")]
     NotAMember(NodeId),
+    /// The other side says that this node was shut out of the cluster. A retry helps once it is let in again.
+    #[error("{0:?} says that this node was shut out of the cluster")]
+    ShutOut(NodeId),
     /// A member that broke the protocol. A retry helps after ten minutes.
     #[error("{0:?} broke the protocol and is shut out for a while")]
     Banned(NodeId),
@@ -86,9 +95,7 @@ impl Gate {
     /// Takes the node's current membership. Records that the gate learnt while the copy was on its way stay.
     pub(crate) fn renew(&self, mut membership: Membership) {
         let mut current = self.membership.write().unwrap_or_else(PoisonError::into_inner);
-        for record in current.records() {
-            let _ = membership.add(record.clone());
-        }
+        membership.add_all(current.records().into_iter().cloned().collect());
         *current = membership;
     }
 
@@ -137,9 +144,32 @@ impl Gate {
         ask(&self.membership.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn chain_for(&self, known: bool) -> proto::GateChain {
-        let records = if known { Vec::new() } else { self.read(|membership| membership.chain(&self.own)) };
-        proto::GateChain { records: records.iter().map(to_proto).collect() }
+    fn heads(&self) -> Vec<Vec<u8>> {
+        self.read(|membership| membership.heads().iter().map(|hash| hash.to_vec()).collect())
+    }
+
+    /// What proves this node's membership and the other side lacks, by the heads it named.
+    fn chain_for(&self, known: bool, heads: &[Vec<u8>]) -> Result<proto::GateChain, GateError> {
+        let heads = hashes(heads, RECORD_AFTER_MAX)?;
+        let mut records = if known { Vec::new() } else { self.read(|membership| membership.proof(&self.own, &heads)) };
+        // Oldest first: what does not fit now fits when the first part is known.
+        records.truncate(GATE_RECORDS_MAX);
+        Ok(proto::GateChain { records: records.iter().map(to_proto).collect(), member_heads: self.heads(), refusal: 0 })
+    }
+
+    /// What a node is shown that was shut out: the record that did it.
+    fn refusal_for(&self, node: &NodeId) -> Option<proto::GateChain> {
+        let record = self.read(|membership| membership.shut_out_by(node).map(to_proto))?;
+        Some(proto::GateChain { records: vec![record], member_heads: Vec::new(), refusal: SHUT_OUT })
+    }
+
+    /// The other side says that this node was shut out: the node is told, and judges the record.
+    fn refused_by(&self, node: &NodeId, chain: proto::GateChain) -> GateError {
+        if let Ok(Some(record)) = all_from_proto(chain.records).map(|records| records.into_iter().next()) {
+            // Lost when the node is busy: the next dial brings it again.
+            let _ = self.door.try_deliver(Input::ShutOut { by: *node, record: Box::new(record) });
+        }
+        GateError::ShutOut(*node)
     }
 
     /// Checks the records that a node showed. They count, and go to the node, only when they prove its membership.
@@ -152,7 +182,7 @@ impl Gate {
         }
         let records = all_from_proto(chain.records)?;
         let mut grown = self.read(Membership::clone);
-        if records.is_empty() || records.iter().any(|record| grown.add(record.clone()).is_err()) {
+        if records.is_empty() || !grown.add_all(records.clone()).1.is_empty() {
             return Err(GateError::NotAMember(*node));
         }
         if !grown.may_connect(node) {
@@ -160,25 +190,22 @@ impl Gate {
         }
         // The node learns of the member before it learns of the connection: both go through the same queue.
         self.door.try_deliver(Input::MembersLearnt(records.clone())).map_err(|_| GateError::Busy)?;
-        let mut membership = self.membership.write().unwrap_or_else(PoisonError::into_inner);
-        for record in records {
-            let _ = membership.add(record);
-        }
+        self.membership.write().unwrap_or_else(PoisonError::into_inner).add_all(records);
         Ok(())
     }
 }
 
-/// Lets a connection through or closes it.
+/// Lets a connection through or closes it. `dialer`: the part that this side plays; the address is the other side's.
 pub(crate) async fn admit(
     gate: Arc<Gate>,
     peer: PeerId,
     mut muxer: StreamMuxerBox,
-    dialer: bool,
+    (dialer, address): (bool, &Multiaddr),
 ) -> Result<(PeerId, StreamMuxerBox), GateError> {
     let remote = node_of(&peer).ok_or(GateError::OtherCluster)?;
     let result = match dialer {
         true => dial_in(&gate, remote, &mut muxer).await,
-        false => answer(&gate, remote, &mut muxer).await,
+        false => answer(&gate, remote, local_address(address), &mut muxer).await,
     };
     if let Err(error) = &result {
         tracing::debug!(%peer, dialer, %error, "refused at the gate");
@@ -195,20 +222,28 @@ async fn dial_in(gate: &Gate, remote: NodeId, muxer: &mut StreamMuxerBox) -> Res
         let tag = tag("dialer", &cluster, [&nonce, &[0; 32], &gate.own.0, &remote.0]);
         let knows_you = gate.knows(&remote);
         let opening = proto::GateOpening {
-            version: PROTOCOL_VERSION,
+            version: PROTOCOL_VERSION_MIN,
             nonce: nonce.to_vec(),
             tag: tag.as_bytes().to_vec(),
             knows_you,
         };
         send(&mut stream, &opening).await?;
-        let reply: proto::GateReply = receive(&mut stream, 8).await?;
+        let reply: proto::GateReply = receive(&mut stream, 8 + RECORD_AFTER_MAX).await?;
         let expected =
             self::tag("listener", &cluster, [&nonce, &fixed(&reply.nonce, "nonce")?, &gate.own.0, &remote.0]);
         if expected != blake3::Hash::from_bytes(fixed(&reply.tag, "tag")?) {
             return Err(GateError::OtherCluster);
         }
-        send(&mut stream, &gate.chain_for(reply.knows_you)).await?;
-        let chain: proto::GateChain = receive(&mut stream, GATE_RECORDS_MAX).await?;
+        if let Some(refusal) = gate.refusal_for(&remote) {
+            send(&mut stream, &refusal).await?;
+            close(stream).await;
+            return Err(GateError::NotAMember(remote));
+        }
+        send(&mut stream, &gate.chain_for(reply.knows_you, &reply.member_heads)?).await?;
+        let chain = receive_chain(&mut stream).await?;
+        if chain.refusal != 0 {
+            return Err(gate.refused_by(&remote, chain));
+        }
         gate.take_chain(&remote, chain)?;
         send(&mut stream, &proto::GateAccepted { accepted: true }).await?;
         close(stream).await;
@@ -218,13 +253,19 @@ async fn dial_in(gate: &Gate, remote: NodeId, muxer: &mut StreamMuxerBox) -> Res
 }
 
 /// The listener's side, up to the place where it is clear whether a member or a joiner knocks.
-async fn answer(gate: &Gate, remote: NodeId, muxer: &mut StreamMuxerBox) -> Result<(), GateError> {
+async fn answer(
+    gate: &Gate,
+    remote: NodeId,
+    local: Option<String>,
+    muxer: &mut StreamMuxerBox,
+) -> Result<(), GateError> {
     let mut stream = within(STEP_TIMEOUT, accept_stream(muxer)).await??;
     let (opening, nonce) = within(
         STEP_TIMEOUT,
         drive(muxer, async {
             let opening: proto::GateOpening = receive(&mut stream, 8).await?;
-            if opening.version != PROTOCOL_VERSION {
+            // It says the oldest version that the dialer still speaks; what both speak is told by their hellos.
+            if !(1..=PROTOCOL_VERSION).contains(&opening.version) {
                 return Err(GateError::Malformed(MessageError::Malformed("version")));
             }
             Ok((opening, random()?))
@@ -233,8 +274,11 @@ async fn answer(gate: &Gate, remote: NodeId, muxer: &mut StreamMuxerBox) -> Resu
     .await???;
     if opening.tag.is_empty() {
         let nonces = [fixed(&opening.nonce, "nonce")?, nonce];
-        return within(STEP_TIMEOUT + REDEEM_TIMEOUT, drive(muxer, answer_joiner(gate, remote, stream, nonces)))
-            .await??;
+        return within(
+            STEP_TIMEOUT + REDEEM_TIMEOUT,
+            drive(muxer, answer_joiner(gate, (remote, local), stream, nonces)),
+        )
+        .await??;
     }
     within(STEP_TIMEOUT, drive(muxer, answer_member(gate, remote, stream, (opening, nonce)))).await??
 }
@@ -253,16 +297,29 @@ async fn answer_member(
     }
     let tag = tag("listener", &cluster, [&their_nonce, &nonce, &remote.0, &gate.own.0]);
     let reply = proto::GateReply {
-        version: PROTOCOL_VERSION,
+        version: PROTOCOL_VERSION_MIN,
         nonce: nonce.to_vec(),
         tag: tag.as_bytes().to_vec(),
         knows_you: gate.knows(&remote),
+        member_heads: gate.heads(),
     };
     send(&mut stream, &reply).await?;
-    let chain: proto::GateChain = receive(&mut stream, GATE_RECORDS_MAX).await?;
-    gate.take_chain(&remote, chain)?;
+    let chain = receive_chain(&mut stream).await?;
+    if chain.refusal != 0 {
+        return Err(gate.refused_by(&remote, chain));
+    }
+    let heads = chain.member_heads.clone();
+    if let Err(error) = gate.take_chain(&remote, chain) {
+        // Who was a member may know why it is none any more; a stranger hears nothing.
+        if let Some(refusal) = gate.refusal_for(&remote) {
+            send(&mut stream, &refusal).await?;
+            // Until it has read that, the connection stays.
+            let _ = receive::<proto::GateAccepted>(&mut stream, 1).await;
+        }
+        return Err(error);
+    }
     // Only now, to a member: who this node is, unless the dialer knows it.
-    send(&mut stream, &gate.chain_for(opening.knows_you)).await?;
+    send(&mut stream, &gate.chain_for(opening.knows_you, &heads)?).await?;
     let accepted: proto::GateAccepted = receive(&mut stream, 1).await?;
     if !accepted.accepted {
         return Err(GateError::Malformed(MessageError::Malformed("accepted")));
@@ -274,19 +331,35 @@ async fn answer_member(
 /// A joiner proves its invite and gets the records of all members, or a number that says why not.
 async fn answer_joiner(
     gate: &Gate,
-    joiner: NodeId,
+    (joiner, local): (NodeId, Option<String>),
     mut stream: SubstreamBox,
     nonces: [[u8; 32]; 2],
 ) -> Result<(), GateError> {
     let nonce = nonces[1].to_vec();
-    let reply = proto::GateReply { version: PROTOCOL_VERSION, nonce, tag: Vec::new(), knows_you: false };
+    let (version, tag) = (PROTOCOL_VERSION_MIN, Vec::new());
+    let reply = proto::GateReply { version, nonce, tag, knows_you: false, member_heads: Vec::new() };
     send(&mut stream, &reply).await?;
-    let join: proto::GateJoin = receive(&mut stream, 3).await?;
-    if join.name.len() > NAME_BYTES_MAX {
+    let join: proto::GateJoin = receive(&mut stream, 4).await?;
+    if join.name.len() > NAME_BYTES_MAX || join.cluster_name.len() > NAME_BYTES_MAX {
         return Err(GateError::Malformed(MessageError::TooLarge("name")));
     }
-    let (invite, proof) = (fixed(&join.invite, "invite")?, fixed(&join.proof, "proof")?);
-    let request = JoinRequest { invite, proof, joiner, name: join.name, nonces };
+    let request = match (join.invite.is_empty(), local) {
+        (true, Some(from)) => {
+            let lan = Some(LanKnock { from, cluster_name: join.cluster_name });
+            JoinRequest { invite: [0; 8], proof: [0; 32], joiner, name: join.name, nonces, lan }
+        }
+        // From elsewhere it gets the same answer as where nothing is trusted.
+        (true, None) => {
+            let refusal = Refusal::NotTrusting.code();
+            send(&mut stream, &proto::GateWelcome { refusal, ..proto::GateWelcome::default() }).await?;
+            let _ = receive::<proto::GateAccepted>(&mut stream, 1).await;
+            return Err(GateError::Join);
+        }
+        (false, _) => {
+            let (invite, proof) = (fixed(&join.invite, "invite")?, fixed(&join.proof, "proof")?);
+            JoinRequest { invite, proof, joiner, name: join.name, nonces, lan: None }
+        }
+    };
     let redeemed = tokio::time::timeout(REDEEM_TIMEOUT, gate.door.redeem(request)).await;
     let welcome = match redeemed.ok().and_then(Result::ok).unwrap_or(Err(Refusal::Busy)) {
         Ok(records) => welcome(&records),
@@ -321,6 +394,27 @@ pub(crate) fn random() -> Result<[u8; 32], GateError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|_| GateError::Unavailable)?;
     Ok(bytes)
+}
+
+/// Where a joiner comes from, when that is the local network: an address of a private, link-local or own range.
+fn local_address(address: &Multiaddr) -> Option<String> {
+    // A relay on the local network says nothing of who calls over it.
+    if address.iter().any(|part| part == Protocol::P2pCircuit) {
+        return None;
+    }
+    let local = match address.iter().next()? {
+        Protocol::Ip4(ip) => ip.is_private() || ip.is_link_local() || ip.is_loopback(),
+        Protocol::Ip6(ip) => match ip.to_ipv4_mapped() {
+            Some(ip) => ip.is_private() || ip.is_link_local() || ip.is_loopback(),
+            None => ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_loopback(),
+        },
+        _ => false,
+    };
+    local.then(|| address.to_string())
+}
+
+async fn receive_chain(stream: &mut SubstreamBox) -> Result<proto::GateChain, GateError> {
+    receive_up_to(stream, GATE_CHAIN_BYTES_MAX, GATE_RECORDS_MAX + RECORD_AFTER_MAX + 1).await
 }
 
 pub(crate) async fn send(stream: &mut SubstreamBox, message: &impl prost::Message) -> Result<(), GateError> {

@@ -14,17 +14,18 @@ use libp2p::core::transport::{Boxed, DialOpts, PortUse, Transport as _};
 use super::gate::{GateError, close, drive, open_stream, random, receive_up_to, send, within};
 use super::key::{keypair, parse_address, peer_of, with_peer};
 use super::transport::{Connection, TransportError, open_transport};
-use crate::model::{MemberRecord, NodeId};
+use crate::model::{ClusterId, MemberRecord, NodeId, RecordKind};
 use crate::node::invite::{Refusal, invite_id, proof};
 use crate::node::membership::{Membership, cluster_id, node_id};
 use crate::wire::invite::InviteCode;
-use crate::wire::limits::{GATE_WELCOME_BYTES_MAX, MEMBERS_MAX, PROTOCOL_VERSION};
+use crate::wire::limits::{GATE_WELCOME_BYTES_MAX, MEMBER_RECORDS_MAX, PROTOCOL_VERSION_MIN, REVOKING_RECORDS_MAX};
 use crate::wire::member::{all_from_proto, fixed};
 use crate::wire::proto;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+const WELCOME_FIELDS_MAX: usize = MEMBER_RECORDS_MAX + REVOKING_RECORDS_MAX + 2;
 const TRIES: u32 = 3;
 const PAUSE_BETWEEN_TRIES: Duration = Duration::from_millis(700);
 
@@ -60,12 +61,28 @@ pub enum JoinError {
     /// The code was made by this very node.
     #[error("this join code was made by this node itself: use it on the other machine")]
     OwnCode,
+    /// Nobody on the local network lets this node in. Helps after `litemesh trust-lan 10m` on an admin.
+    #[error(
+        "nobody on the local network lets this node in without a code ({said}): on an admin's server say \
+         `litemesh trust-lan 10m`, or make a code there with `litemesh invite`"
+    )]
+    NobodyOnLan {
+        /// What the last one said.
+        said: String,
+    },
     /// The answer does not prove the cluster of the code. Ask for another code.
     #[error("the inviting node's answer does not fit the join code: ask for a new code")]
     WrongAnswer,
     /// Encryption cannot be set up.
     #[error(transparent)]
     Transport(#[from] TransportError),
+}
+
+/// How a joiner proves that it may come in.
+pub(super) enum Ticket<'t> {
+    Code(&'t InviteCode),
+    /// Not at all: the local network is trusted for a while. The name of the cluster that is meant; empty: any.
+    Lan(&'t str),
 }
 
 /// Redeems a join code with this node's key.
@@ -79,17 +96,18 @@ pub async fn join(code: &InviteCode, key_seed: [u8; 32], name: &str) -> Result<J
         if attempt > 0 {
             tokio::time::sleep(PAUSE_BETWEEN_TRIES).await;
         }
-        let mut muxer = match connect(code, &key_seed).await? {
+        let mut muxer = match connect(code.inviter, &code.addresses, &key_seed).await? {
             Ok(muxer) => muxer,
             Err(words) => {
                 reason = words;
                 continue;
             }
         };
-        match ask(code, own, name, &mut muxer).await {
+        match ask((Ticket::Code(code), code.inviter), own, name, &mut muxer).await {
             Ok(welcome) if welcome.refusal == 0 => {
-                let joined = check(code, own, welcome).ok_or(JoinError::WrongAnswer);
-                let _ = tokio::time::timeout(CLOSE_TIMEOUT, muxer.close()).await;
+                let from = (code.inviter, code.addresses.clone());
+                let joined = check(Some(code.cluster), from, own, welcome).ok_or(JoinError::WrongAnswer);
+                end(muxer).await;
                 return joined;
             }
             Ok(welcome) => match Refusal::from_code(welcome.refusal, welcome.tries_left) {
@@ -102,11 +120,20 @@ pub async fn join(code: &InviteCode, key_seed: [u8; 32], name: &str) -> Result<J
     Err(JoinError::Unreachable { addresses: code.addresses.join(", "), reason })
 }
 
+/// Ends a connection in order; the other side may be gone.
+pub(super) async fn end(muxer: StreamMuxerBox) {
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, muxer.close()).await;
+}
+
 /// The first address that answers with the inviter's key.
-async fn connect(code: &InviteCode, key_seed: &[u8; 32]) -> Result<Result<StreamMuxerBox, String>, TransportError> {
-    let Some(inviter) = peer_of(&code.inviter) else { return Ok(Err("the inviter's key is no key".into())) };
+async fn connect(
+    inviter: NodeId,
+    addresses: &[String],
+    key_seed: &[u8; 32],
+) -> Result<Result<StreamMuxerBox, String>, TransportError> {
+    let Some(inviter) = peer_of(&inviter) else { return Ok(Err("the inviter's key is no key".into())) };
     let mut dials = Vec::new();
-    for address in &code.addresses {
+    for address in addresses {
         let Ok((_, address)) = parse_address(address) else { continue };
         // The key is part of the address, so whoever else listens there is not even spoken to. Every dial has a
         // transport of its own: they race, and the losers' sockets go with them.
@@ -123,15 +150,15 @@ async fn connect(code: &InviteCode, key_seed: &[u8; 32]) -> Result<Result<Stream
     }
 }
 
-async fn dial(mut transport: Boxed<Connection>, address: libp2p::Multiaddr) -> Result<Connection, String> {
+pub(super) async fn dial(mut transport: Boxed<Connection>, address: libp2p::Multiaddr) -> Result<Connection, String> {
     let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
     let dial = transport.dial(address, options).map_err(|error| error.to_string())?;
     dial.await.map_err(|error| error.to_string())
 }
 
 /// Opening, reply, proof, welcome.
-async fn ask(
-    code: &InviteCode,
+pub(super) async fn ask(
+    (ticket, inviter): (Ticket<'_>, NodeId),
     own: NodeId,
     name: &str,
     muxer: &mut StreamMuxerBox,
@@ -139,16 +166,28 @@ async fn ask(
     let mut stream = within(CONNECT_TIMEOUT, open_stream(muxer)).await??;
     let steps = async {
         let nonce = random()?;
-        let opening =
-            proto::GateOpening { version: PROTOCOL_VERSION, nonce: nonce.to_vec(), tag: Vec::new(), knows_you: false };
+        let opening = proto::GateOpening {
+            version: PROTOCOL_VERSION_MIN,
+            nonce: nonce.to_vec(),
+            tag: Vec::new(),
+            knows_you: false,
+        };
         send(&mut stream, &opening).await?;
         let reply: proto::GateReply = receive_up_to(&mut stream, 256, 8).await?;
         let nonces = [nonce, fixed(&reply.nonce, "nonce")?];
-        let proof = proof(&code.secret, &code.cluster, &own, &code.inviter, &nonces);
         let name = name.chars().take(crate::wire::limits::NAME_BYTES_MAX / 4).collect();
-        let join = proto::GateJoin { invite: invite_id(&code.secret).to_vec(), proof: proof.as_bytes().to_vec(), name };
+        let join = match ticket {
+            Ticket::Code(code) => {
+                let proof = proof(&code.secret, &code.cluster, &own, &inviter, &nonces).as_bytes().to_vec();
+                proto::GateJoin { invite: invite_id(&code.secret).to_vec(), proof, name, cluster_name: String::new() }
+            }
+            Ticket::Lan(cluster) => {
+                proto::GateJoin { name, cluster_name: cluster.to_string(), ..proto::GateJoin::default() }
+            }
+        };
         send(&mut stream, &join).await?;
-        let welcome: proto::GateWelcome = receive_up_to(&mut stream, GATE_WELCOME_BYTES_MAX, MEMBERS_MAX + 2).await?;
+        let welcome: proto::GateWelcome =
+            receive_up_to(&mut stream, GATE_WELCOME_BYTES_MAX, WELCOME_FIELDS_MAX).await?;
         send(&mut stream, &proto::GateAccepted { accepted: true }).await?;
         close(stream).await;
         Ok::<_, GateError>(welcome)
@@ -157,20 +196,25 @@ async fn ask(
 }
 
 /// Only a chain of signatures from the founder whose record hashes to the code's cluster makes this node a member.
-fn check(code: &InviteCode, own: NodeId, welcome: proto::GateWelcome) -> Option<Joined> {
+/// Without a code the founder's record that comes defines the cluster: that is what trusting the local network means.
+pub(super) fn check(
+    cluster: Option<ClusterId>,
+    (inviter, addresses): (NodeId, Vec<String>),
+    own: NodeId,
+    welcome: proto::GateWelcome,
+) -> Option<Joined> {
     let records = all_from_proto(welcome.records).ok().filter(|records| !records.is_empty())?;
-    let founder = records.iter().find(|record| cluster_id(record) == code.cluster)?.clone();
+    let founds = |record: &&MemberRecord| match cluster {
+        Some(cluster) => cluster_id(record) == cluster,
+        None => record.kind == RecordKind::Found,
+    };
+    let founder = records.iter().find(founds)?.clone();
     let mut membership = Membership::new(founder.clone()).ok()?;
-    for record in records {
-        membership.add(record).ok()?;
+    if !membership.add_all(records).1.is_empty() || !membership.may_connect(&own) {
+        return None;
     }
-    let sorted: Vec<MemberRecord> = membership.records().into_iter().cloned().collect();
-    let own = sorted.iter().find(|record| record.member.node == own)?.clone();
-    membership.may_connect(&code.inviter).then(|| Joined {
-        founder,
-        own,
-        records: sorted,
-        inviter: code.inviter,
-        addresses: code.addresses.clone(),
-    })
+    let records: Vec<MemberRecord> = membership.records().into_iter().cloned().collect();
+    let lets_in = |record: &&MemberRecord| record.kind == RecordKind::Admit && record.member.node == own;
+    let own = records.iter().find(lets_in)?.clone();
+    membership.may_connect(&inviter).then_some(Joined { founder, own, records, inviter, addresses })
 }

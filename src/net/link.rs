@@ -1,8 +1,11 @@
-//! The streams to and from one peer: one long-lived outgoing stream with a bounded queue before it, and readers of what
-//! comes in.
+//! The streams to and from one peer: two long-lived outgoing **lanes** (urgent and bulk), each a stream with a bounded queue
+//! before it, and readers of what comes in.
 //!
-//! Invariant: a slow peer fills its own queue and nobody else's; when it is full the newest frame is dropped (the node
-//! asks again). A node that cannot follow is not read from. Callers: net::network.
+//! A frame above [`PUSH_BYTES_MAX`] is bulk; hellos, pulls, pushes and small answers are urgent and never wait behind it, not
+//! even behind the half of a frame that is on its way. The lane of bulk is opened with its first frame.
+//! Invariants: a slow peer fills its own queues and nobody else's; when one is full the newest frame is dropped (the node
+//! asks again). Frames keep their order within a lane only. A node that cannot follow is not read from.
+//! Callers: net::network.
 
 use std::io;
 use std::sync::Arc;
@@ -18,15 +21,15 @@ use super::frame::{read_body, read_length, write_frame};
 use super::network::News;
 use crate::model::NodeId;
 use crate::node::Input;
-use crate::wire::limits::FRAME_BYTES_MAX;
+use crate::wire::limits::{FRAME_BYTES_MAX, PUSH_BYTES_MAX};
 
 /// The one protocol of frames between members.
 pub(crate) const FRAMES: StreamProtocol = StreamProtocol::new("/litemesh/frames/1");
 
 const QUEUED_FRAMES_MAX: usize = 64;
 const QUEUED_BYTES_MAX: usize = 8 << 20;
-/// A peer normally has one incoming stream; a reconnection may overlap with the old one.
-const READERS_MAX: usize = 4;
+/// A peer normally has two incoming streams; a reconnection may overlap with the old ones.
+const READERS_MAX: usize = 6;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// One frame has to pass within this: a peer that stops in the middle gives its stream up.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,28 +37,50 @@ const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 /// The streams of one connected peer; dropping it ends them.
 pub(crate) struct Link {
     node: NodeId,
+    urgent: Lane,
+    bulk: Lane,
+    dropped: u64,
+    readers: Vec<AbortHandle>,
+}
+
+/// One outgoing stream and what waits for it.
+struct Lane {
     queue: mpsc::Sender<Vec<u8>>,
     queued_bytes: Arc<AtomicUsize>,
-    dropped: u64,
     writer: AbortHandle,
-    readers: Vec<AbortHandle>,
+}
+
+impl Lane {
+    fn open(peer: PeerId, control: Control) -> Lane {
+        let (queue, frames) = mpsc::channel(QUEUED_FRAMES_MAX);
+        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        let writer = tokio::spawn(write_all(peer, control, frames, queued_bytes.clone())).abort_handle();
+        Lane { queue, queued_bytes, writer }
+    }
+
+    /// `false`: it is full.
+    fn send(&self, frame: Vec<u8>) -> bool {
+        let bytes = frame.len();
+        let fits = bytes <= FRAME_BYTES_MAX && self.queued_bytes.load(Ordering::Relaxed) + bytes <= QUEUED_BYTES_MAX;
+        self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let sent = fits && self.queue.try_send(frame).is_ok();
+        if !sent {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        sent
+    }
 }
 
 impl Link {
     pub(crate) fn open(node: NodeId, peer: PeerId, control: Control) -> Link {
-        let (queue, frames) = mpsc::channel(QUEUED_FRAMES_MAX);
-        let queued_bytes = Arc::new(AtomicUsize::new(0));
-        let writer = tokio::spawn(write_all(peer, control, frames, queued_bytes.clone())).abort_handle();
-        Link { node, queue, queued_bytes, dropped: 0, writer, readers: Vec::new() }
+        let (urgent, bulk) = (Lane::open(peer, control.clone()), Lane::open(peer, control));
+        Link { node, urgent, bulk, dropped: 0, readers: Vec::new() }
     }
 
     /// Queues a frame, or drops it when the peer is slow.
     pub(crate) fn send(&mut self, frame: Vec<u8>) {
-        let bytes = frame.len();
-        let fits = bytes <= FRAME_BYTES_MAX && self.queued_bytes.load(Ordering::Relaxed) + bytes <= QUEUED_BYTES_MAX;
-        self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if !fits || self.queue.try_send(frame).is_err() {
-            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let lane = if frame.len() > PUSH_BYTES_MAX { &self.bulk } else { &self.urgent };
+        if !lane.send(frame) {
             self.dropped += 1;
             tracing::debug!(peer = ?self.node, dropped = self.dropped, "frame dropped: the peer reads too slowly");
         }
@@ -77,7 +102,8 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.writer.abort();
+        self.urgent.writer.abort();
+        self.bulk.writer.abort();
         self.readers.iter().for_each(AbortHandle::abort);
     }
 }

@@ -6,7 +6,8 @@
 //!   door        the way into the node                                behaviour   gossip, ping, identify, limits
 //!   link        streams of one peer                                  strangers   bounds on what connecting may cost
 //!   network     the loop over all of it                              rate        a rate with a burst
-//!   join        `litemesh join`: the other side of the gate
+//!   join        `litemesh join`: the other side of the gate          join_lan    the same without a code
+//!   doorbell    who lets in without a code just now
 //!
 //!   finding members:
 //!   dial        whom to dial when                                    interfaces  cables, radios, addresses
@@ -24,10 +25,12 @@ mod behaviour;
 mod diagnosis;
 mod dial;
 mod door;
+mod doorbell;
 mod frame;
 mod gate;
 mod interfaces;
 mod join;
+mod join_lan;
 mod key;
 mod lan;
 mod link;
@@ -52,6 +55,7 @@ pub use behaviour::ProtocolError;
 pub use diagnosis::{AwayDiagnosis, Diagnosis, Finding, InterfaceDiagnosis, PeerDiagnosis};
 pub use interfaces::Interface;
 pub use join::{JoinError, Joined, join};
+pub use join_lan::join_lan;
 pub use key::{AddressError, parse_address};
 pub use transport::TransportError;
 

@@ -111,6 +111,8 @@ pub(crate) struct Network {
     failures: BTreeMap<String, String>,
     lan: Lan,
     beacons: bool,
+    /// Answers joiners without a code, while the local network is trusted.
+    doorbell: Option<tokio::task::AbortHandle>,
     liveness: Liveness,
     /// Streams on which peers tell ways.
     telling: libp2p_stream::IncomingStreams,
@@ -189,6 +191,7 @@ impl Network {
             remembered: BTreeMap::new(),
             seen: BTreeMap::new(),
             bans: BTreeMap::new(),
+            doorbell: None,
             listeners: Vec::new(),
             ready_at: None,
             swarm,
@@ -501,6 +504,7 @@ impl Network {
             }
             Effect::Announce { frame } => tracing::warn!(bytes = frame.len(), "announcement too large, not sent"),
             Effect::MembersChanged => self.renew_membership(),
+            Effect::LanTrusted(for_ms) => self.open_door(for_ms),
             Effect::PeerFault { peer, reason } => self.ban(&peer, &reason),
             Effect::Reopened => {
                 let told = |(node, peer): (&NodeId, &Peer)| Input::PeerConnected {
@@ -511,6 +515,17 @@ impl Network {
             }
             Effect::Applied(_) => {}
         }
+    }
+
+    /// Answers the doorbell for a while.
+    fn open_door(&mut self, for_ms: u64) {
+        if let Some(answering) = self.doorbell.take() {
+            answering.abort();
+        }
+        let Some(own) = node_of(&self.own).filter(|_| for_ms > 0) else { return };
+        let listening = self.swarm.listeners().cloned().collect();
+        let answering = super::doorbell::answer(own, listening, Duration::from_millis(for_ms));
+        self.doorbell = Some(tokio::spawn(answering).abort_handle());
     }
 
     fn renew_membership(&self) {

@@ -13,9 +13,9 @@ use tokio::task::JoinHandle;
 
 use super::door::Door;
 use super::{Channels, Diagnosis, JoinError, NetCommand, NetError, NetSettings, join, run_behind};
-use crate::model::{MemberRecord, NodeId};
+use crate::model::{MemberRecord, NodeId, Role};
 use crate::node::invite::{Invites, JoinRequest, Refusal, redeem};
-use crate::node::membership::{Membership, admit, found_cluster, node_id};
+use crate::node::membership::{Membership, admit_as, found_cluster, node_id};
 use crate::node::view::KnownAddress;
 use crate::node::{Effect, Input};
 use crate::wire::invite::InviteCode;
@@ -243,6 +243,7 @@ fn cluster(count: u8) -> Membership {
 }
 
 fn add_member(membership: &mut Membership, signer: u8, number: u8) {
-    let record = admit(&[signer; 32], membership, node_id(&[number; 32]), &format!("node {number}"), NOW_MS);
+    let joiner = (node_id(&[number; 32]), &*format!("node {number}"));
+    let record = admit_as(&[signer; 32], membership, joiner, Role::Admin, NOW_MS);
     membership.add(record).unwrap();
 }

@@ -87,7 +87,8 @@ pub(crate) fn gated_transport(
     let gated = all.and_then(move |(peer, muxer), endpoint| {
         // Of two that punch a hole towards each other both dial, and one plays the listener.
         let dialer = matches!(endpoint, ConnectedPoint::Dialer { role_override: Endpoint::Dialer, .. });
-        gate::admit(gate.clone(), peer, muxer, dialer)
+        let gate = gate.clone();
+        async move { gate::admit(gate, peer, muxer, (dialer, endpoint.get_remote_address())).await }
     });
     let incoming = TransportTimeout::with_ingoing_timeout(gated, ADMISSION_TIMEOUT);
     Ok(TransportTimeout::with_outgoing_timeout(incoming, DIAL_TIMEOUT).boxed())

@@ -340,7 +340,7 @@ impl Node {
         let name = self.schemas[position].database.clone();
         loop {
             let mut cursor = self.databases[position].cursor.clone();
-            let events = super::apply::ready_events(&self.log, &name, &cursor, super::capture::CHANGES_MAX)?;
+            let events = super::apply::ready_events(&self.log, &name, &cursor, None, super::capture::CHANGES_MAX)?;
             let mut write = self.log.write()?;
             let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
             for event in &events {

@@ -63,7 +63,7 @@ pub(super) fn apply(
     let name = &context.schemas[context.position].database;
     let mut limit = CHANGES_PER_APPLY;
     loop {
-        let ready = ready_events(context.log, name, &database.cursor, limit)?;
+        let ready = ready_events(context.log, name, &database.cursor, None, limit)?;
         let dirty = !context.log.read()?.dirty(name)?.is_empty();
         if ready.is_empty() && !dirty {
             database.caught_up();
@@ -306,8 +306,14 @@ pub(super) fn note_held(write: &mut LogWrite, schema: &DatabaseSchema, event: &E
 }
 
 /// Events of a database that the file does not show yet and whose causes it shows, in causal order, about `limit` changes
-/// (at least one capture).
-pub(super) fn ready_events(log: &Log, database: &str, cursor: &Cut, limit: usize) -> Result<Vec<Event>, NodeError> {
+/// (at least one capture); none beyond `through`.
+pub(super) fn ready_events(
+    log: &Log,
+    database: &str,
+    cursor: &Cut,
+    through: Option<&Cut>,
+    limit: usize,
+) -> Result<Vec<Event>, NodeError> {
     let read = log.read()?;
     let origins: Vec<OriginId> = read.heads()?.into_keys().collect();
     let mut cut = cursor.clone();
@@ -317,7 +323,7 @@ pub(super) fn ready_events(log: &Log, database: &str, cursor: &Cut, limit: usize
         let before = ready.len();
         for origin in &origins {
             while changes < limit {
-                let group = next_capture(&read, database, origin, &cut)?;
+                let group = next_capture(&read, database, origin, &cut, through)?;
                 let Some(group) = group else { break };
                 let size: usize = group.iter().map(|event| event.changes.len()).sum();
                 if changes > 0 && changes + size > limit {
@@ -342,11 +348,15 @@ fn next_capture(
     database: &str,
     origin: &OriginId,
     cut: &Cut,
+    through: Option<&Cut>,
 ) -> Result<Option<Vec<Event>>, NodeError> {
     let mut group: Vec<Event> = Vec::new();
     let mut from = cut.get(origin) + 1;
     loop {
         let Some((seq, stored)) = read.next_of_database(origin, from, database)? else { return Ok(None) };
+        if through.is_some_and(|through| seq > through.get(origin)) {
+            return Ok(None);
+        }
         if group.is_empty() {
             let causes = read.cut_of(database, *origin, seq)?;
             if !planted(Bug::CauseNotAwaited)

@@ -178,6 +178,11 @@ impl Database {
         self.chores_at_ms.get_or_insert(now.mono_ms + CHORES_MS);
     }
 
+    /// Plans the next look at what a file waits for.
+    pub(super) fn look_again(&mut self, now: Now) {
+        self.next_poll_ms = now.mono_ms + SAFETY_POLL_MS;
+    }
+
     /// Whether chores are due; plans no more.
     pub(super) fn chores_due(&mut self, now: Now) -> bool {
         let due = self.chores_at_ms.is_some_and(|at| now.mono_ms >= at);
@@ -189,8 +194,9 @@ impl Database {
 
     /// When the next step is due, monotonic ms.
     pub(super) fn deadline_ms(&self, now_ms: u64) -> u64 {
-        if let Some(deadline) = self.adopt_by_ms {
-            return deadline.max(now_ms + SAFETY_POLL_MS);
+        if self.adopt_by_ms.is_some() {
+            // A moment, not a span from now: who asks for it again and again must not push it away.
+            return self.next_poll_ms.max(self.busy_until_ms);
         }
         // Nothing is done with a busy file before its wait is over, whatever is due: asking earlier would be a busy loop.
         if self.busy_until_ms > now_ms {

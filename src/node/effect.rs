@@ -47,12 +47,24 @@ pub enum Input {
     },
     /// Member records learnt while admitting a peer.
     MembersLearnt(Vec<MemberRecord>),
+    /// A peer showed the record that shut this node out, and closed the connection.
+    ShutOut {
+        /// The peer.
+        by: NodeId,
+        /// The record.
+        record: Box<MemberRecord>,
+    },
     /// Round trip to a peer, measured by the network.
     RoundTrip {
         /// The peer.
         peer: NodeId,
         /// Microseconds.
         micros: u64,
+    },
+    /// What the machine's clock shows where it stands: for quiet hours.
+    LocalTime {
+        /// Local time minus UTC, in minutes.
+        offset_minutes: i32,
     },
     /// Somebody asked for a sync now, with one peer or all.
     SyncRequested(Option<NodeId>),
@@ -73,8 +85,10 @@ pub enum Effect {
         /// One encoded `wire::Announcement`.
         frame: Vec<u8>,
     },
-    /// The set of members grew: the network may admit more peers.
+    /// The members changed: the network admits, and drops, by the new set.
     MembersChanged,
+    /// For so many ms (0: no longer), whoever knocks from the local network is let in: the network may tell where.
+    LanTrusted(u64),
     /// The node was opened again and knows no peer: the network tells it again who is connected.
     Reopened,
     /// A peer broke the protocol; the words say how. The network drops the connection.

@@ -34,6 +34,38 @@ fn member_records_that_were_lost_on_the_way_are_told_again() {
     assert!(pair.nodes[1].membership().member(&third).is_some(), "the second node never heard of the third");
 }
 
+/// A server that joined elsewhere writes; a peer that knows it passes its event on before the admission has come here. The
+/// peer used to be blamed for a stranger's event, and its connection dropped.
+#[test]
+fn an_event_that_comes_before_its_authors_admission_is_nobodys_fault() {
+    let sites = [1, 2].map(|seed| Site::new(seed).with("app", SCHEMA, &[]));
+    let mut pair = Pair::start([&sites[0], &sites[1]], &[]);
+    pair.meet();
+    let record = admit(&[1; 32], pair.nodes[0].membership(), node_id(&[3; 32]), "third", CLOCK_LATER_MS);
+    let chain = chain::Chain::new(&[3; 32], pair.nodes[0].membership().cluster().0, 5);
+    let sealing =
+        chain::Sealing { database: "app", applied: Default::default(), schema: [0; 16], stamp: crate::model::Stamp(1) };
+    let sealed = chain.seal(None, vec![Default::default()], sealing);
+    let (head, event) = sealed.into_iter().map(chain::Sealed::into_signed).next().unwrap();
+    let events = crate::wire::message::Events { events: vec![event], heads: vec![head], ..Default::default() };
+    let frame = Message::Events(events).encode();
+    let peer = pair.nodes[1].id();
+    let pass_on = |pair: &mut Pair| {
+        pair.nodes[0].handle(Input::Received { peer, frame: frame.clone() }, pair.now).unwrap();
+        let mut sent = 0;
+        while let Some(effect) = pair.nodes[0].poll_effect() {
+            assert!(!matches!(effect, Effect::PeerFault { .. }), "{effect:?}");
+            sent += u32::from(matches!(effect, Effect::Send { .. }));
+        }
+        sent
+    };
+    assert_eq!(pass_on(&mut pair), 0, "what cannot be stored yet is not asked for");
+    assert!(!pair.nodes[0].heads.contains_key(&head.origin.id()));
+    pair.nodes[0].handle(Input::MembersLearnt(vec![record]), pair.now).unwrap();
+    pass_on(&mut pair);
+    assert!(pair.nodes[0].heads.contains_key(&head.origin.id()), "the member's event is taken");
+}
+
 const CLOCK_LATER_MS: u64 = super::pair_tests::CLOCK_MS + 60_000;
 
 /// A whole machine was put back from its image and wrote before it met anybody: two histories under one number. The refusal

@@ -5,12 +5,12 @@
 //! answer was lost may ask again with the same key. Five wrong proofs void an invite.
 //! Callers: node (invite, redeem), net (proofs at the gate).
 
-use crate::model::{ClusterId, MemberRecord, NodeId};
+use crate::model::{ClusterId, MemberRecord, NodeId, Role};
 use crate::wire::invite::{InviteCode, StoredInvite, decode_invites, encode_invites};
 use crate::wire::limits::{INVITE_TRIES_MAX, INVITES_MAX, NAME_BYTES_MAX};
 use crate::wire::message::MessageError;
 
-use super::membership::{Membership, admit, node_id};
+use super::membership::{Membership, Standing, admit_as, node_id};
 
 /// How long an invite that is expired or used stays listed, so that the reason can be told.
 const KEEP_CLOSED_MS: u64 = 7 * 24 * 3_600_000;
@@ -34,6 +34,17 @@ pub struct JoinRequest {
     pub name: String,
     /// The joiner's and the inviter's nonce of this handshake.
     pub nonces: [[u8; 32]; 2],
+    /// Set: it brings no code, and asks whether the local network is trusted just now. Then `invite` and `proof` say nothing.
+    pub lan: Option<LanKnock>,
+}
+
+/// A joiner without a code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LanKnock {
+    /// Its address, as the network sees it. Only addresses of the local network get this far.
+    pub from: String,
+    /// The cluster it means; empty: any.
+    pub cluster_name: String,
 }
 
 /// Why a join is refused. Only [`Refusal::Busy`] is worth a retry with the same code.
@@ -54,12 +65,18 @@ pub enum Refusal {
     /// The proof is wrong; one try is gone.
     #[error("the proof of the invite is wrong ({0} tries left)")]
     WrongProof(u32),
-    /// The cluster has as many members as it can have, or the inviter is no member itself. Nothing changed.
-    #[error("the inviting node cannot admit anybody")]
+    /// The cluster has as many members as it can have, or the inviter is no admin (any more). Nothing changed.
+    #[error("the inviting node cannot admit anybody: it is no admin (any more), or the cluster is full")]
     CannotAdmit,
     /// The node is stopping or overloaded. Nothing changed: try again.
     #[error("the inviting node is busy: try again")]
     Busy,
+    /// It admits nobody without a code now. Nothing changed.
+    #[error("the node there admits nobody without a code now: on it, `litemesh trust-lan 10m` opens it for a while")]
+    NotTrusting,
+    /// It is of another cluster than the one that was named. Nothing changed.
+    #[error("the node there belongs to a cluster of another name")]
+    OtherName,
 }
 
 impl Refusal {
@@ -73,6 +90,8 @@ impl Refusal {
             Refusal::WrongProof(_) => 5,
             Refusal::CannotAdmit => 6,
             Refusal::Busy => 7,
+            Refusal::NotTrusting => 8,
+            Refusal::OtherName => 9,
         }
     }
 
@@ -85,6 +104,8 @@ impl Refusal {
             4 => Refusal::Void,
             5 => Refusal::WrongProof(tries_left),
             7 => Refusal::Busy,
+            8 => Refusal::NotTrusting,
+            9 => Refusal::OtherName,
             _ => Refusal::CannotAdmit,
         }
     }
@@ -96,6 +117,11 @@ pub enum InviteError {
     /// Too many open invites. They close with use or time.
     #[error("there are {INVITES_MAX} open invites already: let some expire or be used first")]
     TooMany,
+    /// Only admins admit.
+    #[error(
+        "this node is no admin of the cluster, so it can admit nobody: make the code on an admin, or let one say `litemesh peers role NAME admin`"
+    )]
+    NoAdmin,
 }
 
 impl Invites {
@@ -114,15 +140,30 @@ impl Invites {
         self.list.iter().filter(|invite| invite.is_open(now_ms)).count()
     }
 
-    /// Makes an invite from 16 random bytes. The caller stores the list before it shows the code.
+    /// Makes an invite from 16 random bytes, for an ordinary member. The caller stores the list before it shows the code.
     pub fn create(
         &mut self,
         key_seed: &[u8; 32],
         membership: &Membership,
         secret: [u8; 16],
         addresses: Vec<String>,
+        times: (u64, u64),
+    ) -> Result<InviteCode, InviteError> {
+        self.create_for(key_seed, membership, (secret, Role::Member), addresses, times)
+    }
+
+    /// The same for a role.
+    pub fn create_for(
+        &mut self,
+        key_seed: &[u8; 32],
+        membership: &Membership,
+        (secret, role): ([u8; 16], Role),
+        addresses: Vec<String>,
         (now_ms, lifetime_ms): (u64, u64),
     ) -> Result<InviteCode, InviteError> {
+        if membership.role(&node_id(key_seed)) != Some(Role::Admin) {
+            return Err(InviteError::NoAdmin);
+        }
         self.list.retain(|invite| invite.expires_ms.saturating_add(KEEP_CLOSED_MS) > now_ms);
         if self.list.len() >= INVITES_MAX {
             // The closed ones are kept for their explanation only.
@@ -132,7 +173,7 @@ impl Invites {
             return Err(InviteError::TooMany);
         }
         let expires_ms = now_ms.saturating_add(lifetime_ms);
-        self.list.push(StoredInvite { secret, expires_ms, tries_left: INVITE_TRIES_MAX, used_by: None });
+        self.list.push(StoredInvite { secret, expires_ms, tries_left: INVITE_TRIES_MAX, used_by: None, role });
         let (cluster, inviter) = (membership.cluster(), node_id(key_seed));
         Ok(InviteCode { cluster, inviter, addresses, secret, expires_ms })
     }
@@ -195,12 +236,39 @@ pub fn redeem(
     if now_ms >= invite.expires_ms {
         return Err(Refusal::Expired);
     }
-    let room = membership.member(&request.joiner).is_some() || membership.len() < crate::wire::limits::MEMBERS_MAX;
-    if !room || !membership.may_connect(&inviter) || request.name.len() > NAME_BYTES_MAX {
-        return Err(Refusal::CannotAdmit);
+    let role = invite.role;
+    may_admit(membership, &inviter, request)?;
+    if let Some(invite) = invites.list.iter_mut().find(known) {
+        invite.used_by = Some(request.joiner);
     }
-    invite.used_by = Some(request.joiner);
-    Ok(admit(key_seed, membership, request.joiner, &request.name, now_ms))
+    Ok(admit_as(key_seed, membership, (request.joiner, &request.name), role, now_ms))
+}
+
+/// Admits a joiner without a code, where the local network is trusted: the caller knows that it is.
+pub fn admit_lan(
+    membership: &Membership,
+    key_seed: &[u8; 32],
+    (request, knock): (&JoinRequest, &LanKnock),
+    now_ms: u64,
+) -> Result<MemberRecord, Refusal> {
+    if !knock.cluster_name.is_empty() && knock.cluster_name != membership.cluster_name() {
+        return Err(Refusal::OtherName);
+    }
+    may_admit(membership, &node_id(key_seed), request)?;
+    Ok(admit_as(key_seed, membership, (request.joiner, &request.name), Role::Member, now_ms))
+}
+
+/// Who was shut out does not come back by a code: an admin lets it in again by name.
+fn may_admit(membership: &Membership, inviter: &NodeId, request: &JoinRequest) -> Result<(), Refusal> {
+    let room = match membership.standing(&request.joiner) {
+        Some(standing) => matches!(standing, Standing::Active | Standing::Void),
+        None => membership.has_room(),
+    };
+    let admin = membership.role(inviter) == Some(Role::Admin);
+    match room && admin && request.name.len() <= NAME_BYTES_MAX {
+        true => Ok(()),
+        false => Err(Refusal::CannotAdmit),
+    }
 }
 
 #[cfg(test)]
@@ -230,7 +298,7 @@ mod tests {
             let (joiner, nonces) = (node_id(joiner), [[3; 32], [4; 32]]);
             let proof = proof(&secret, &self.code.cluster, &joiner, &self.code.inviter, &nonces);
             let invite = invite_id(&self.code.secret);
-            JoinRequest { invite, proof: *proof.as_bytes(), joiner, name: "two".into(), nonces }
+            JoinRequest { invite, proof: *proof.as_bytes(), joiner, name: "two".into(), nonces, lan: None }
         }
 
         /// As a node does: the list goes over the disk after every try.
@@ -304,7 +372,7 @@ mod tests {
     #[test]
     fn refusals_survive_the_wire() {
         use Refusal::*;
-        for refusal in [Unknown, Expired, Used, Void, WrongProof(3), CannotAdmit, Busy] {
+        for refusal in [Unknown, Expired, Used, Void, WrongProof(3), CannotAdmit, Busy, NotTrusting, OtherName] {
             assert_eq!(Refusal::from_code(refusal.code(), 3), refusal);
         }
     }

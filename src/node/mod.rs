@@ -19,6 +19,12 @@ mod address_tests;
 mod adopt;
 mod apply;
 mod base;
+pub mod bundle;
+mod bundle_lock;
+mod bundle_order;
+pub mod bundle_read;
+pub mod bundle_view;
+pub mod bundle_write;
 pub mod capture;
 mod chain;
 mod database;
@@ -32,6 +38,8 @@ mod exchange;
 mod exchange_tests;
 mod found;
 pub mod genesis;
+#[cfg(test)]
+mod group_tests;
 pub mod invite;
 mod lag;
 #[cfg(test)]
@@ -40,6 +48,7 @@ mod likeness;
 mod marks;
 pub mod meeting;
 pub mod meeting_view;
+pub mod members;
 pub mod membership;
 mod named;
 mod orders;
@@ -47,10 +56,13 @@ mod overrides;
 #[cfg(test)]
 mod pair_tests;
 pub mod port;
+#[cfg(test)]
+mod pull_tests;
 mod query;
 mod query_conflicts;
 pub mod query_rows;
 mod rebuild;
+mod receipts;
 mod recover;
 #[cfg(test)]
 mod reference_tests;
@@ -64,6 +76,7 @@ pub mod store_fault;
 #[cfg(test)]
 mod store_fault_tests;
 mod too_large;
+mod transfer;
 pub mod view;
 mod waiting;
 #[cfg(test)]
@@ -74,7 +87,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use effect::{Effect, Input, Now};
-pub use settings::{DatabaseSettings, NodeSettings};
+pub use settings::{DatabaseSettings, NodeSettings, PaceSettings, QuietHours};
 
 use crate::clock::HybridClock;
 use crate::log::{Log, LogError};
@@ -87,7 +100,9 @@ use chain::Chain;
 use database::Database;
 use exchange::{Exchange, Standing};
 use invite::Invites;
+use members::Admitting;
 use membership::{Membership, MembershipError};
+use receipts::Receipts;
 use store_fault::StoreFault;
 
 /// A node: see the module.
@@ -104,6 +119,7 @@ pub struct Node {
     /// Parallel to `databases`.
     schemas: Vec<DatabaseSchema>,
     exchange: Exchange,
+    receipts: Receipts,
     effects: VecDeque<Effect>,
     alerts: Vec<String>,
     started: Now,
@@ -118,6 +134,8 @@ pub struct Node {
     /// See [`store_fault`].
     fault: Option<StoreFault>,
     broken: bool,
+    /// See [`members`].
+    admitting: Admitting,
 }
 
 /// Why something could not be done.
@@ -147,6 +165,9 @@ pub enum NodeError {
     /// The caller asked for something that is not there. Nothing was changed.
     #[error("{0}")]
     Invalid(String),
+    /// This node has no right to what was asked. Nothing was changed; an admin can.
+    #[error("{0}")]
+    NotEntitled(String),
     /// The data directory belongs to no cluster yet. Nothing was changed.
     #[error("this data directory has no cluster yet: run `litemesh init`, `litemesh run` or `litemesh join CODE`")]
     NoCluster,
@@ -189,6 +210,10 @@ impl Node {
                 }
             }
             Input::Tick => return self.step(now),
+            // The network hears of a revocation a moment later than the node.
+            Input::PeerConnected { peer, .. } | Input::Received { peer, .. } if self.is_out(&peer) => {
+                self.effects.push_back(Effect::MembersChanged);
+            }
             Input::PeerConnected { peer, address } => {
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let effects = self.exchange.connected(peer, address, &standing);
@@ -198,6 +223,8 @@ impl Node {
             Input::Received { peer, frame } => self.receive(peer, &frame, now)?,
             Input::Announced { frame } => self.handle_announcement(&frame),
             Input::MembersLearnt(records) => self.learn_members(records)?,
+            Input::LocalTime { offset_minutes } => self.exchange.pace.offset_minutes = offset_minutes,
+            Input::ShutOut { by, record } => self.note_shut_out(by, &record),
             Input::RoundTrip { peer, micros } => {
                 if let Some(peer) = self.exchange.peers.get_mut(&peer) {
                     peer.round_trip_micros = Some(micros);
@@ -228,12 +255,13 @@ impl Node {
             return Some(now.mono_ms);
         }
         let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();
-        let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest());
-        [files, peers].into_iter().flatten().min()
+        let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest(), now);
+        [files, peers, self.receipts.deadline_ms()].into_iter().flatten().min()
     }
 
     /// Makes everything durable and closes the files.
     pub fn close(mut self) -> Result<(), NodeError> {
+        self.save_receipts()?;
         self.sync_state()?;
         for database in &self.databases {
             database.file.checkpoint()?;
@@ -243,6 +271,9 @@ impl Node {
 
     fn receive(&mut self, peer: NodeId, frame: &[u8], now: Now) -> Result<(), NodeError> {
         let result = match Message::decode(frame) {
+            Ok(Message::Unknown(kind)) if self.exchange.version == 1 => {
+                Err(NodeError::PeerFault { reason: format!("a frame of the unknown kind {kind}") })
+            }
             Ok(message) => self.handle_message(peer, message, now),
             Err(error) => Err(NodeError::PeerFault { reason: format!("a frame does not decode: {error}") }),
         };

@@ -3,16 +3,16 @@
 //! Invariant: durable when the method returns. Callers: http, net, cli (through the node's port).
 
 use super::exchange::Peer;
-use super::invite::{Invites, JoinRequest, Refusal, redeem};
+use super::invite::{InviteError, Invites, JoinRequest, Refusal, redeem};
 use super::membership::Membership;
 use super::view::KnownAddress;
 use super::{Effect, Node, NodeError, Now};
 use crate::log::{Log, LogWrite};
 use crate::merge::rank::Ranks;
-use crate::model::{Heads, MemberRecord, NodeId};
+use crate::model::{Head, Heads, MemberRecord, NodeId, OriginId, Role};
 use crate::wire::invite::InviteCode;
 use crate::wire::limits::{REMEMBERED_MAX, REMEMBERED_PER_PEER_MAX};
-use crate::wire::member::{decode_member, encode_member};
+use crate::wire::member::{decode_member, encode_member, record_hash};
 
 /// Under this name the log keeps the list of invites.
 const INVITES_KEY: &str = "invites";
@@ -32,11 +32,26 @@ impl Node {
         lifetime_ms: u64,
         now: Now,
     ) -> Result<InviteCode, NodeError> {
+        self.invite_as(secret, Role::Member, addresses, lifetime_ms, now)
+    }
+
+    /// The same for a role.
+    pub fn invite_as(
+        &mut self,
+        secret: [u8; 16],
+        role: Role,
+        addresses: Vec<String>,
+        lifetime_ms: u64,
+        now: Now,
+    ) -> Result<InviteCode, NodeError> {
         let key_seed = self.settings.key_seed;
         let mut invites = self.invites.clone();
         let code = invites
-            .create(&key_seed, &self.membership, secret, addresses, (now.wall_ms, lifetime_ms))
-            .map_err(|error| NodeError::Invalid(error.to_string()))?;
+            .create_for(&key_seed, &self.membership, (secret, role), addresses, (now.wall_ms, lifetime_ms))
+            .map_err(|error| match error {
+                InviteError::NoAdmin => NodeError::NotEntitled(error.to_string()),
+                InviteError::TooMany => NodeError::Invalid(error.to_string()),
+            })?;
         self.store_invites(invites)?;
         Ok(code)
     }
@@ -44,6 +59,11 @@ impl Node {
     /// Redeems an invite: all member records, the founder's first, the joiner's among them. The secret is burnt, durably,
     /// before this returns.
     pub fn redeem(&mut self, request: &JoinRequest, now: Now) -> Result<Vec<MemberRecord>, Refusal> {
+        if let Some(knock) = &request.lan {
+            let record = self.admit_lan(request, knock, now)?;
+            self.learn_members(vec![record]).map_err(|_| Refusal::Busy)?;
+            return Ok(self.membership.records().into_iter().cloned().collect());
+        }
         let mut invites = self.invites.clone();
         let result = redeem(&mut invites, &self.membership, &self.settings.key_seed, request, now.wall_ms);
         self.store_invites(invites).map_err(|_| Refusal::Busy)?;
@@ -64,13 +84,8 @@ impl Node {
     /// Takes over member records that fit the cluster; others are dropped.
     pub(super) fn learn_members(&mut self, records: Vec<MemberRecord>) -> Result<(), NodeError> {
         let mut membership = self.membership.clone();
-        let mut grew = false;
-        for record in records {
-            match membership.add(record) {
-                Ok(new) => grew |= new,
-                Err(error) => tracing::warn!(%error, "a member record was dropped"),
-            }
-        }
+        let (grew, refused) = membership.add_all(records);
+        refused.iter().for_each(|error| tracing::warn!(%error, "a member record was dropped"));
         if grew {
             let mut write = self.log.write()?;
             store_members(&mut write, &membership)?;
@@ -79,6 +94,7 @@ impl Node {
             self.rank_origins();
             self.steer_files();
             self.effects.push_back(Effect::MembersChanged);
+            self.note_standing();
         }
         Ok(())
     }
@@ -153,12 +169,23 @@ impl Node {
             self.exchange.peers.iter().filter(|(_, peer)| peer.connected).map(|(id, _)| *id).collect();
         let asked = if peers.is_empty() { all.as_slice() } else { peers };
         let same = |id: &NodeId| {
-            self.exchange
-                .peers
-                .get(id)
-                .is_some_and(|peer| peer.connected && peer.heard && peer.applied_all && peer.heads == self.heads)
+            self.exchange.peers.get(id).is_some_and(|peer| {
+                peer.connected && peer.heard && peer.applied_all && self.equal_heads(id, &peer.heads)
+            })
         };
         self.applied_all() && asked.iter().all(same)
+    }
+}
+
+impl Node {
+    /// Whether a peer's heads are this node's. What a read-only member wrote itself stays there and is no difference.
+    fn equal_heads(&self, peer: &NodeId, theirs: &Heads) -> bool {
+        let kept = |head: &Head| {
+            let author = head.origin.node;
+            (author == *peer || author == self.id()) && self.membership.role(&author) == Some(Role::ReadOnly)
+        };
+        let told = |(id, head): (&OriginId, &Head)| (!kept(head)).then_some((*id, *head));
+        self.heads.iter().filter_map(told).eq(theirs.iter().filter_map(told))
     }
 }
 
@@ -176,7 +203,7 @@ pub(super) fn ranks(heads: &Heads, membership: &Membership) -> Ranks {
 /// Writes all member records.
 pub(super) fn store_members(write: &mut LogWrite, membership: &Membership) -> Result<(), NodeError> {
     for record in membership.records() {
-        write.put_member(&record.member.node, &encode_member(record))?;
+        write.put_member(&record_hash(record), &encode_member(record))?;
     }
     Ok(())
 }
@@ -189,10 +216,8 @@ pub(super) fn load_membership(log: &Log) -> Result<Option<Membership>, NodeError
     }
     let Some(founder) = records.iter().position(|record| record.cluster == [0; 32]) else { return Ok(None) };
     let mut membership = Membership::new(records.swap_remove(founder))?;
-    for record in records {
-        membership.add(record)?;
-    }
-    Ok(Some(membership))
+    let (_, refused) = membership.add_all(records);
+    refused.into_iter().next().map_or(Ok(Some(membership)), |error| Err(error.into()))
 }
 
 /// The invites a log holds.

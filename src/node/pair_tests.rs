@@ -61,6 +61,7 @@ impl Site {
             databases: self.databases.clone(),
             entropy: self.seed,
             machine_id: String::new(),
+            pace: Default::default(),
         }
     }
 

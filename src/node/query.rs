@@ -3,15 +3,16 @@
 //! Invariant: nothing here changes anything; times are RFC 3339 in UTC. Callers: http, cli, daemon.
 
 use super::membership::Membership;
+use super::transfer::band;
 use super::view::{
-    ChangeView, ClusterView, DatabaseView, EventFilter, EventPage, EventView, LogReport, NodeView, OnlyHere, PeerView,
-    ShelfView, Status,
+    ChangeView, ClusterView, DatabaseView, EventFilter, EventPage, EventView, LogReport, NodeView, PeerView, ShelfView,
+    Status,
 };
 use super::{Node, NodeError, Now};
 use crate::log::{Log, LogRead, verify};
 use crate::merge::image::digest;
 use crate::merge::store::Shelved;
-use crate::model::{Cell, Change, Event, NodeId, Origin, OriginId, RowId, Stamp};
+use crate::model::{Cell, Change, Event, NodeId, Origin, OriginId, Role, RowId, Stamp};
 use crate::node::genesis::GENESIS_INCARNATION;
 use crate::wire::decode_event;
 
@@ -36,6 +37,7 @@ impl Node {
             uptime_s: now.mono_ms.saturating_sub(self.started.mono_ms) / 1000,
             origin_rank: own.map_or(0, |member| member.rank),
             slot: own.map_or(0, |member| member.slot),
+            role: self.membership.role(&self.id()).map_or("none", Role::word).to_string(),
         };
         let cluster = ClusterView {
             id: data_encoding::HEXLOWER.encode(&self.membership.cluster().0),
@@ -52,8 +54,17 @@ impl Node {
         for peer in others {
             peers.push(self.peer_view(&peer)?);
         }
-        let alerts = self.fault.iter().map(|fault| fault.words.clone()).chain(self.alerts.clone()).collect();
-        Ok(Status { node, cluster, databases, peers, only_here: self.only_here(&read)?, alerts })
+        let alerts = self.fault.iter().map(|fault| fault.words.clone()).chain(self.alerts.clone());
+        let alerts = self.member_alerts(now)?.into_iter().chain(alerts).collect();
+        Ok(Status {
+            node,
+            cluster,
+            databases,
+            peers,
+            only_here: self.only_here(&read)?,
+            alerts,
+            pace: self.pace_view(now),
+        })
     }
 
     fn database_view(&self, read: &LogRead, position: usize) -> Result<DatabaseView, NodeError> {
@@ -123,49 +134,35 @@ impl Node {
         if !peer.address.is_empty() && !addresses.contains(&peer.address) {
             addresses.push(peer.address.clone());
         }
-        let behind = peer
-            .heads
+        // What it said last, also before this node was started.
+        let said = self.receipts.heads_of(id).unwrap_or(&peer.heads);
+        let last_seen_ms = peer.last_seen_ms.max(self.receipts.as_of_ms(id).unwrap_or(0));
+        let behind = said
             .iter()
             .map(|(origin, head)| head.seq.saturating_sub(self.heads.get(origin).map_or(0, |mine| mine.seq)));
         let ahead = self
             .heads
             .iter()
-            .map(|(origin, head)| head.seq.saturating_sub(peer.heads.get(origin).map_or(0, |theirs| theirs.seq)));
-        // One number for now: reachable or not. Success rates come with run tracking.
-        let score = if peer.connected { 1.0 } else { 0.5 };
+            .map(|(origin, head)| head.seq.saturating_sub(said.get(origin).map_or(0, |theirs| theirs.seq)));
+        // One number for now: reachable or not, and how well it answers. Success rates come with run tracking.
+        let score = peer.score();
         Ok(PeerView {
             id: id.to_string(),
             name: self.membership.member(id).map(|member| member.name.clone()).unwrap_or_default(),
             state: if peer.connected { "connected" } else { "away" }.to_string(),
             addresses,
-            last_seen: if peer.last_seen_ms == 0 { String::new() } else { rfc3339(peer.last_seen_ms) },
+            last_seen: if last_seen_ms == 0 { String::new() } else { rfc3339(last_seen_ms) },
             behind: behind.sum(),
             ahead: ahead.sum(),
             rtt_ms: peer.round_trip_micros.map(|micros| micros as f64 / 1000.0),
             clock_skew_ms: peer.skew_ms,
             score,
-            band: if peer.connected { "excellent" } else { "fair" }.to_string(),
+            band: band(score).to_string(),
+            pull: self.pull_view(&peer),
+            protocol: peer.version,
+            unknown_frames: peer.unknown_frames,
+            role: self.membership.role(id).map_or("none", Role::word).to_string(),
         })
-    }
-
-    /// What no other member is known to hold.
-    fn only_here(&self, read: &LogRead) -> Result<OnlyHere, NodeError> {
-        let mut only = OnlyHere::default();
-        for (origin, head) in &self.heads {
-            let known =
-                self.exchange.peers.values().filter_map(|peer| peer.heads.get(origin)).map(|head| head.seq).max();
-            let from = known.unwrap_or(0) + 1;
-            for seq in from..=head.seq {
-                only.events += 1;
-                // Counting rows reads events: enough to say "many".
-                if only.events <= 200
-                    && let Some(stored) = read.event(origin, seq)?
-                {
-                    only.rows += decode_event(&stored.bytes)?.changes.len() as u64;
-                }
-            }
-        }
-        Ok(only)
     }
 
     /// A page of the event log.

@@ -1,54 +1,118 @@
-//! Rebuild: the replicated tables from the log alone, into new files.
+//! Rebuild: the replicated tables from the log alone, into new files; as they are, or as they were at a time.
 //!
 //! All events of a database are evaluated from nothing, in memory, and the shown rows written to a new file with the
-//! schema that the log keeps. Invariant: nothing of the live file is read; equal digests mean that replaying the log gives
-//! exactly what the file shows. Callers: http, cli.
+//! schema that the log keeps. An event's stamp exceeds those of all it builds on, so the events up to a time are causally
+//! closed, and F of them is what a server that held them all showed then. The schema is today's: a column that was added
+//! since is there, with what was written to it until then.
+//! Invariant: nothing of the live file is read; equal digests mean that replaying the log gives exactly what the file
+//! shows. Runs beside the node, on a snapshot of the log. Callers: http, daemon.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::apply::ready_events;
 use super::database::{SCHEMA_SEPARATOR, schema_key};
 use super::rescan::all_rows;
 use super::view::{RebuildReport, RebuiltDatabase};
-use super::{Node, NodeError};
+use super::{DatabaseSettings, Node, NodeError};
+use crate::log::Log;
 use crate::merge::Evaluator;
 use crate::merge::image::{digest, image_hash};
 use crate::merge::memory::MemoryStore;
+use crate::merge::rank::Ranks;
 use crate::merge::store::{Fingerprint, Store};
-use crate::model::{Cut, DatabaseSchema, Key, Value};
+use crate::model::{Cut, DatabaseSchema, Key, Stamp, Value};
 use crate::sqlite::{FileSettings, NewFile};
+use crate::wire::decode_event;
+
+/// What a node's log says, to be replayed wherever there is time for it.
+pub struct Replay {
+    log: Arc<Log>,
+    ranks: Ranks,
+    schemas: Vec<DatabaseSchema>,
+    /// Settings, what the file shows, and the digest of it; parallel to `schemas`.
+    databases: Vec<(DatabaseSettings, Cut, String)>,
+}
 
 impl Node {
     /// Rebuilds every database into `out`, as `NAME.db`.
     pub fn rebuild(&self, out: &Path) -> Result<RebuildReport, NodeError> {
-        std::fs::create_dir_all(out).map_err(|source| NodeError::Io { path: out.display().to_string(), source })?;
+        self.replay()?.write(out, None)
+    }
+
+    /// What is needed to replay the log as it is now.
+    pub fn replay(&self) -> Result<Replay, NodeError> {
         let live = self.status(super::Now { mono_ms: self.started.mono_ms, wall_ms: 0 })?;
-        let mut report = RebuildReport::default();
-        for (position, database) in self.databases.iter().enumerate() {
-            let name = &database.settings.name;
+        let parts = self.databases.iter().zip(live.databases);
+        Ok(Replay {
+            log: self.log.clone(),
+            ranks: self.ranks.clone(),
+            schemas: self.schemas.clone(),
+            databases: parts.map(|(one, live)| (one.settings.clone(), one.cursor.clone(), live.digest)).collect(),
+        })
+    }
+}
+
+impl Replay {
+    /// Writes every database into `out`, as `NAME.db`; with `until_ms`, as it was at that time (ms since 1970, that
+    /// millisecond included). A file that is there already is left alone, with an error.
+    pub fn write(&self, out: &Path, until_ms: Option<u64>) -> Result<RebuildReport, NodeError> {
+        std::fs::create_dir_all(out).map_err(|source| NodeError::Io { path: out.display().to_string(), source })?;
+        let cuts = self.cuts(until_ms)?;
+        let mut report = RebuildReport { as_of_ms: until_ms, databases: Vec::new() };
+        for (position, (settings, _, live_digest)) in self.databases.iter().enumerate() {
+            let name = &settings.name;
             let path = out.join(format!("{name}.db"));
             let sql = self.log.read()?.meta(&schema_key(name))?.unwrap_or_default();
             let sql: Vec<String> = String::from_utf8_lossy(&sql).split(SCHEMA_SEPARATOR).map(str::to_string).collect();
-            let settings = FileSettings { path: path.clone(), ..database.settings.clone() };
+            let settings = FileSettings { path: path.clone(), ..settings.clone() };
             let mut file = NewFile::create(&path, &sql, &settings)?;
-            let (rows, digest) = self.replay(position, &mut file)?;
+            let (rows, digest) = self.replay(position, &cuts, &mut file)?;
             file.finish()?;
             report.databases.push(RebuiltDatabase {
                 name: name.clone(),
                 path: path.display().to_string(),
                 rows,
                 digest,
-                live_digest: live.databases[position].digest.clone(),
+                live_digest: live_digest.clone(),
             });
         }
         Ok(report)
     }
 
-    fn replay(&self, position: usize, file: &mut NewFile) -> Result<(u64, String), NodeError> {
+    /// Per database, what its file shows, or showed at a time.
+    fn cuts(&self, until_ms: Option<u64>) -> Result<Vec<Cut>, NodeError> {
+        let shown = self.databases.iter().map(|(_, cursor, _)| cursor.clone());
+        let Some(until_ms) = until_ms else { return Ok(shown.collect()) };
+        let end = Stamp::from_wall_ms(until_ms.saturating_add(1));
+        let read = self.log.read()?;
+        let mut cuts = vec![Cut::default(); self.databases.len()];
+        for (origin, head) in read.heads()? {
+            // Stamps grow along a chain.
+            let (mut from, mut to) = (0, head.seq);
+            while from < to {
+                let middle = from + (to - from).div_ceil(2);
+                let stored = read.event(&origin, middle)?;
+                let stamp =
+                    stored.map(|stored| decode_event(&stored.bytes)).transpose()?.map(|event| event.header.stamp);
+                if stamp.is_some_and(|stamp| stamp < end) {
+                    from = middle;
+                } else {
+                    to = middle - 1;
+                }
+            }
+            for (cut, (_, cursor, _)) in cuts.iter_mut().zip(&self.databases) {
+                crdts::CmRDT::apply(cut, crdts::Dot::new(origin, from.min(cursor.get(&origin))));
+            }
+        }
+        Ok(cuts)
+    }
+
+    fn replay(&self, position: usize, cuts: &[Cut], file: &mut NewFile) -> Result<(u64, String), NodeError> {
         // References may lead to other files: all databases are evaluated, one is written.
         let mut store = MemoryStore::default();
-        for database in &self.databases {
-            self.evaluate_all(&database.settings.name, &database.cursor, &mut store)?;
+        for ((settings, ..), cut) in self.databases.iter().zip(cuts) {
+            self.evaluate_all(&settings.name, cut, &mut store)?;
         }
         let mut schemas: Vec<DatabaseSchema> = self.schemas.clone();
         schemas[position] = file.schema().clone();
@@ -78,12 +142,11 @@ impl Node {
         Ok((total, data_encoding::HEXLOWER.encode(&root)))
     }
 
-    /// Evaluates a database's events up to what its file shows.
+    /// Evaluates a database's events up to a cut.
     fn evaluate_all(&self, name: &str, through: &Cut, store: &mut MemoryStore) -> Result<(), NodeError> {
         let mut cut = Cut::default();
         loop {
-            let mut events = ready_events(&self.log, name, &cut, super::capture::CHANGES_MAX)?;
-            events.retain(|event| event.header.seq <= through.get(&event.header.origin.id()));
+            let events = ready_events(&self.log, name, &cut, Some(through), super::capture::CHANGES_MAX)?;
             if events.is_empty() {
                 return Ok(());
             }
@@ -102,3 +165,7 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "rebuild_tests.rs"]
+mod tests;

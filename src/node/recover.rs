@@ -13,7 +13,7 @@
 //! | file older than the log's note (epoch, file id) | log is truth: rows the log knows are written back, rows it does   |
 //! |                                                 | not know are captured as new ([`super::rescan`])                 |
 //! | adoption: births logged, marks in the outbox    | the births came with the note of the file: goes on as after a capture |
-//! | enrolment: births by content logged             | the same                                                         |
+//! | enrolment: births by content logged             | the same; also when the app's lock held up what follows          |
 //! | log missing                                     | a new log: rows enrolled again by content, the rest from peers   |
 //! | log half created                                | created aside and renamed, so it is either there or not (`log`)  |
 //! | data directory copied or restored               | new incarnation; a peer that holds more of the old one serves it |
@@ -39,8 +39,9 @@ use super::found::Found;
 use super::genesis::genesis;
 use super::lag::{note_lag, take_over};
 use super::meeting::{Meeting, MetTable};
-use super::membership::{Membership, found_cluster};
+use super::membership::{Membership, found_cluster, found_cluster_with};
 use super::orders::{load_invites, load_membership, ranks, store_members};
+use super::receipts::Receipts;
 use super::settings::{KEY_FILE, LOG_FILE};
 use super::step::{clean_equal, heads_of, others};
 use super::store_fault::StoreFault;
@@ -62,6 +63,17 @@ impl Node {
         Node::enter(log, vec![found_cluster(key_seed, name, cluster_name, now.wall_ms)])
     }
 
+    /// The same with the public key of a recovery phrase in the founder's record.
+    pub fn found_with(
+        log: &Log,
+        key_seed: &[u8; 32],
+        names: (&str, &str),
+        recovery: [u8; 32],
+        now: Now,
+    ) -> Result<(), NodeError> {
+        Node::enter(log, vec![found_cluster_with(key_seed, names.0, names.1, recovery, now.wall_ms)])
+    }
+
     /// Enters a cluster: stores its member records (the founder's among them) in a data directory that has none.
     pub fn enter(log: &Log, records: Vec<MemberRecord>) -> Result<(), NodeError> {
         Node::enter_at(log, records, &[])
@@ -77,8 +89,8 @@ impl Node {
         }
         let founder = records.iter().find(|record| record.cluster == [0; 32]).cloned().ok_or(NodeError::NoCluster)?;
         let mut membership = Membership::new(founder)?;
-        for record in records {
-            membership.add(record)?;
+        if let Some(error) = membership.add_all(records).1.into_iter().next() {
+            return Err(error.into());
         }
         let mut write = log.write()?;
         store_members(&mut write, &membership)?;
@@ -92,6 +104,11 @@ impl Node {
     /// Whether a data directory's log belongs to a cluster.
     pub fn has_cluster(log: &Log) -> Result<bool, NodeError> {
         Ok(load_membership(log)?.is_some())
+    }
+
+    /// The members as a data directory's log knows them; `None` when it belongs to no cluster.
+    pub fn membership_of(log: &Log) -> Result<Option<Membership>, NodeError> {
+        load_membership(log)
     }
 
     /// The cluster that a data directory's log belongs to.
@@ -120,6 +137,7 @@ impl Node {
         let mut node = Node {
             ranks: ranks(&heads, &membership),
             invites: load_invites(&log)?,
+            exchange: Exchange::new(settings.pace.clone()),
             settings,
             log,
             membership,
@@ -128,7 +146,7 @@ impl Node {
             heads,
             databases: Vec::new(),
             schemas: Vec::new(),
-            exchange: Exchange::default(),
+            receipts: Receipts::default(),
             effects: Default::default(),
             alerts: Vec::new(),
             started: now,
@@ -138,7 +156,9 @@ impl Node {
             accounts_told: 0,
             fault,
             broken: false,
+            admitting: Default::default(),
         };
+        node.receipts = Receipts::load(&node.log.read()?)?;
         node.accounts_told = node.log.read()?.last_audit()?;
         node.rank_origins();
         for settings in node.settings.databases.clone() {
@@ -358,8 +378,8 @@ impl Node {
             let missing = |origin: &crate::model::OriginId| applied.get(origin) > database.cursor.get(origin);
             let mut events = Vec::new();
             if applied.iter().any(|dot| missing(dot.actor)) {
-                events = ready_events(&self.log, &name, &database.cursor, super::capture::CHANGES_MAX)?;
-                events.retain(|event| event.header.seq <= applied.get(&event.header.origin.id()));
+                let limit = super::capture::CHANGES_MAX;
+                events = ready_events(&self.log, &name, &database.cursor, Some(applied), limit)?;
             }
             if events.is_empty() && !std::mem::take(&mut wrote) {
                 return Ok(());
@@ -401,6 +421,11 @@ impl Node {
     /// The schema that rows can be rebuilt in.
     pub(super) fn schema_text(&self, position: usize) -> Result<String, NodeError> {
         Ok(self.databases[position].file.schema_sql()?.join(SCHEMA_SEPARATOR))
+    }
+
+    /// Whether the log notes that a database is enrolled.
+    pub(super) fn is_noted(&self, position: usize) -> Result<bool, NodeError> {
+        Ok(self.log.read()?.meta(&file_key(&self.databases[position].settings.name))?.is_some())
     }
 
     /// Notes in the log which file this is and how far it was.

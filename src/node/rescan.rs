@@ -214,8 +214,15 @@ impl Node {
         let Some(id) = read.find_table(&self.schemas[position].database, &schema.name)? else { return Ok(None) };
         let number = key.first().and_then(Value::as_integer);
         if let (Identity::Surrogate(_) | Identity::Rowid, Some(number)) = (&schema.identity, number) {
-            let claims = read.claims(id, crate::merge::claims::remainder(number))?;
-            return Ok(claims.into_iter().find(|(claimed, _)| *claimed == number).map(|(_, row)| row));
+            let mut claimant = None;
+            for (claimed, row) in read.claims(id, crate::merge::claims::remainder(number))? {
+                // A row that had to move stood at another id than it claims, and holds that one dead or alive.
+                if read.row(&row)?.is_some_and(|record| record.id == Some(number)) {
+                    return Ok(Some(row));
+                }
+                claimant = claimant.or((claimed == number).then_some(row));
+            }
+            return Ok(claimant);
         }
         let cells: Vec<crate::model::Cell> = key.iter().cloned().map(crate::model::Cell::Plain).collect();
         let identity = RowId::keyed(&self.schemas[position].database, &schema.name, &cells);

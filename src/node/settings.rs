@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+pub use super::exchange::pace::{PaceSettings, QuietHours};
 /// A database to replicate.
 pub use crate::sqlite::FileSettings as DatabaseSettings;
 
@@ -29,4 +30,6 @@ pub struct NodeSettings {
     pub entropy: [u8; 32],
     /// Identifies the machine: a change starts a new incarnation.
     pub machine_id: String,
+    /// How much may travel, and when.
+    pub pace: PaceSettings,
 }

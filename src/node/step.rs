@@ -19,7 +19,6 @@ use crate::merge::image::Shown;
 use crate::merge::store::{AuditKind, Store};
 use crate::model::{Bug, Cut, Head, Heads, NodeId, RowId, planted};
 use crate::sqlite::{AppFile, Drain, Mark, SqliteError};
-use crate::wire::limits;
 use crate::wire::message::{Announcement, Message, SignedEvent};
 
 /// Batches applied in one step before other inputs get their turn.
@@ -51,10 +50,12 @@ impl Node {
         let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
         let effects = self.exchange.tick(&standing);
         self.effects.extend(effects);
+        let effects = self.exchange.answer(&standing)?;
+        self.effects.extend(effects);
         if self.relaxed && self.applied_all() {
             self.sync_state()?;
         }
-        Ok(())
+        self.save_receipts_when_due(now)
     }
 
     /// One file's trouble is told and tried again; the other files and the peers go on.
@@ -341,8 +342,13 @@ impl Node {
         let Some((last, _)) = fresh.last() else { return };
         let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
         let effects = self.exchange.push(fresh, &standing);
+        // Who was pushed needs no announcement.
+        let announce = effects.len() + 1 < self.membership.len();
         self.effects.extend(effects);
-        self.effects.push_back(Effect::Announce { frame: Announcement { heads: vec![*last] }.encode() });
+        if announce {
+            let announcement = Announcement { heads: vec![*last], more: false };
+            self.effects.push_back(Effect::Announce { frame: announcement.encode() });
+        }
     }
 
     pub(super) fn handle_message(&mut self, from: NodeId, message: Message, now: Now) -> Result<(), NodeError> {
@@ -353,35 +359,40 @@ impl Node {
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let effects = self.exchange.handle_hello(from, &hello, &standing);
                 self.effects.extend(effects);
+                if let Some(heads) = self.exchange.stated(&from) {
+                    self.receipts.heard(from, heads, now);
+                }
                 self.correct_clock();
             }
-            Message::Pull(pull) => {
-                let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
-                let effect = self.exchange.answer(from, &pull, &standing)?;
-                self.effects.push_back(effect);
-            }
+            // Answered by the next tick, in turn with what others asked.
+            Message::Pull(pull) => self.exchange.take_pull(from, pull),
+            Message::Unknown(_) => self.exchange.skipped(from),
             Message::Events(events) => {
+                if !events.heads.is_empty() {
+                    let heads = events.heads.iter().map(|head| (head.origin.id(), *head)).collect();
+                    self.receipts.heard(from, &heads, now);
+                }
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let (accepted, forks) = self.exchange.receive(from, events, &standing)?;
                 forks.into_iter().for_each(|(origin, seq)| self.alert_fork(origin, seq));
-                self.append_remote(from, accepted, now)?;
+                self.append_remote(from, &accepted, now)?;
                 let standing =
                     super::standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
-                let effect = self.exchange.pull(from, &standing);
-                self.effects.extend(effect);
+                let effects = self.exchange.pull(&standing);
+                self.effects.extend(effects);
             }
         }
         Ok(())
     }
 
     /// Stores events that passed all checks; they are applied by the next steps.
-    fn append_remote(&mut self, from: NodeId, accepted: Vec<Accepted>, now: Now) -> Result<(), NodeError> {
+    pub(super) fn append_remote(&mut self, from: NodeId, accepted: &[Accepted], now: Now) -> Result<(), NodeError> {
         if accepted.is_empty() {
             return Ok(());
         }
         let mut write = self.log.write()?;
         let mut heads = self.heads.clone();
-        for one in &accepted {
+        for one in accepted {
             write.append(&one.event, &one.bytes, one.hash, one.signature)?;
             let header = &one.event.header;
             heads.insert(header.origin.id(), Head { origin: header.origin, seq: header.seq, hash: one.hash });
@@ -394,23 +405,26 @@ impl Node {
             heads.iter().filter(|(id, head)| self.heads.get(*id) != Some(*head)).map(|(_, head)| *head).collect();
         self.heads = heads;
         self.rank_origins();
-        for one in &accepted {
+        for one in accepted {
             let name = &one.event.header.database;
             for database in self.databases.iter_mut().filter(|database| database.settings.name == *name) {
                 database.behind = true;
             }
         }
-        self.exchange.peer_holds(from, &accepted);
+        self.exchange.peer_holds(accepted);
+        for one in accepted {
+            let header = &one.event.header;
+            self.note_taken(one.from, header.origin.node, (header.origin.id(), header.seq));
+        }
         if self.exchange.somebody_lacks(&news, from) {
-            let heads = news.into_iter().take(limits::ANNOUNCED_HEADS_MAX).collect();
-            self.effects.push_back(Effect::Announce { frame: Announcement { heads }.encode() });
+            self.effects.push_back(Effect::Announce { frame: Announcement { heads: news, more: false }.encode() });
         }
         Ok(())
     }
 
     pub(super) fn handle_announcement(&mut self, frame: &[u8]) {
         if let Ok(announcement) = Announcement::decode(frame) {
-            self.exchange.announced(&announcement.heads, &self.heads);
+            self.exchange.announced(&announcement.heads, announcement.more, &self.heads);
             if planted(Bug::AnnouncementTrusted) {
                 self.heads.extend(announcement.heads.iter().map(|head| (head.origin.id(), *head)));
             }

@@ -20,6 +20,39 @@ pub struct Status {
     pub only_here: OnlyHere,
     /// What a person should look at, in words.
     pub alerts: Vec<String>,
+    /// How much may travel, and when.
+    #[serde(default)]
+    pub pace: PaceView,
+}
+
+/// `[network] bandwidth` and `quiet_hours`, and what they do now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaceView {
+    /// Bytes per second, in and out together; 0: no limit.
+    pub bandwidth: u64,
+    /// Spans of the day like `09:00-12:00`, local time.
+    pub quiet_hours: Vec<String>,
+    /// Bulk waits now, only small fresh changes travel.
+    pub quiet_now: bool,
+    /// Peers that asked this node for events and wait for their turn.
+    pub waiting_peers: u64,
+}
+
+/// What a peer brings: events that we lack and it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullView {
+    /// Events it brought since we last held all that it has.
+    pub received: u64,
+    /// Those, and what is still missing.
+    pub wanted: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+    /// Events per second, lately.
+    pub events_per_s: u64,
+    /// Bytes per second, lately.
+    pub bytes_per_s: u64,
+    /// Seconds until all is here, at that rate.
+    pub left_s: Option<u64>,
 }
 
 /// This node.
@@ -37,6 +70,8 @@ pub struct NodeView {
     pub origin_rank: u32,
     /// Where this node's ids go when two rows claim the same one.
     pub slot: u32,
+    /// `admin`, `member` or `read-only`; `none`: it is no member any more.
+    pub role: String,
 }
 
 /// The cluster.
@@ -102,14 +137,40 @@ pub struct PeerView {
     pub score: f64,
     /// `excellent`, `good`, `fair` or `poor`.
     pub band: String,
+    /// What it brings now; absent: nothing is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull: Option<PullView>,
+    /// Newest version of the protocol that it speaks; 0: it has not been heard since the start.
+    #[serde(default)]
+    pub protocol: u32,
+    /// Frames of kinds that this node does not know, which were skipped: the peer is newer.
+    #[serde(default)]
+    pub unknown_frames: u64,
+    /// `admin`, `member` or `read-only`.
+    pub role: String,
 }
 
 /// What would be lost with this machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OnlyHere {
     /// Events no other member is known to hold.
     pub events: u64,
     /// Rows those events changed.
+    pub rows: u64,
+    /// False: there are more rows than were counted so far.
+    pub counted_all: bool,
+    /// The same by table, most first.
+    pub tables: Vec<OnlyHereTable>,
+}
+
+/// Rows of one table that no other member is known to hold as they are here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnlyHereTable {
+    /// Database.
+    pub database: String,
+    /// Table.
+    pub table: String,
+    /// Rows.
     pub rows: u64,
 }
 
@@ -338,6 +399,9 @@ pub struct LogReport {
 /// Result of a rebuild from the log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RebuildReport {
+    /// The time as of which the databases are written, ms since 1970; none: as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of_ms: Option<u64>,
     /// (database, file written, rows, digest of the rebuilt content, digest of the live content).
     pub databases: Vec<RebuiltDatabase>,
 }

@@ -7,18 +7,23 @@
 
 use super::meeting::Meeting;
 use super::{Node, NodeError, Now};
-use crate::model::{Cut, DatabaseSchema};
+use crate::model::{Cut, DatabaseSchema, Heads};
 use crate::sqlite::FileMeta;
 use crate::wire::decode_event;
 
 /// How long a joined node waits for the cluster before it gives births to the rows of its files, ms.
 pub(super) const WAIT_MS: u64 = 15_000;
 
+/// How long one waits that holds all of a bundle: a network may be there all the same, and know more.
+const CARRIED_WAIT_MS: u64 = 2_000;
+
 impl Node {
     /// Whether somebody told all that the cluster holds, or the wait is over.
     fn may_adopt(&self, position: usize, deadline_ms: u64, now: Now) -> Result<bool, NodeError> {
         if self.holds_causes(position)? {
-            return Ok(now.mono_ms >= deadline_ms || self.has_caught_up() && !self.lacks_last_writes(position)?);
+            let carried = now.mono_ms + WAIT_MS >= deadline_ms + CARRIED_WAIT_MS && self.holds_what_was_carried();
+            let told = carried || self.has_caught_up();
+            return Ok(now.mono_ms >= deadline_ms || told && !self.lacks_last_writes(position)?);
         }
         crate::sometimes!("adopt: the log lacks what its events build on");
         Ok(now.mono_ms >= deadline_ms && !self.needs_cluster(position)?)
@@ -47,6 +52,13 @@ impl Node {
             peer.heads.iter().all(|(id, head)| self.heads.get(id).is_some_and(|mine| mine.seq >= head.seq))
         };
         self.exchange.peers.values().any(|peer| peer.connected && peer.heard && holds(peer))
+    }
+
+    /// Whether this log holds all that the maker of some bundle held, and nobody is connected who could tell more.
+    fn holds_what_was_carried(&self) -> bool {
+        let holds =
+            |heads: &Heads| heads.iter().all(|(id, head)| self.heads.get(id).is_some_and(|own| own.seq >= head.seq));
+        !self.exchange.peers.values().any(|peer| peer.connected) && self.receipts.carried_heads().any(holds)
     }
 
     /// Whether the log holds all that the authors of its events of a database knew. A fresh event can be pushed here before
@@ -98,11 +110,19 @@ impl Node {
             let waits = self.parents_first().into_iter().take_while(|other| *other != position);
             let first = !waits.into_iter().any(|other| self.databases[other].adopt_by_ms.is_some());
             if !first || !self.may_adopt(position, deadline_ms, now)? {
+                self.databases[position].look_again(now);
                 return Ok(false);
             }
             crate::sometimes!(!self.has_caught_up(), "adopt: nobody answered in time");
-            self.enrol(position, now)?;
-            self.databases[position].adopt_by_ms = None;
+            if self.is_noted(position)? {
+                // The births are logged, and the app held the file when the rest was to follow: as after a crash there. To
+                // compare the file again would take what the app changed meanwhile for other rows.
+                crate::sometimes!("adopt: the app held up the end of it");
+                self.open_again(position, now)?;
+            } else {
+                self.enrol(position, now)?;
+                self.databases[position].adopt_by_ms = None;
+            }
         }
         // Ids must not move here before those who refer to them were read by the ids of now.
         if self.is_referred_to_by_waiting(position) {

@@ -4,6 +4,7 @@
 //! same bytes are stored, hashed, signed and sent, and nobody can make a second form of the same event.
 //! Callers: node (capture, receive), log, sync.
 
+pub use super::event_peek::peek_header;
 use super::{event_decode, event_encode, limits};
 use crate::model::Event;
 

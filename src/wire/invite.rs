@@ -7,10 +7,10 @@ use data_encoding::BASE64URL_NOPAD;
 use prost::Message as _;
 
 use super::limits::*;
-use super::member::fixed;
+use super::member::{fixed, role_number, role_of};
 use super::message::{MessageError, check_field_count};
 use super::proto;
-use crate::model::{ClusterId, NodeId};
+use crate::model::{ClusterId, NodeId, Role};
 
 const PREFIX: &str = "litemesh1:";
 
@@ -54,6 +54,8 @@ pub struct StoredInvite {
     pub tries_left: u32,
     /// Who redeemed it.
     pub used_by: Option<NodeId>,
+    /// What who redeems it may do.
+    pub role: Role,
 }
 
 impl InviteCode {
@@ -110,6 +112,7 @@ pub fn encode_invites(invites: &[StoredInvite]) -> Vec<u8> {
         expires_ms: invite.expires_ms,
         tries_left: invite.tries_left,
         used_by: invite.used_by.map(|node| node.0.to_vec()).unwrap_or_default(),
+        role: role_number(invite.role),
     };
     proto::Invites { invites: invites.iter().map(invite).collect() }.encode_to_vec()
 }
@@ -123,7 +126,8 @@ pub fn decode_invites(bytes: &[u8]) -> Result<Vec<StoredInvite>, MessageError> {
             false => Some(NodeId(fixed(&invite.used_by, "key of a joiner")?)),
         };
         let secret = fixed(&invite.secret, "secret")?;
-        Ok(StoredInvite { secret, expires_ms: invite.expires_ms, tries_left: invite.tries_left, used_by })
+        let (expires_ms, tries_left, role) = (invite.expires_ms, invite.tries_left, role_of(invite.role)?);
+        Ok(StoredInvite { secret, expires_ms, tries_left, used_by, role })
     };
     stored.invites.into_iter().map(invite).collect()
 }
@@ -187,8 +191,9 @@ mod tests {
 
     #[test]
     fn invites_survive_the_disk() {
-        let open = StoredInvite { secret: [1; 16], expires_ms: 9, tries_left: 5, used_by: None };
-        let used = StoredInvite { secret: [2; 16], expires_ms: 8, tries_left: 0, used_by: Some(NodeId([7; 32])) };
+        let open = StoredInvite { secret: [1; 16], expires_ms: 9, tries_left: 5, used_by: None, role: Role::Admin };
+        let used_by = Some(NodeId([7; 32]));
+        let used = StoredInvite { secret: [2; 16], expires_ms: 8, tries_left: 0, used_by, role: Role::ReadOnly };
         let all = vec![open, used];
         assert_eq!(decode_invites(&encode_invites(&all)), Ok(all));
         assert_eq!(decode_invites(&[]), Ok(Vec::new()));

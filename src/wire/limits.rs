@@ -3,14 +3,21 @@
 //! Invariant: the same on all nodes; a limit may only grow with a new protocol version. Honest nodes
 //! never reach one (capture cuts far below), so whoever does is at fault. Callers: wire, net, node, log.
 
-/// Version of the protocol between members.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// Newest version of the protocol between members that this node speaks: said in every hello.
+pub const PROTOCOL_VERSION: u32 = 2;
+/// Oldest version that it still speaks: said at the gate. Two nodes speak the older one of their newest versions.
+pub const PROTOCOL_VERSION_MIN: u32 = 1;
 /// Bytes of one frame between two members, its length not counted.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
-/// Bytes of a gossiped announcement: gossipsub wedges near its own limit, so stay far below it.
+/// Bytes of a gossiped announcement. A message near the receiver's limit for gossip ([`GOSSIP_BYTES_MAX`]) wedges all gossip
+/// to that peer for the life of the connection: this stays far below it.
 pub const ANNOUNCEMENT_BYTES_MAX: usize = 16 << 10;
-/// Heads in a hello, a pull or an answer.
+/// Bytes that gossipsub takes in one transmission, signature and what is buffered behind it included.
+pub const GOSSIP_BYTES_MAX: usize = 4 * ANNOUNCEMENT_BYTES_MAX;
+/// Heads in one hello, and heads or ranges in one pull. More heads come in further hellos.
 pub const HEADS_MAX: usize = 4096;
+/// Heads that are remembered of one peer: one per incarnation of every node that ever wrote.
+pub const PEER_HEADS_MAX: usize = 1 << 16;
 /// Heads in an announcement.
 pub const ANNOUNCED_HEADS_MAX: usize = 128;
 /// Events in one answer to a pull.
@@ -19,7 +26,7 @@ pub const EVENTS_PER_FRAME_MAX: usize = 8192;
 pub const EVENT_TOTAL_BYTES_MAX: u64 = EVENT_BYTES_MAX as u64;
 /// Bytes of a node's or a cluster's name.
 pub const NAME_BYTES_MAX: usize = 64;
-/// Members of one cluster, and so member records in one message.
+/// Members of one cluster, those that were revoked included.
 pub const MEMBERS_MAX: usize = 1024;
 /// Member records whose signer is not known yet, kept aside.
 pub const WAITING_RECORDS_MAX: usize = 256;
@@ -36,11 +43,11 @@ pub const INVITES_MAX: usize = 64;
 /// Wrong proofs after which an invite is void.
 pub const INVITE_TRIES_MAX: u32 = 5;
 /// Member records in a chain shown at the gate.
-pub const GATE_RECORDS_MAX: usize = 64;
-/// Bytes of one message at the gate, the welcome excepted.
+pub const GATE_RECORDS_MAX: usize = 1_024;
+/// Bytes of one message at the gate, chains and the welcome excepted.
 pub const GATE_MESSAGE_BYTES_MAX: usize = 24 << 10;
 /// Bytes of a welcome: all members of a cluster.
-pub const GATE_WELCOME_BYTES_MAX: usize = 512 << 10;
+pub const GATE_WELCOME_BYTES_MAX: usize = 1 << 20;
 
 // ---- events
 
@@ -92,6 +99,66 @@ pub const PULL_BYTES: usize = 512 << 10;
 
 const _: () = assert!(PIECE_BYTES < FRAME_BYTES_MAX && EVENT_BYTES_TARGET < EVENT_BYTES_MAX);
 const _: () = assert!(PULL_BYTES + 96 * HEADS_MAX < FRAME_BYTES_MAX);
+
+// ---- pulling
+
+/// A frame of events above this size is packed.
+pub const PACK_BYTES_MIN: usize = 512;
+
+/// Fresh events up to this size together are pushed at once, and an answer up to this size goes before any bulk.
+pub const PUSH_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of events that came before those in front of them, kept until the gap closes.
+pub const HELD_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of the pieces of large events kept in all.
+pub const PARTIAL_BYTES_MAX: usize = EVENT_BYTES_MAX + (1 << 20);
+
+const _: () =
+    assert!(ANNOUNCED_HEADS_MAX * 96 < ANNOUNCEMENT_BYTES_MAX && ANNOUNCEMENT_BYTES_MAX * 2 < GOSSIP_BYTES_MAX);
+const _: () = assert!(PUSH_BYTES_MAX < PULL_BYTES && PULL_BYTES < HELD_BYTES_MAX);
+
+// ---- membership
+
+/// Member records that a node keeps, and takes in one message. Takings away (revocations) have
+/// [`REVOKING_RECORDS_MAX`] places more.
+pub const MEMBER_RECORDS_MAX: usize = 2_048;
+
+/// Places for revocations alone, so that a flood by a stolen admin key can still be ended.
+pub const REVOKING_RECORDS_MAX: usize = 256;
+
+/// Records that one member may sign about itself (names, key rotations), its former keys' included.
+pub const OWN_RECORDS_MAX: usize = 32;
+
+/// Records that one record names as known, and heads of the records that a hello names.
+pub const RECORD_AFTER_MAX: usize = 16;
+
+/// Bytes of member records in one hello or one chain at the gate; more go with the next hello.
+pub const MEMBER_RECORDS_BYTES: usize = 256 << 10;
+
+/// Bytes of one chain at the gate.
+pub const GATE_CHAIN_BYTES_MAX: usize = 288 << 10;
+// ---- bundles
+
+/// Bytes of a bundle's header: a lock for every member, and a margin.
+pub const BUNDLE_HEADER_BYTES_MAX: usize = 96 << 10;
+
+/// Bytes at which an export begins a new part: enough to compress well, little to hold in memory.
+pub const BUNDLE_PART_BYTES_TARGET: usize = 1 << 20;
+
+/// Events in one part.
+pub const BUNDLE_PART_EVENTS_MAX: usize = EVENTS_PER_FRAME_MAX;
+
+/// Bytes of one part, unpacked: one event of the greatest size behind a part that was almost full.
+pub const BUNDLE_PART_PLAIN_BYTES_MAX: usize = EVENT_BYTES_MAX + (4 << 20);
+
+/// Bytes of one part as it lies in the file: what does not compress grows a little.
+pub const BUNDLE_PART_BYTES_MAX: usize = BUNDLE_PART_PLAIN_BYTES_MAX + (1 << 20);
+
+/// Characters of a newcomer's request.
+pub const REQUEST_TEXT_BYTES_MAX: usize = 1_024;
+
+const _: () = assert!(BUNDLE_HEADER_BYTES_MAX > MEMBERS_MAX * 64);
 
 // ---- finding
 

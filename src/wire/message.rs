@@ -1,16 +1,29 @@
 //! Messages between members: hello, pull, events; and the gossiped announcement.
 //!
 //! Invariant: decoding never panics and never takes more memory than a small multiple of the frame: repeated fields are
-//! counted before anything is allocated for them. Callers: node (sync), net (frames pass through unread).
+//! counted before anything is allocated for them, and a packed frame unfolds to at most one frame. A kind of frame that is
+//! not known is no error: a newer node may send it. Callers: node (sync), net (frames pass through unread).
 
 use prost::Message as _;
 use prost::bytes::Buf as _;
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, skip_field};
 
 use super::limits::*;
 use super::member::{self, fixed};
 use super::proto;
-use crate::model::{Head, MemberRecord, NodeId, Origin, OriginId};
+use crate::model::{Head, Heads, MemberRecord, NodeId, Origin, OriginId, RecordHash};
+
+/// Fast, and on events within a few percent of what the slow levels reach.
+const ZSTD_LEVEL: i32 = 1;
+
+/// Kinds of frames are numbered from 1 to this; see `Frame` in `proto/sync.proto`.
+const KINDS: u32 = 4;
+
+/// The number of a frame of events.
+const EVENTS_KIND: u32 = 3;
+
+/// Fields in one frame, at most: no kind has more.
+const FIELDS_MAX: usize = 2 * HEADS_MAX + EVENTS_PER_FRAME_MAX + MEMBERS_MAX + 32;
 
 /// Why bytes from outside are no message. State is untouched; the same bytes never become valid, so the sender is at
 /// fault.
@@ -33,6 +46,8 @@ pub enum Message {
     Pull(Pull),
     /// Answers a pull.
     Events(Events),
+    /// A kind that this version does not know, by its number: skipped.
+    Unknown(u32),
 }
 
 /// Where the sender stands: sent on connect, when its heads moved, and on request.
@@ -54,6 +69,20 @@ pub struct Hello {
     pub reply: bool,
     /// Digest of the sender's membership: unequal to one's own, records are missing on either side.
     pub membership: u64,
+    /// Names of the newest member records the sender holds, so that only what it lacks is sent.
+    pub member_heads: Vec<RecordHash>,
+    /// Oldest version that the sender speaks.
+    pub oldest: u32,
+    /// [`digest_of`] all its heads.
+    pub heads_digest: u64,
+    /// Counts the sender's hellos.
+    pub number: u32,
+    /// It does not know the receiver's heads.
+    pub tell: bool,
+    /// `heads` are all heads, with those of the hellos of `more` before.
+    pub all: bool,
+    /// Another hello with more heads follows.
+    pub more: bool,
 }
 
 /// Asks for the events above `heads`.
@@ -67,6 +96,23 @@ pub struct Pull {
     pub max_bytes: u32,
     /// The large event of which the asker already holds a part.
     pub partial: Option<Partial>,
+    /// Exactly these events, instead of all above `heads`.
+    pub ranges: Vec<Range>,
+    /// Only ranges of which all is small.
+    pub small_only: bool,
+}
+
+/// Events of one origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The origin.
+    pub origin: OriginId,
+    /// The event before the first one wanted.
+    pub after: u64,
+    /// The last one wanted.
+    pub through: u64,
+    /// Bytes of the first one that the asker holds.
+    pub offset: u64,
 }
 
 /// A large event that is held up to an offset.
@@ -95,6 +141,8 @@ pub struct Events {
     pub heads: Vec<Head>,
     /// The sender's files show all that its log holds.
     pub applied_all: bool,
+    /// The rest is not sent now: ask again after so many ms. 0: at once.
+    pub later_ms: u32,
 }
 
 /// One event as stored, hashed and signed.
@@ -126,6 +174,19 @@ pub struct Piece {
 pub struct Announcement {
     /// The sender's heads that moved.
     pub heads: Vec<Head>,
+    /// More moved than are named.
+    pub more: bool,
+}
+
+/// First 8 bytes of a hash over heads, in order of their ids: equal logs, equal digests.
+pub fn digest_of(heads: &Heads) -> u64 {
+    let mut hasher = blake3::Hasher::new_derive_key("litemesh 2 heads");
+    for (id, head) in heads {
+        hasher.update(&id.0);
+        hasher.update(&head.seq.to_be_bytes());
+        hasher.update(&head.hash);
+    }
+    hasher.finalize().as_bytes()[..8].iter().fold(0, |digest, byte| digest << 8 | u64::from(*byte))
 }
 
 impl Message {
@@ -136,8 +197,27 @@ impl Message {
             Message::Hello(hello) => Body::Hello(hello.to_proto()),
             Message::Pull(pull) => Body::Pull(pull.to_proto()),
             Message::Events(events) => Body::Events(events.to_proto()),
+            Message::Unknown(kind) => {
+                let mut bytes = Vec::new();
+                encode_key(*kind, WireType::LengthDelimited, &mut bytes);
+                bytes.push(0);
+                return bytes;
+            }
         };
         proto::Frame { message: Some(body) }.encode_to_vec()
+    }
+
+    /// The frame, packed when that makes it smaller: for peers that speak version 2.
+    pub fn encode_packed(&self) -> Vec<u8> {
+        let plain = self.encode();
+        if plain.len() <= PACK_BYTES_MIN || !matches!(self, Message::Events(_)) {
+            return plain;
+        }
+        // Without memory for it, it travels as it is.
+        let Ok(zstd) = zstd::bulk::compress(&plain, ZSTD_LEVEL) else { return plain };
+        let packed = proto::Packed { unpacked: plain.len() as u32, zstd };
+        let packed = proto::Frame { message: Some(proto::frame::Message::Packed(packed)) }.encode_to_vec();
+        if packed.len() < plain.len() { packed } else { plain }
     }
 
     /// The inverse of [`Message::encode`], for bytes from anybody.
@@ -146,22 +226,27 @@ impl Message {
         if bytes.len() > FRAME_BYTES_MAX {
             return Err(MessageError::TooLarge("frame"));
         }
-        check_field_count(only_field(bytes)?, HEADS_MAX + EVENTS_PER_FRAME_MAX + MEMBERS_MAX + 16)?;
+        let (kind, content) = only_field(bytes)?;
+        if kind > KINDS {
+            return Ok(Message::Unknown(kind));
+        }
+        check_field_count(content, FIELDS_MAX)?;
         let frame = proto::Frame::decode(bytes).map_err(|_| MessageError::Malformed("frame"))?;
         match frame.message {
             Some(Body::Hello(hello)) => Hello::from_proto(hello).map(Message::Hello),
             Some(Body::Pull(pull)) => Pull::from_proto(pull).map(Message::Pull),
             Some(Body::Events(events)) => Events::from_proto(events).map(Message::Events),
+            Some(Body::Packed(packed)) => unpack(&packed),
             None => Err(MessageError::Malformed("frame of an unknown kind")),
         }
     }
 }
 
 impl Announcement {
-    /// The gossiped bytes. Heads beyond the limit are left out: the next hello tells them.
+    /// The gossiped bytes. Heads beyond the limit are left out, and that is said: whoever hears it asks.
     pub fn encode(&self) -> Vec<u8> {
         let heads = self.heads.iter().take(ANNOUNCED_HEADS_MAX).map(head_to_proto).collect();
-        proto::Announcement { heads }.encode_to_vec()
+        proto::Announcement { heads, more: self.more || self.heads.len() > ANNOUNCED_HEADS_MAX }.encode_to_vec()
     }
 
     /// The inverse of [`Announcement::encode`], for bytes from anybody.
@@ -169,9 +254,12 @@ impl Announcement {
         if bytes.len() > ANNOUNCEMENT_BYTES_MAX {
             return Err(MessageError::TooLarge("announcement"));
         }
-        check_field_count(bytes, ANNOUNCED_HEADS_MAX)?;
+        check_field_count(bytes, ANNOUNCED_HEADS_MAX + 16)?;
         let announcement = proto::Announcement::decode(bytes).map_err(|_| MessageError::Malformed("announcement"))?;
-        Ok(Announcement { heads: heads_from_proto(&announcement.heads)? })
+        if announcement.heads.len() > ANNOUNCED_HEADS_MAX {
+            return Err(MessageError::TooLarge("heads"));
+        }
+        Ok(Announcement { heads: heads_from_proto(&announcement.heads)?, more: announcement.more })
     }
 }
 
@@ -186,6 +274,13 @@ impl Hello {
             members: self.members.iter().map(member::to_proto).collect(),
             reply: self.reply,
             membership: self.membership,
+            member_heads: self.member_heads.iter().map(|hash| hash.to_vec()).collect(),
+            oldest: self.oldest,
+            heads_digest: self.heads_digest,
+            number: self.number,
+            tell: self.tell,
+            all: self.all,
+            more: self.more,
         }
     }
 
@@ -202,6 +297,13 @@ impl Hello {
             members: member::all_from_proto(hello.members)?,
             reply: hello.reply,
             membership: hello.membership,
+            member_heads: member::hashes(&hello.member_heads, RECORD_AFTER_MAX)?,
+            oldest: hello.oldest,
+            heads_digest: hello.heads_digest,
+            number: hello.number,
+            tell: hello.tell,
+            all: hello.all,
+            more: hello.more,
         })
     }
 }
@@ -214,7 +316,20 @@ impl Pull {
             offset: partial.offset,
         });
         let heads = self.heads.iter().map(head_to_proto).collect();
-        proto::Pull { request: self.request, heads, max_bytes: self.max_bytes, partial }
+        let range = |range: &Range| proto::Range {
+            origin: range.origin.0.to_vec(),
+            after: range.after,
+            through: range.through,
+            offset: range.offset,
+        };
+        proto::Pull {
+            request: self.request,
+            heads,
+            max_bytes: self.max_bytes,
+            partial,
+            ranges: self.ranges.iter().map(range).collect(),
+            small_only: self.small_only,
+        }
     }
 
     fn from_proto(pull: proto::Pull) -> Result<Pull, MessageError> {
@@ -226,8 +341,27 @@ impl Pull {
                 offset: partial.offset,
             }),
         };
-        let heads = heads_from_proto(&pull.heads)?;
-        Ok(Pull { request: pull.request, heads, max_bytes: pull.max_bytes, partial })
+        if pull.ranges.len() > HEADS_MAX {
+            return Err(MessageError::TooLarge("ranges"));
+        }
+        Ok(Pull {
+            request: pull.request,
+            heads: heads_from_proto(&pull.heads)?,
+            max_bytes: pull.max_bytes,
+            partial,
+            ranges: pull.ranges.iter().map(Range::from_proto).collect::<Result<_, _>>()?,
+            small_only: pull.small_only,
+        })
+    }
+}
+
+impl Range {
+    fn from_proto(range: &proto::Range) -> Result<Range, MessageError> {
+        if range.through <= range.after {
+            return Err(MessageError::Malformed("an empty range"));
+        }
+        let origin = OriginId(fixed(&range.origin, "origin")?);
+        Ok(Range { origin, after: range.after, through: range.through, offset: range.offset })
     }
 }
 
@@ -251,6 +385,7 @@ impl Events {
             more: self.more,
             heads: self.heads.iter().map(head_to_proto).collect(),
             applied_all: self.applied_all,
+            later_ms: self.later_ms,
         }
     }
 
@@ -271,6 +406,7 @@ impl Events {
             more: events.more,
             heads: heads_from_proto(&events.heads)?,
             applied_all: events.applied_all,
+            later_ms: events.later_ms,
             events: events.events.into_iter().map(signed).collect::<Result<_, MessageError>>()?,
         })
     }
@@ -287,7 +423,7 @@ impl Piece {
     }
 }
 
-fn head_to_proto(head: &Head) -> proto::Head {
+pub(crate) fn head_to_proto(head: &Head) -> proto::Head {
     proto::Head {
         node: head.origin.node.0.to_vec(),
         incarnation: head.origin.incarnation,
@@ -296,7 +432,7 @@ fn head_to_proto(head: &Head) -> proto::Head {
     }
 }
 
-fn heads_from_proto(heads: &[proto::Head]) -> Result<Vec<Head>, MessageError> {
+pub(crate) fn heads_from_proto(heads: &[proto::Head]) -> Result<Vec<Head>, MessageError> {
     if heads.len() > HEADS_MAX {
         return Err(MessageError::TooLarge("heads"));
     }
@@ -308,15 +444,35 @@ fn heads_from_proto(heads: &[proto::Head]) -> Result<Vec<Head>, MessageError> {
     heads.iter().map(head).collect()
 }
 
-/// The content of a message that has exactly one length-delimited field: a frame. (protobuf would merge repetitions.)
-fn only_field(mut bytes: &[u8]) -> Result<&[u8], MessageError> {
+/// The events of a packed frame. What it unfolds to is bounded before memory is taken for it.
+fn unpack(packed: &proto::Packed) -> Result<Message, MessageError> {
+    let length = packed.unpacked as usize;
+    if length > FRAME_BYTES_MAX {
+        return Err(MessageError::TooLarge("packed frame"));
+    }
+    // More than it says, or less, is a lie.
+    let plain = zstd::bulk::decompress(&packed.zstd, length).map_err(|_| MessageError::Malformed("packed frame"))?;
+    if plain.len() != length {
+        return Err(MessageError::Malformed("packed frame"));
+    }
+    let (kind, content) = only_field(&plain)?;
+    if kind != EVENTS_KIND {
+        return Err(MessageError::Malformed("packed frame of no events"));
+    }
+    check_field_count(content, FIELDS_MAX)?;
+    let events = proto::Events::decode(content).map_err(|_| MessageError::Malformed("packed frame"))?;
+    Events::from_proto(events).map(Message::Events)
+}
+
+/// Kind and content of a message that has exactly one length-delimited field: a frame. (protobuf would merge repetitions.)
+fn only_field(mut bytes: &[u8]) -> Result<(u32, &[u8]), MessageError> {
     let malformed = |_| MessageError::Malformed("frame");
-    let (_, wire_type) = decode_key(&mut bytes).map_err(malformed)?;
+    let (kind, wire_type) = decode_key(&mut bytes).map_err(malformed)?;
     let length = decode_varint(&mut bytes).map_err(malformed)?;
     if wire_type != WireType::LengthDelimited || length != bytes.len() as u64 {
         return Err(MessageError::Malformed("frame"));
     }
-    Ok(bytes)
+    Ok((kind, bytes))
 }
 
 /// Refuses a message with more fields than `limit`, allocating nothing: two bytes on the wire can stand for a hundred

@@ -4,13 +4,17 @@
 //! in [`limits`]. Events, which are hashed and signed, have one encoding only.
 //! Callers: log (events), node (events, messages, members, invites), net (frames, gate).
 
+pub mod bundle;
 pub mod event;
 mod event_decode;
 mod event_encode;
+mod event_peek;
 pub mod invite;
 pub mod limits;
 pub mod member;
 pub mod message;
+pub mod phrase;
+pub mod request;
 mod varint;
 pub mod ways;
 

@@ -265,9 +265,16 @@ impl Server {
 
     /// Runs a command of the CLI to its end, within a minute.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Answer {
+        self.cli_with(arguments, "")
+    }
+
+    /// The same with a line on stdin.
+    pub(crate) fn cli_with(&self, arguments: &[&str], stdin: &str) -> Answer {
         let mut command = self.command();
-        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().unwrap();
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // Who does not read it may have ended already.
+        let _ = child.stdin.take().map(|mut pipe| std::io::Write::write_all(&mut pipe, stdin.as_bytes()));
         let pid = child.id().to_string();
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || sender.send(child.wait_with_output()));
@@ -281,6 +288,27 @@ impl Server {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
+    }
+
+    /// A command with bytes on its stdin.
+    pub(crate) fn cli_with_input(&self, arguments: &[&str], input: &[u8]) -> Answer {
+        let path = self.folder.join("stdin");
+        std::fs::write(&path, input).unwrap();
+        let mut command = self.command();
+        let output = command.args(arguments).stdin(File::open(&path).unwrap()).output().unwrap();
+        Answer {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// What a command that has to succeed writes to its stdout, to the byte.
+    #[track_caller]
+    pub(crate) fn cli_bytes(&self, arguments: &[&str]) -> Vec<u8> {
+        let output = self.command().args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
     }
 
     /// A command that has to succeed, and its JSON document.

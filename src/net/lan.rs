@@ -4,8 +4,10 @@
 //! a few dozen packets per turn and rests between turns, so a flood fills the kernel's buffer and not this process. What
 //! it tells the network is a hint. Callers: network.
 //!
-//! Measured on the reference machine (2 cores, debug build of the release's code path in brackets) against the flood that
-//! blinded libp2p's mDNS: see the figures at `FLOOD`.
+//! Measured in network namespaces (2 cores, unoptimised build): a flood of packets of the right size from one machine, 1,000
+//! a second, costs 1.6 % of a core; under forged source addresses 5 % at 1,000 a second, 6.5 % at 10,000 and as much at
+//! 30,000, where the kernel drops the rest; memory does not move. Two nodes that know nothing of each other but beacons find
+//! each other at once up to 1,000 a second, within a few seconds above.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -453,23 +453,20 @@ impl Network {
         }
     }
 
-    /// A connection is gone. When it was the one that carried the link and others are left, the peer begins anew over
-    /// those: what was on its way is lost.
+    /// A connection is gone. When others are left the peer begins anew over those: a stream may have been on any of them,
+    /// and what was on its way is lost.
     fn closed(&mut self, peer: PeerId, connection: ConnectionId, left: u32) {
         self.liveness.closed(connection);
         if left == 0 {
             return self.disconnected(peer);
         }
-        let Some((node, known)) = node_of(&peer).and_then(|node| Some((node, self.peers.get_mut(&node)?))) else {
+        let Some((node, mut known)) = node_of(&peer).and_then(|node| Some((node, self.peers.remove(&node)?))) else {
             return;
         };
-        let carried = known.connections.first().is_some_and(|line| line.id == connection);
         known.connections.retain(|line| line.id != connection);
-        if carried && let Some(known) = self.peers.remove(&node) {
-            self.pending.push_back(Input::PeerDisconnected { peer: node });
-            self.told.remove(&node);
-            self.link(node, peer, known.connections);
-        }
+        self.pending.push_back(Input::PeerDisconnected { peer: node });
+        self.told.remove(&node);
+        self.link(node, peer, known.connections);
     }
 
     fn disconnected(&mut self, peer: PeerId) {

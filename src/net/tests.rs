@@ -207,6 +207,20 @@ impl Running {
         self.effect(Effect::Send { peer, frame }).await;
     }
 
+    /// Sends a frame until it arrives: while two connections of a pair become one, frames are lost, as frames may be.
+    async fn send_until_heard(&self, to: &mut Running, frame: &[u8]) {
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
+        let peer = to.id;
+        let heard = async { while to.frame().await != (self.id, frame.to_vec()) {} };
+        let sending = async {
+            loop {
+                tick.tick().await;
+                self.send(peer, frame.to_vec()).await;
+            }
+        };
+        tokio::select! { () = heard => {}, () = sending => {} }
+    }
+
     async fn diagnose(&self) -> Diagnosis {
         let (answer, receiver) = oneshot::channel();
         self.control.send(NetCommand::Diagnose(answer)).await.unwrap();

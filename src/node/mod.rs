@@ -14,6 +14,8 @@
 //! Callers: daemon, simulations.
 
 mod accounts;
+#[cfg(test)]
+mod address_tests;
 mod adopt;
 mod apply;
 mod base;

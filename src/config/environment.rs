@@ -22,6 +22,8 @@ pub(super) fn layer(read: &dyn Fn(&str) -> Option<String>) -> Result<RawConfig, 
         read("LITEMESH_NETWORK_MDNS").map(|text| boolean("LITEMESH_NETWORK_MDNS", &text)).transpose()?;
     layer.network.bandwidth = read("LITEMESH_NETWORK_BANDWIDTH");
     layer.network.quiet_hours = list("LITEMESH_NETWORK_QUIET_HOURS");
+    layer.network.wan = read("LITEMESH_NETWORK_WAN").map(|text| boolean("LITEMESH_NETWORK_WAN", &text)).transpose()?;
+    layer.network.relays = list("LITEMESH_NETWORK_RELAYS");
     layer.capture.include = list("LITEMESH_CAPTURE_INCLUDE");
     layer.capture.exclude = list("LITEMESH_CAPTURE_EXCLUDE");
     Ok(layer)
@@ -60,6 +62,8 @@ const KNOWN: &[&str] = &[
     "LITEMESH_NETWORK_MDNS",
     "LITEMESH_NETWORK_BANDWIDTH",
     "LITEMESH_NETWORK_QUIET_HOURS",
+    "LITEMESH_NETWORK_WAN",
+    "LITEMESH_NETWORK_RELAYS",
     "LITEMESH_CAPTURE_INCLUDE",
     "LITEMESH_CAPTURE_EXCLUDE",
 ];

@@ -63,6 +63,10 @@ pub struct NetworkConfig {
     pub mdns: bool,
     /// How much may travel, and when.
     pub pace: crate::node::PaceSettings,
+    /// Relay for members, be called over relays, punch holes.
+    pub wan: bool,
+    /// Multiaddrs of the members to be called at.
+    pub relays: Vec<String>,
 }
 
 /// `[capture]`.

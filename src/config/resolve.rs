@@ -45,6 +45,8 @@ pub(super) fn resolve(
             peers: multiaddrs("network.peers", raw.network.peers)?,
             mdns: raw.network.mdns.unwrap_or(true),
             pace: super::pace::resolve(raw.network.bandwidth.as_deref(), raw.network.quiet_hours.as_deref())?,
+            wan: raw.network.wan.unwrap_or(false),
+            relays: relays(raw.network.relays)?,
         },
         capture,
         databases: resolved,
@@ -92,6 +94,19 @@ fn multiaddrs(key: &str, list: Option<Vec<String>>) -> Result<Vec<String>, Confi
         }
     }
     Ok(list)
+}
+
+/// A relay is asked for a place by its key: an address alone is not enough.
+fn relays(list: Option<Vec<String>>) -> Result<Vec<String>, ConfigError> {
+    let list = multiaddrs("network.relays", list)?;
+    match list.iter().find(|address| !address.contains("/p2p/")) {
+        Some(address) => {
+            let allowed = "a multiaddr with the relay's key, like /dns4/relay.example.org/tcp/7481/p2p/12D3… (the ready line of \
+                 that node, or `litemesh doctor --json` there, tells it)";
+            Err(refuse("network.relays", address, allowed))
+        }
+        None => Ok(list),
+    }
 }
 
 /// More runs than 64 would make ids sparse for nothing: members that share a run still never lose a row.
@@ -308,6 +323,8 @@ fn check_schedule(key: &str, text: &str) -> Result<(), ConfigError> {
 /// What the user set and nothing reads yet.
 fn without_effect(user: &RawConfig) -> Vec<String> {
     let (alerts, verify) = (&user.alerts, &user.verify);
+    let relays = user.network.relays.as_ref().filter(|relays| !relays.is_empty());
+    let idle_relays = relays.filter(|_| user.network.wan != Some(true));
     [
         ("network.psk", user.network.psk.is_some()),
         ("alerts.webhook", alerts.webhook.is_some()),
@@ -322,5 +339,6 @@ fn without_effect(user: &RawConfig) -> Vec<String> {
     .into_iter()
     .filter(|(_, set)| *set)
     .map(|(key, _)| format!("the setting `{key}` has no effect in this version"))
+    .chain(idle_relays.map(|_| "the setting `network.relays` has no effect without `network.wan = true`".to_string()))
     .collect()
 }

@@ -69,6 +69,7 @@ fn a_bad_value_is_named_with_what_is_allowed() {
         ("[http]\nlisten = \"0.0.0.0:7480\"", ["`http.listen` is `0.0.0.0:7480`", "loopback"]),
         ("[http]\nlisten = \"7480\"", ["`http.listen` is `7480`", "127.0.0.1:7480"]),
         ("[network]\npeers = [\"10.0.0.1:7481\"]", ["`network.peers` is `10.0.0.1:7481`", "multiaddr"]),
+        ("[network]\nrelays = [\"/ip4/10.0.0.1/tcp/1\"]", ["`network.relays` is `/ip4/10.0.0.1/tcp/1`", "key"]),
         ("[network]\nmdns = \"yes\"", ["line 2", "mdns = \"yes\""]),
         ("[verify]\nfull = \"sometimes\"", ["`verify.full` is `sometimes`", "cron"]),
         ("[verify]\ncount = \"1s\"", ["`verify.count` is `1s`", "10 s to 366 days"]),
@@ -102,6 +103,14 @@ fn settings_without_effect_are_said() {
     assert_eq!(config.databases[0].natural_keys, ["team"]);
     assert!(config.databases[0].exclude.iter().any(|pattern| pattern == "x"));
     assert!(config.databases[0].exclude.iter().any(|pattern| pattern == "sync_servers"));
+}
+
+#[test]
+fn the_wide_area_is_off_until_a_person_says_so() {
+    let config = load_text("[network]\nrelays = [\"/ip4/10.0.0.1/tcp/1/p2p/12D3K\"]\n").unwrap();
+    assert!(!config.network.wan && config.warnings[0].contains("network.wan = true"), "{:?}", config.warnings);
+    let config = load_text("[network]\nwan = true\nrelays = [\"/ip4/10.0.0.1/tcp/1/p2p/12D3K\"]\n").unwrap();
+    assert!(config.network.wan && config.network.relays.len() == 1 && config.warnings.is_empty());
 }
 
 #[test]

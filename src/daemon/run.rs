@@ -281,6 +281,8 @@ pub(super) async fn start_network(
         listen: config.network.listen.clone(),
         peers: config.network.peers.clone(),
         mdns: config.network.mdns,
+        wan: config.network.wan,
+        relays: config.network.relays.clone(),
     };
     let (ready, is_ready) = oneshot::channel();
     let (commands, commands_out) = mpsc::channel::<NetCommand>(COMMANDS_MAX);

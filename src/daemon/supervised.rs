@@ -213,7 +213,7 @@ pub fn plan_join(config: &Config, choice: &Choice, progress: &mut dyn FnMut(u64)
 /// Takes all that a reachable member holds into the log.
 async fn pull(config: &Config, data: &DataDir, progress: &mut dyn FnMut(u64)) -> Result<(), DaemonError> {
     let mut quiet = config.clone();
-    (quiet.network.listen, quiet.network.mdns) = (Vec::new(), false);
+    (quiet.network.listen, quiet.network.mdns, quiet.network.wan) = (Vec::new(), false, false);
     let nothing = Choice { databases: Vec::new(), source: String::new() };
     let settings = node_settings(&quiet, data, nothing)?;
     let key_seed = settings.key_seed;

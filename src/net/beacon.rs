@@ -90,9 +90,9 @@ impl Way {
             Protocol::Ip6(ip) => IpAddr::V6(ip),
             _ => return None,
         };
-        let (port, quic) = match (parts.next()?, parts.next()) {
-            (Protocol::Tcp(port), None) => (port, false),
-            (Protocol::Udp(port), Some(Protocol::QuicV1)) => (port, true),
+        let (port, quic) = match (parts.next()?, parts.next(), parts.next()) {
+            (Protocol::Tcp(port), None, None) => (port, false),
+            (Protocol::Udp(port), Some(Protocol::QuicV1), None) => (port, true),
             _ => return None,
         };
         let way = Way { ip, port, quic };

@@ -9,9 +9,10 @@ use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::gossipsub::{self, MessageAuthenticity};
 use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{identify, memory_connection_limits, ping};
 
-use super::strangers;
+use super::{pings, strangers, wan};
 use crate::model::ClusterId;
 use crate::wire::limits::GOSSIP_BYTES_MAX;
 
@@ -24,9 +25,6 @@ const ESTABLISHED_MAX: u32 = 64;
 const ESTABLISHED_PER_PEER_MAX: u32 = 4;
 /// Above this much memory of the process no connection is added.
 const MEMORY_BYTES_MAX: usize = 1 << 30;
-/// An answer is late after this; [`super::liveness`] gives a connection up after two such.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-const PING_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// All protocols of one node.
 #[derive(NetworkBehaviour)]
@@ -35,10 +33,11 @@ pub(crate) struct Protocols {
     strangers: strangers::Behaviour,
     limits: connection_limits::Behaviour,
     memory: memory_connection_limits::Behaviour,
-    ping: ping::Behaviour,
+    pings: pings::Behaviour,
     identify: identify::Behaviour,
     pub(crate) gossip: gossipsub::Behaviour,
     pub(crate) frames: libp2p_stream::Behaviour,
+    wan: Toggle<wan::Behaviour>,
 }
 
 /// What the protocols tell the network.
@@ -47,6 +46,7 @@ pub(crate) enum Report {
     Ping(ping::Event),
     Identified(Box<identify::Event>),
     Gossip(Box<gossipsub::Event>),
+    Wan(wan::Report),
 }
 
 /// Why the protocols cannot be started; the words are those of libp2p.
@@ -55,7 +55,8 @@ pub(crate) enum Report {
 pub struct ProtocolError(String);
 
 impl Protocols {
-    pub(crate) fn new(keypair: &Keypair) -> Result<Protocols, ProtocolError> {
+    /// Without `wan` a node has none of its protocols.
+    pub(crate) fn new(keypair: &Keypair, wan: Option<wan::Behaviour>) -> Result<Protocols, ProtocolError> {
         let limits = ConnectionLimits::default()
             .with_max_pending_incoming(Some(PENDING_INCOMING_MAX))
             .with_max_pending_outgoing(Some(PENDING_OUTGOING_MAX))
@@ -69,10 +70,11 @@ impl Protocols {
             strangers: strangers::Behaviour::new(),
             limits: connection_limits::Behaviour::new(limits),
             memory: memory_connection_limits::Behaviour::with_max_bytes(MEMORY_BYTES_MAX),
-            ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT)),
+            pings: pings::Behaviour::new(),
             identify: identify::Behaviour::new(identify),
             gossip: gossip(keypair)?,
             frames: libp2p_stream::Behaviour::new(),
+            wan: Toggle::from(wan),
         })
     }
 }
@@ -116,6 +118,12 @@ impl From<identify::Event> for Report {
 impl From<gossipsub::Event> for Report {
     fn from(event: gossipsub::Event) -> Report {
         Report::Gossip(Box::new(event))
+    }
+}
+
+impl From<wan::Report> for Report {
+    fn from(report: wan::Report) -> Report {
+        Report::Wan(report)
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Diagnosis {
     pub away: Vec<AwayDiagnosis>,
     /// The machine's interfaces, and what was heard on each.
     pub interfaces: Vec<InterfaceDiagnosis>,
+    /// The relays of the settings, and `reserved`, `asked`, `not connected` or why not.
+    pub relays: Vec<(String, String)>,
     /// The last failure of each target that was dialed in vain: target, words.
     pub failures: Vec<(String, String)>,
     /// Hex keys of peers that broke the protocol and are shut out for a while.
@@ -94,6 +96,9 @@ pub struct Finding {
     pub next: String,
 }
 
+/// Whoever is on the link is heard at least this often.
+const BEACON_S_MAX: u64 = 13;
+
 fn finding(check: String, next: &str, found: String) -> Finding {
     let state = if next.is_empty() { "ok" } else { "warning" };
     Finding { check, state: state.into(), found, next: next.into() }
@@ -155,6 +160,20 @@ pub(crate) fn interface_words(seen: &InterfaceDiagnosis, hearing: Option<u64>) -
     Some(finding(check, next, found.join("; ")))
 }
 
+/// One relay in words.
+pub(crate) fn relay_words(address: &str, state: &str) -> Finding {
+    let check = format!("relay {}", host(address));
+    match state {
+        "reserved" => finding(check, "", "this node can be called there".into()),
+        "asked" => finding(check, "", "asked for a place".into()),
+        "not connected" => finding(check, "see the line of that peer", "not connected".into()),
+        reason => {
+            let next = "does that node run with network.wan = true? It is asked again every few seconds";
+            finding(check, next, format!("no place there: {reason}"))
+        }
+    }
+}
+
 /// Why a member is away, in words. `reasons`: of the ways that failed.
 pub(crate) fn away_words(away: &AwayDiagnosis, reasons: &[Reason]) -> Finding {
     let mut found = vec![match (away.last_reached_s, away.last_address.as_str()) {
@@ -171,19 +190,21 @@ pub(crate) fn away_words(away: &AwayDiagnosis, reasons: &[Reason]) -> Finding {
     match (away.tried.len(), kinds.as_slice()) {
         (0, _) => found.push("no address is known".into()),
         (_, []) => found.push("being dialed".into()),
-        (1, [reason]) => found.push(format!("{}: {}", away.tried[0].0, reason.words())),
-        (count, [reason]) => found.push(format!("{count} addresses tried, each: {}", reason.words())),
-        (_, _) => {
-            let tried = away.tried.iter().filter(|(_, words)| !words.is_empty());
-            found.extend(tried.map(|(address, words)| format!("{address}: {words}")));
-        }
+        (count @ 2.., [reason]) => found.push(format!("{count} addresses tried, each: {}", reason.words())),
+        (_, kinds) => found.extend(kinds.iter().map(|reason| {
+            let words = reason.words();
+            let mut hosts: Vec<&str> =
+                away.tried.iter().filter(|(_, outcome)| *outcome == words).map(|(address, _)| host(address)).collect();
+            hosts.dedup();
+            format!("{}: {words}", hosts.join(", "))
+        })),
     }
     let next = match (away.tried.is_empty(), worst(&kinds)) {
         (true, _) => {
             "neither it nor another member has told one: bring it onto the same network, or name one: litemesh peers add \
              MULTIADDR"
         }
-        (false, Some(Reason::Silence)) if away.last_heard_s.is_some_and(|seconds| seconds < 60) => {
+        (false, Some(Reason::Silence)) if away.last_heard_s.is_some_and(|seconds| seconds <= BEACON_S_MAX) => {
             "it is here and does not answer: let the firewalls of both pass UDP and TCP 7481 in both directions"
         }
         (false, Some(reason)) => reason.next(),
@@ -191,6 +212,11 @@ pub(crate) fn away_words(away: &AwayDiagnosis, reasons: &[Reason]) -> Finding {
     };
     let name = if away.name.is_empty() { &away.id } else { &away.name };
     finding(format!("peer {name}"), next, found.join("; "))
+}
+
+/// The part of a multiaddr that people know.
+pub(crate) fn host(address: &str) -> &str {
+    address.split('/').nth(2).unwrap_or(address)
 }
 
 /// The reason that says most: an answer says more than silence, silence more than a network this machine is not on.
@@ -257,7 +283,7 @@ mod tests {
     #[test]
     fn a_member_that_is_away_has_its_reason_and_a_next_step() {
         let tried = |words: &[&str]| -> Vec<(String, String)> {
-            words.iter().enumerate().map(|(i, words)| (format!("10.0.0.{i}"), words.to_string())).collect()
+            words.iter().enumerate().map(|(i, words)| (format!("/ip4/10.0.0.{i}/tcp/1"), words.to_string())).collect()
         };
         let away = AwayDiagnosis {
             name: "pit-laptop".into(),

@@ -26,6 +26,12 @@ const SHORT_LIVED_MS: u64 = 3_000;
 const FIRST_RETRY_MS: u64 = 300;
 const RETRY_MS: u64 = 2_000;
 const RETRY_MS_MAX: u64 = 10_000;
+/// A peer that was connected in this run and is lost since less than this many dials is dialed without a pause: a link
+/// that swallows packets gives no sign when it is back.
+const LOST_DIALS: u32 = 30;
+const LOST_RETRY_MS: u64 = 2_000;
+/// While one such dial waits for an answer, the next one begins.
+const LOST_OVERLAP_MS: u64 = 4_000;
 const STRANGER_RETRY_MS_MAX: u64 = 120_000;
 /// A dial of which no result comes is forgotten.
 const DIAL_LOST_MS: u64 = 20_000;
@@ -80,7 +86,9 @@ struct Entry {
     dialed_ms: Option<u64>,
     /// The peer is connected (for an address: the peer it led to is).
     connected: Option<PeerId>,
+    /// When the connection stood first, and whether it held.
     connected_ms: u64,
+    held: bool,
 }
 
 /// All targets.
@@ -172,7 +180,8 @@ impl DialTable {
             if self.all.take(ALL_DIALS, now_ms).is_err() {
                 break;
             }
-            (entry.dialed_ms, entry.next_ms) = (Some(now_ms), now_ms + DIAL_LOST_MS);
+            let patience_ms = if entry.is_lost() { LOST_OVERLAP_MS } else { DIAL_LOST_MS };
+            (entry.dialed_ms, entry.next_ms) = (Some(now_ms), now_ms + patience_ms);
             due.push((target.clone(), entry.ways.iter().map(|way| way.address.clone()).collect()));
         }
         due
@@ -207,7 +216,7 @@ impl DialTable {
             entry.connected = None;
             entry.next_ms = now_ms + FIRST_RETRY_MS + jitter;
             if now_ms.saturating_sub(entry.connected_ms) >= SHORT_LIVED_MS {
-                entry.failures = 0;
+                (entry.failures, entry.held) = (0, true);
             } else {
                 short_lived.push(target.clone());
             }
@@ -226,7 +235,11 @@ impl DialTable {
             }
         }
         let doubled = RETRY_MS << (entry.failures - 1).min(8);
-        let longest = if entry.is_stranger() { STRANGER_RETRY_MS_MAX } else { RETRY_MS_MAX };
+        let longest = match (entry.is_stranger(), entry.is_lost()) {
+            (true, _) => STRANGER_RETRY_MS_MAX,
+            (false, true) => LOST_RETRY_MS,
+            (false, false) => RETRY_MS_MAX,
+        };
         // Between 0.75 and 1.25 of it: two nodes that lost each other must not stay in step.
         entry.next_ms = now_ms + doubled.min(longest) * (750 + jitter / 2) / 1000;
     }
@@ -268,8 +281,8 @@ impl DialTable {
                 self.targets.remove(&victim?);
             }
         }
-        let (ways, dialed_ms, connected, connected_ms, failures) = Default::default();
-        let fresh = || Entry { ways, next_ms: now_ms, failures, dialed_ms, connected, connected_ms };
+        let (ways, dialed_ms, connected, connected_ms, held, failures) = Default::default();
+        let fresh = || Entry { ways, next_ms: now_ms, failures, dialed_ms, connected, connected_ms, held };
         Some(self.targets.entry(target).or_insert_with(fresh))
     }
 
@@ -294,6 +307,11 @@ impl Entry {
 
     fn trust(&self) -> Source {
         self.ways.first().map_or(Source::Found, |way| way.source)
+    }
+
+    /// Was connected, and is away since not long.
+    fn is_lost(&self) -> bool {
+        self.held && self.failures < LOST_DIALS
     }
 
     /// Nobody but a beacon speaks for it.

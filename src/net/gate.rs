@@ -18,7 +18,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 use std::time::Duration;
 
-use libp2p::core::ConnectedPoint;
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt as _, SubstreamBox};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
@@ -123,6 +122,11 @@ impl Gate {
         self.read(|membership| membership.may_connect(node))
     }
 
+    /// This node.
+    pub(crate) fn own(&self) -> NodeId {
+        self.own
+    }
+
     /// The members that may connect, by the names that people gave them.
     pub(crate) fn names(&self) -> BTreeMap<NodeId, String> {
         let name = |member: &Member| (member.node, member.name.clone());
@@ -191,18 +195,17 @@ impl Gate {
     }
 }
 
-/// Lets a connection through or closes it.
+/// Lets a connection through or closes it. `dialer`: the part that this side plays; the address is the other side's.
 pub(crate) async fn admit(
     gate: Arc<Gate>,
     peer: PeerId,
     mut muxer: StreamMuxerBox,
-    endpoint: &ConnectedPoint,
+    (dialer, address): (bool, &Multiaddr),
 ) -> Result<(PeerId, StreamMuxerBox), GateError> {
-    let dialer = endpoint.is_dialer();
     let remote = node_of(&peer).ok_or(GateError::OtherCluster)?;
     let result = match dialer {
         true => dial_in(&gate, remote, &mut muxer).await,
-        false => answer(&gate, remote, local_address(endpoint.get_remote_address()), &mut muxer).await,
+        false => answer(&gate, remote, local_address(address), &mut muxer).await,
     };
     if let Err(error) = &result {
         tracing::debug!(%peer, dialer, %error, "refused at the gate");
@@ -395,6 +398,10 @@ pub(crate) fn random() -> Result<[u8; 32], GateError> {
 
 /// Where a joiner comes from, when that is the local network: an address of a private, link-local or own range.
 fn local_address(address: &Multiaddr) -> Option<String> {
+    // A relay on the local network says nothing of who calls over it.
+    if address.iter().any(|part| part == Protocol::P2pCircuit) {
+        return None;
+    }
     let local = match address.iter().next()? {
         Protocol::Ip4(ip) => ip.is_private() || ip.is_link_local() || ip.is_loopback(),
         Protocol::Ip6(ip) => match ip.to_ipv4_mapped() {

@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::path::Path;
 
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use serde::Serialize;
-
-/// Virtual machines and containers bring many; the first ones in the order of their numbers are used.
-const INTERFACES_MAX: usize = 32;
 
 /// One interface of this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -63,6 +63,10 @@ pub(crate) fn read() -> io::Result<Vec<Interface>> {
     }
     let mut interfaces = Vec::new();
     for (name, mut interface) in found {
+        // A port of a bridge (containers bring many) is part of that bridge.
+        if Path::new("/sys/class/net").join(&name).join("brport").exists() {
+            continue;
+        }
         // Gone between two calls: not there.
         if let Ok(index) = if_nametoindex(name.as_str()) {
             (interface.name, interface.index) = (name, index);
@@ -71,8 +75,20 @@ pub(crate) fn read() -> io::Result<Vec<Interface>> {
         }
     }
     interfaces.sort_by_key(|interface| interface.index);
-    interfaces.truncate(INTERFACES_MAX);
     Ok(interfaces)
+}
+
+/// The address of this machine that packets to a peer start from. Sends nothing.
+pub(crate) fn local_ip_towards(address: &Multiaddr) -> Option<IpAddr> {
+    let remote = match address.iter().next()? {
+        Protocol::Ip4(ip) => IpAddr::V4(ip),
+        Protocol::Ip6(ip) => IpAddr::V6(ip),
+        _ => return None,
+    };
+    let any = if remote.is_ipv6() { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((remote, 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 /// Whether a way out appeared: an interface, a carrier or an address that was not there before. Then it is worth trying
@@ -108,5 +124,8 @@ mod tests {
     fn this_machine_has_a_loopback() {
         let interfaces = read().unwrap();
         assert!(interfaces.iter().any(|interface| interface.loopback), "{interfaces:?}");
+        let itself = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+        assert_eq!(local_ip_towards(&itself), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        assert_eq!(local_ip_towards(&"/dns4/pit/tcp/1".parse().unwrap()), None);
     }
 }

@@ -20,6 +20,11 @@ pub enum AddressError {
     /// Not a multiaddr.
     #[error("{0:?} is not an address: write it like /ip4/192.168.1.7/udp/4001/quic-v1 or /dns4/pit.local/tcp/4001")]
     NotAMultiaddr(String),
+    /// The address of a relay without its key.
+    #[error(
+        "{0:?} names no key: a relay is written with it, /ip4/203.0.113.7/tcp/7481/p2p/12D3…, as its ready line tells"
+    )]
+    NoKey(String),
     /// A multiaddr that neither QUIC nor TCP can use.
     #[error("{0:?} names neither a TCP port nor a QUIC one (/tcp/PORT or /udp/PORT/quic-v1)")]
     NoTransport(String),
@@ -54,17 +59,26 @@ pub(crate) fn with_peer(address: Multiaddr, peer: PeerId) -> Multiaddr {
     split_peer(address).1.with(Protocol::P2p(peer))
 }
 
-/// A host and one of our transports, nothing else: what other nodes tell us goes no further than this.
+/// A host and one of our transports, or such an address of a relay with its key; nothing else: what other nodes tell us
+/// goes no further than this.
 pub(crate) fn is_usable(address: &Multiaddr) -> bool {
     let mut parts = address.iter();
     let host = matches!(
         parts.next(),
         Some(Protocol::Ip4(_) | Protocol::Ip6(_) | Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_))
     );
-    let transport = (parts.next(), parts.next(), parts.next());
-    let tcp = matches!(transport, (Some(Protocol::Tcp(_)), None, None));
-    let quic = matches!(transport, (Some(Protocol::Udp(_)), Some(Protocol::QuicV1), None));
-    host && (tcp || quic)
+    let transport = match parts.next() {
+        Some(Protocol::Tcp(_)) => true,
+        Some(Protocol::Udp(_)) => matches!(parts.next(), Some(Protocol::QuicV1)),
+        _ => false,
+    };
+    let end = (parts.next(), parts.next(), parts.next());
+    host && transport && matches!(end, (None, ..) | (Some(Protocol::P2p(_)), Some(Protocol::P2pCircuit), None))
+}
+
+/// Whether an address leads over a relay.
+pub(crate) fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| matches!(part, Protocol::P2pCircuit))
 }
 
 /// Whether another node's address can be dialed: libp2p's transports have no scope for link-local IPv6.
@@ -159,6 +173,10 @@ mod tests {
         assert_eq!(parse_address(&format!("{plain}/p2p/{peer}")), Ok((Some(peer), plain.clone())));
         assert_eq!(parse_address(" /dns4/pit.local/tcp/4001 ").unwrap().0, None);
         assert_eq!(with_peer(plain.clone(), peer).to_string(), format!("{plain}/p2p/{peer}"));
+        let relayed: Multiaddr = format!("{plain}/p2p/{peer}/p2p-circuit").parse().unwrap();
+        assert!(is_usable(&relayed) && is_relayed(&relayed) && !is_relayed(&plain));
+        assert_eq!(parse_address(&format!("{relayed}/p2p/{peer}")), Ok((Some(peer), relayed.clone())));
+        assert!(!is_usable(&format!("{relayed}/p2p/{peer}/p2p-circuit").parse().unwrap()), "one relay, not two");
         for wrong in ["", "10.0.0.1:4001", "/ip4/10.0.0.1", "/ip4/1.2.3.4/udp/5", "/memory/7", "/ip4/1.2.3.4/tcp/5/ws"]
         {
             assert!(parse_address(wrong).is_err(), "{wrong}");

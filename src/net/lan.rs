@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type};
 use tokio::net::UdpSocket;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -35,6 +35,9 @@ const POLL: Duration = Duration::from_secs(1);
 const FIRST_BEACONS_MS: [u64; 5] = [0, 500, 1_000, 2_000, 4_000];
 /// Afterwards, give or take a fifth.
 const BEACON_MS: u64 = 10_000;
+/// While somebody was lost not long ago: it may be back on the link any moment, and whoever hears the other dials.
+const LOST_BEACON_MS: u64 = 2_000;
+const LOST: Duration = Duration::from_secs(120);
 /// Sockets of all interfaces together.
 const CHANNELS_MAX: usize = 32;
 /// A turn of hearing, and the rest after it: about 3,000 packets a second and interface.
@@ -71,6 +74,7 @@ struct Shared {
 pub(crate) struct Lan {
     shared: Arc<Mutex<Shared>>,
     listening: watch::Sender<Vec<Way>>,
+    lost: Arc<Notify>,
     task: AbortHandle,
 }
 
@@ -81,6 +85,7 @@ impl Lan {
         let shared = Shared { ear: Ear::new(cluster, own), interfaces, hearing: BTreeMap::new() };
         let shared = Arc::new(Mutex::new(shared));
         let (listening, ways) = watch::channel(Vec::new());
+        let lost = Arc::new(Notify::new());
         let voice = Voice {
             key: BeaconKey::new(cluster),
             own,
@@ -88,11 +93,13 @@ impl Lan {
             ways,
             news,
             channels: BTreeMap::new(),
+            lost: lost.clone(),
+            lost_until: Instant::now(),
             spoken: 0,
             started: Instant::now(),
         };
         let task = tokio::spawn(voice.run(beacons)).abort_handle();
-        Lan { shared, listening, task }
+        Lan { shared, listening, lost, task }
     }
 
     /// Tells where this node listens now; it is spoken of at once.
@@ -102,6 +109,11 @@ impl Lan {
             *before = ways;
             changed
         });
+    }
+
+    /// A peer was lost: for a while this node speaks more often.
+    pub(crate) fn lost_somebody(&self) {
+        self.lost.notify_one();
     }
 
     /// The interfaces, and what was heard on each.
@@ -145,6 +157,8 @@ struct Voice {
     news: mpsc::Sender<News>,
     /// By number of the interface and whether it is IPv6.
     channels: BTreeMap<(u32, bool), Channel>,
+    lost: Arc<Notify>,
+    lost_until: Instant,
     /// Beacons since the last change.
     spoken: usize,
     started: Instant,
@@ -170,6 +184,10 @@ impl Voice {
                     Ok(()) => (self.spoken, next) = (0, Instant::now()),
                     Err(_) => return,
                 },
+                () = self.lost.notified() => {
+                    self.lost_until = Instant::now() + LOST;
+                    next = next.min(Instant::now() + Duration::from_millis(LOST_BEACON_MS));
+                }
                 () = tokio::time::sleep_until(next), if beacons => {
                     self.speak();
                     next = Instant::now() + self.pause();
@@ -191,12 +209,17 @@ impl Voice {
         shared.hearing.retain(|name, _| now.iter().any(|interface| interface.name == *name));
         let before = std::mem::replace(&mut shared.interfaces, now.clone());
         drop(shared);
-        if interfaces::has_gained(&before, &now) {
-            tracing::info!("a way out appeared: everybody is tried now");
-            // A full queue means that the network has much to do; it dials by its own timers, too.
-            let _ = self.news.try_send(News::WayOut);
+        if before == now {
+            return false;
         }
-        before != now
+        let way_out = interfaces::has_gained(&before, &now);
+        if way_out {
+            tracing::info!("a way out appeared: everybody is tried now");
+        }
+        let addresses = now.into_iter().flat_map(|interface| interface.addresses).collect();
+        // A full queue means that the network has much to do; it has timers of its own, too.
+        let _ = self.news.try_send(News::Interfaces { way_out, addresses });
+        true
     }
 
     /// Opens a socket for every usable interface and family, and closes those of interfaces that changed or went.
@@ -257,8 +280,9 @@ impl Voice {
         if let Some(next) = FIRST_BEACONS_MS.get(self.spoken) {
             return Duration::from_millis(next - FIRST_BEACONS_MS[self.spoken - 1]);
         }
+        let beacon_ms = if Instant::now() < self.lost_until { LOST_BEACON_MS } else { BEACON_MS };
         let dice = random().map_or(0, |bytes| u64::from(bytes[0]));
-        Duration::from_millis(BEACON_MS * 4 / 5 + BEACON_MS * 2 / 5 * dice / 255)
+        Duration::from_millis(beacon_ms * 4 / 5 + beacon_ms * 2 / 5 * dice / 255)
     }
 
     fn note_success(&self, interface: &str) {

@@ -1,4 +1,4 @@
-//! Which connections still carry anything: the time of the last answered ping of each.
+//! Which TCP connections still carry anything: the time of the last answered ping of each. QUIC watches itself.
 //!
 //! Invariant: pure, one entry per connection. libp2p's ping never closes a connection, its first failure is silent and the
 //! second comes 16 s after the link died; a TCP connection over a dead link would otherwise live for minutes and, when the
@@ -20,9 +20,16 @@ pub(crate) struct Liveness {
 }
 
 impl Liveness {
-    /// A connection stands, or a ping over it was answered.
+    /// A connection stands, and does not notice by itself when it is dead.
     pub(crate) fn answered(&mut self, connection: ConnectionId, now_ms: u64) {
         self.answered_ms.insert(connection, now_ms);
+    }
+
+    /// A ping was answered; of connections that are not watched here nothing is noted.
+    pub(crate) fn answered_again(&mut self, connection: ConnectionId, now_ms: u64) {
+        if let Some(answered_ms) = self.answered_ms.get_mut(&connection) {
+            *answered_ms = now_ms;
+        }
     }
 
     /// A connection is gone.
@@ -63,7 +70,8 @@ mod tests {
         liveness.answered(connection(3), 0);
         liveness.closed(connection(3));
         for second in 1..60 {
-            liveness.answered(connection(2), second * 1000);
+            liveness.answered_again(connection(2), second * 1000);
+            liveness.answered_again(connection(9), second * 1000);
             let dead = liveness.take_silent(DEAD_MS, second * 1000);
             assert_eq!(dead.is_empty(), second * 1000 != DEAD_MS, "{second}");
         }

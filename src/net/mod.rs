@@ -13,6 +13,7 @@
 //!   dial        whom to dial when                                    interfaces  cables, radios, addresses
 //!   beacon      a sealed packet by multicast                         lan         beacons on every interface
 //!   ways        what members tell of the others                      liveness    which connections are dead
+//!   pings       often over TCP, rarely over QUIC                     wan         relays and hole punching, when asked for
 //!   reason      why a dial failed                                    diagnosis   all of it in words, for `doctor`
 //! ```
 //!
@@ -35,10 +36,12 @@ mod lan;
 mod link;
 mod liveness;
 mod network;
+mod pings;
 mod rate;
 mod reason;
 mod strangers;
 mod transport;
+mod wan;
 mod ways;
 
 #[cfg(test)]
@@ -72,6 +75,10 @@ pub struct NetSettings {
     pub peers: Vec<String>,
     /// Look for peers on the local network.
     pub mdns: bool,
+    /// Relay for members, be called over relays, punch holes.
+    pub wan: bool,
+    /// Multiaddrs of the members to be called at, with their `/p2p/` part; without effect when `wan` is off.
+    pub relays: Vec<String>,
 }
 
 /// What the daemon asks of a running network.

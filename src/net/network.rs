@@ -5,14 +5,18 @@
 
 mod doctor;
 mod finding;
+mod lines;
+mod relays;
 mod reports;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::{ListenerId, TransportError};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{self, ConnectionId, SwarmEvent};
@@ -25,12 +29,15 @@ use super::behaviour::{Protocols, Report, topic};
 use super::dial::{DialTable, Source, Target};
 use super::door::{Door, open_queue};
 use super::gate::{Gate, random};
-use super::key::{check_free, is_any_v6, keypair, node_of, parse_address, peer_of, split_peer, tcp_socket};
+use super::interfaces::local_ip_towards;
+use super::key::{check_free, is_any_v6, is_relayed, keypair, node_of, parse_address, peer_of, split_peer, tcp_socket};
 use super::lan::Lan;
 use super::link::{FRAMES, Link};
 use super::liveness::{DEAD_MS, Liveness};
+use super::pings::watches_itself;
 use super::reason::{Reason, reasons, words};
 use super::transport::gated_transport;
+use super::wan;
 use super::ways::{HEARD_AT_ONCE_MAX, WAYS};
 use super::{Channels, NetCommand, NetError, NetSettings};
 use crate::model::NodeId;
@@ -39,6 +46,8 @@ use crate::node::view::KnownAddress;
 use crate::node::{Effect, Input};
 use crate::wire::limits::ANNOUNCEMENT_BYTES_MAX;
 use crate::wire::ways::WaysTo;
+use lines::{Line, spare};
+use relays::Relay;
 
 /// Inputs of the loop itself that wait for the node; announcements are dropped at half of it.
 const PENDING_INPUTS_MAX: usize = 256;
@@ -63,16 +72,20 @@ pub(crate) enum News {
     Known(Vec<KnownAddress>),
     /// A beacon of another member.
     Heard(Beacon),
-    /// An interface, a carrier or an address appeared.
-    WayOut,
+    /// The interfaces changed: whether a carrier or an address appeared, and all addresses there are now.
+    Interfaces { way_out: bool, addresses: BTreeSet<IpAddr> },
     /// What a peer told of the ways to others.
     Ways { peer: NodeId, ways: Vec<WaysTo> },
 }
 
 struct Peer {
     peer: PeerId,
+    /// Of the connection that carries the link, the first of the list.
     address: Multiaddr,
     link: Link,
+    connections: Vec<Line>,
+    /// When a direct way beside a relayed one was last tried.
+    upgraded_ms: u64,
 }
 
 /// The network of one node.
@@ -106,6 +119,8 @@ pub(crate) struct Network {
     /// What each connected peer was told, or told us.
     told: BTreeMap<NodeId, BTreeSet<(NodeId, Multiaddr)>>,
     tell_at_ms: Option<u64>,
+    wan: bool,
+    relays: Vec<Relay>,
     /// Places for peers that tell.
     hearing: Arc<Semaphore>,
     /// Ways that the node was told of in this run, and the time that it knows.
@@ -145,8 +160,9 @@ impl Network {
             .with_idle_connection_timeout(IDLE_TIMEOUT)
             .with_max_negotiating_inbound_streams(16)
             .with_smart_dial();
-        let transport = gated_transport(&keypair, gate.clone())?;
-        let mut swarm = Swarm::new(transport, Protocols::new(&keypair)?, own, config);
+        let (relayed, wan) = settings.wan.then(|| wan::open(own)).unzip();
+        let transport = gated_transport(&keypair, gate.clone(), relayed)?;
+        let mut swarm = Swarm::new(transport, Protocols::new(&keypair, wan)?, own, config);
         let mut control = swarm.behaviour().frames.new_control();
         let incoming = control.accept(FRAMES).expect("nobody accepted this protocol before");
         swarm.behaviour_mut().gossip.subscribe(&topic).expect("one topic is within the limits");
@@ -169,6 +185,8 @@ impl Network {
             telling,
             told: BTreeMap::new(),
             tell_at_ms: None,
+            wan: settings.wan,
+            relays: Vec::new(),
             hearing: Arc::new(Semaphore::new(HEARD_AT_ONCE_MAX)),
             remembered: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -188,6 +206,7 @@ impl Network {
         };
         settings.listen.iter().try_for_each(|address| network.listen(address))?;
         settings.peers.iter().try_for_each(|address| network.add_static(address))?;
+        settings.relays.iter().filter(|_| settings.wan).try_for_each(|address| network.add_relay(address))?;
         network.ask_known_addresses();
         Ok(network)
     }
@@ -282,7 +301,8 @@ impl Network {
     fn next_wake(&self) -> Instant {
         let next_ban = self.bans.values().min().copied();
         let dials = self.dials.next_ms(self.now_ms());
-        let next_ms = [dials, next_ban, self.liveness.next_ms(), self.tell_at_ms].into_iter().flatten().min();
+        let next_ms = [dials, next_ban, self.liveness.next_ms(), self.tell_at_ms, self.next_reservation_ms()];
+        let next_ms = next_ms.into_iter().flatten().min();
         let timer = next_ms.map(|ms| self.started + Duration::from_millis(ms));
         let latest = Instant::now() + Duration::from_secs(60);
         [timer, self.ready_at].into_iter().flatten().min().unwrap_or(latest)
@@ -305,6 +325,7 @@ impl Network {
         });
         self.close_silent(DEAD_MS);
         self.tell_ways_when_due();
+        self.reserve_where_due();
         self.dials.forget_hearsay(now_ms);
         for (target, addresses) in self.dials.due(now_ms) {
             self.dial(target, addresses);
@@ -345,14 +366,18 @@ impl Network {
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 let dialed = endpoint.is_dialer();
-                self.liveness.answered(connection_id, self.now_ms());
-                self.connected(peer_id, connection_id, endpoint.get_remote_address().clone(), dialed);
+                if !watches_itself(endpoint.get_remote_address()) {
+                    self.liveness.answered(connection_id, self.now_ms());
+                }
+                // Who is called over a relay knows the relay's address only.
+                let address = match &endpoint {
+                    ConnectedPoint::Listener { local_addr, .. } if endpoint.is_relayed() => local_addr,
+                    _ => endpoint.get_remote_address(),
+                };
+                self.connected(peer_id, connection_id, address.clone(), dialed);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
-                self.liveness.closed(connection_id);
-                if num_established == 0 {
-                    self.disconnected(peer_id);
-                }
+                self.closed(peer_id, connection_id, num_established);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 if let Some((target, addresses)) = self.dialing.remove(&connection_id) {
@@ -362,6 +387,10 @@ impl Network {
             SwarmEvent::NewListenAddr { listener_id, address } => {
                 tracing::info!(%address, "listening");
                 self.speak_of_listeners();
+                if self.wan && !is_relayed(&address) {
+                    // What a relay tells those who wait for calls at it.
+                    self.swarm.add_external_address(address.clone());
+                }
                 self.listeners.retain(|listener| *listener != listener_id);
                 if self.listeners.is_empty() {
                     self.ready_at.get_or_insert(Instant::now() + INTERFACES_SETTLE);
@@ -371,6 +400,9 @@ impl Network {
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
                 self.speak_of_listeners();
                 let reason = reason.err().unwrap_or_else(|| io::ErrorKind::NotConnected.into());
+                if self.lost_reservation(listener_id, &words(&reason)) {
+                    return Ok(());
+                }
                 tracing::warn!(?addresses, %reason, "no longer listening");
                 if self.listeners.contains(&listener_id) {
                     let address = addresses.first().map(Multiaddr::to_string).unwrap_or_default();
@@ -395,15 +427,48 @@ impl Network {
         self.note_reached(node, peer, &address, dialed);
         self.dials.connected(peer, target.as_ref(), self.now_ms());
         self.failures.remove(&node.to_string());
-        if self.peers.contains_key(&node) {
-            return;
+        let (relayed, since_ms) = (is_relayed(&address), self.now_ms());
+        let line = Line { id: connection, local: local_ip_towards(&address), address, relayed, since_ms };
+        match self.peers.get_mut(&node) {
+            Some(known) => {
+                let spare = spare(&known.connections, &line, self.gate.own() < node);
+                known.connections.push(line);
+                for id in spare {
+                    self.swarm.close_connection(id);
+                }
+            }
+            None => self.link(node, peer, vec![line]),
         }
+    }
+
+    /// Opens the link to a peer over its first connection, and tells the node.
+    fn link(&mut self, node: NodeId, peer: PeerId, connections: Vec<Line>) {
+        let Some(address) = connections.first().map(|line| line.address.clone()) else { return };
         let link = Link::open(node, peer, self.control.clone());
         self.pending.push_back(Input::PeerConnected { peer: node, address: address.to_string() });
-        self.peers.insert(node, Peer { peer, address, link });
+        self.peers.insert(node, Peer { peer, address, link, connections, upgraded_ms: 0 });
         self.tell_soon();
         for (early, stream) in std::mem::take(&mut self.early) {
             self.handle_stream(early, stream);
+        }
+    }
+
+    /// A connection is gone. When it was the one that carried the link and others are left, the peer begins anew over
+    /// those: what was on its way is lost.
+    fn closed(&mut self, peer: PeerId, connection: ConnectionId, left: u32) {
+        self.liveness.closed(connection);
+        if left == 0 {
+            return self.disconnected(peer);
+        }
+        let Some((node, known)) = node_of(&peer).and_then(|node| Some((node, self.peers.get_mut(&node)?))) else {
+            return;
+        };
+        let carried = known.connections.first().is_some_and(|line| line.id == connection);
+        known.connections.retain(|line| line.id != connection);
+        if carried && let Some(known) = self.peers.remove(&node) {
+            self.pending.push_back(Input::PeerDisconnected { peer: node });
+            self.told.remove(&node);
+            self.link(node, peer, known.connections);
         }
     }
 
@@ -413,6 +478,7 @@ impl Network {
         // Dropping the link ends its readers first: nothing of the peer comes behind this input.
         if let Some((node, known)) = node_of(&peer).and_then(|node| Some((node, self.peers.remove(&node)?))) {
             self.told.remove(&node);
+            self.lan.lost_somebody();
             self.seen.insert(node, (wall_ms(), known.address));
             self.pending.push_back(Input::PeerDisconnected { peer: node });
         }
@@ -486,7 +552,7 @@ impl Network {
             }
             News::Known(addresses) => self.recall(addresses),
             News::Heard(beacon) => self.handle_beacon(&beacon),
-            News::WayOut => self.handle_way_out(),
+            News::Interfaces { way_out, addresses } => self.handle_interfaces(way_out, &addresses),
             News::Ways { peer, ways } => self.handle_ways(peer, ways),
         }
     }

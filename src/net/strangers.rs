@@ -19,6 +19,7 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId};
 
+use super::key::is_relayed;
 use super::rate::{Rate, TooMany, Used};
 
 const PER_ADDRESS: Rate = Rate { burst: 10, interval_ms: 200 };
@@ -79,15 +80,19 @@ impl NetworkBehaviour for Behaviour {
     fn handle_pending_inbound_connection(
         &mut self,
         connection: ConnectionId,
-        _local: &Multiaddr,
+        local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
+        let now_ms = self.started.elapsed().as_millis() as u64;
+        // Over a relay, which is a member: it has no address of its own, and counts among all.
+        if is_relayed(local) {
+            return self.attempts.all.take(ALL, now_ms).map_err(ConnectionDenied::new);
+        }
         let address = match remote.iter().next() {
             Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),
             Some(Protocol::Ip6(ip)) => IpAddr::V6(ip),
             _ => return Err(ConnectionDenied::new(TooMany)),
         };
-        let now_ms = self.started.elapsed().as_millis() as u64;
         self.attempts.begin(connection, address, now_ms).map_err(ConnectionDenied::new)
     }
 

@@ -23,6 +23,7 @@ use crate::wire::invite::InviteCode;
 mod admission;
 mod discovered;
 mod links;
+mod relayed;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
@@ -110,17 +111,23 @@ struct Running {
 
 impl Running {
     async fn start(seed: u8, membership: &Membership, listen: &[&str], peers: &[String]) -> Running {
-        Running::start_network(seed, membership, (listen, peers, false)).await
+        Running::start_network(seed, membership, (listen, peers, false), &[]).await
+    }
+
+    /// With `network.wan`; an empty relay is none.
+    async fn start_with_wan(seed: u8, membership: &Membership, listen: &[&str], relays: &[String]) -> Running {
+        Running::start_network(seed, membership, (listen, &[], false), relays).await
     }
 
     async fn start_with_mdns(seed: u8, membership: &Membership, listen: &[&str]) -> Running {
-        Running::start_network(seed, membership, (listen, &[], true)).await
+        Running::start_network(seed, membership, (listen, &[], true), &[]).await
     }
 
     async fn start_network(
         seed: u8,
         membership: &Membership,
         (listen, peers, mdns): (&[&str], &[String], bool),
+        relays: &[String],
     ) -> Running {
         let (inputs, received) = mpsc::unbounded_channel();
         let (effects, effects_received) = mpsc::channel(1024);
@@ -141,6 +148,8 @@ impl Running {
             listen: listen.iter().map(|address| address.to_string()).collect(),
             peers: peers.to_vec(),
             mdns,
+            wan: !relays.is_empty(),
+            relays: relays.iter().filter(|relay| !relay.is_empty()).cloned().collect(),
         };
         let channels = Channels {
             effects: effects_received,

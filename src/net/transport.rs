@@ -10,8 +10,9 @@ use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::transport::{Boxed, OrTransport, Transport as _};
 use libp2p::core::upgrade::Version;
+use libp2p::core::{ConnectedPoint, Endpoint};
 use libp2p::identity::Keypair;
-use libp2p::{PeerId, dns, noise, quic, tcp, yamux};
+use libp2p::{PeerId, dns, noise, quic, relay, tcp, yamux};
 
 use super::gate::{self, Gate};
 
@@ -21,9 +22,9 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
 const ENCRYPTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// An incoming connection has to pass encryption and gate within this (a join waits for the node's disk).
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(10);
-/// Dead links are noticed after this; a keep-alive every 2 s costs about 30 bytes/s each way.
+/// Dead links are noticed after this; the keep-alive leaves two tries and costs about 30 bytes/s each way.
 const QUIC_IDLE_MS: u32 = 6_000;
-const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(2);
+const QUIC_KEEP_ALIVE: Duration = Duration::from_millis(2_500);
 /// Half of the 256 MiB a node may take under attack, over 64 peers.
 const QUIC_CONNECTION_BYTES: u32 = 4 << 20;
 
@@ -63,11 +64,31 @@ pub(crate) fn open_transport(keypair: &Keypair) -> Result<Boxed<Connection>, Tra
     })
 }
 
-/// QUIC and TCP behind the gate.
-pub(crate) fn gated_transport(keypair: &Keypair, gate: Arc<Gate>) -> Result<Boxed<Connection>, TransportError> {
-    let gated = open_transport(keypair)?.and_then(move |(peer, muxer), endpoint| {
+/// QUIC and TCP behind the gate, and relayed connections when there is a transport for them.
+pub(crate) fn gated_transport(
+    keypair: &Keypair,
+    gate: Arc<Gate>,
+    relayed: Option<relay::client::Transport>,
+) -> Result<Boxed<Connection>, TransportError> {
+    let direct = open_transport(keypair)?;
+    let all = match relayed {
+        None => direct,
+        Some(relayed) => {
+            // The relay sees ciphertext only: the two ends encrypt between themselves.
+            let relayed = relayed
+                .upgrade(Version::V1Lazy)
+                .authenticate(noise::Config::new(keypair)?)
+                .multiplex(yamux::Config::default())
+                .timeout(ENCRYPTION_TIMEOUT)
+                .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+            OrTransport::new(relayed, direct).map(|either, _| either.into_inner()).boxed()
+        }
+    };
+    let gated = all.and_then(move |(peer, muxer), endpoint| {
+        // Of two that punch a hole towards each other both dial, and one plays the listener.
+        let dialer = matches!(endpoint, ConnectedPoint::Dialer { role_override: Endpoint::Dialer, .. });
         let gate = gate.clone();
-        async move { gate::admit(gate, peer, muxer, &endpoint).await }
+        async move { gate::admit(gate, peer, muxer, (dialer, endpoint.get_remote_address())).await }
     });
     let incoming = TransportTimeout::with_ingoing_timeout(gated, ADMISSION_TIMEOUT);
     Ok(TransportTimeout::with_outgoing_timeout(incoming, DIAL_TIMEOUT).boxed())

@@ -26,14 +26,16 @@ fn a_lost_peer_is_dialed_again_and_again_but_not_in_step() {
     table.disconnected(peer(1), 100_000);
     let mut now = 100_000;
     let mut waits = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..40 {
         let next = table.next_ms(now).unwrap();
         waits.push(next - now);
         now = next;
         assert_eq!(table.due(now).len(), 1);
         table.failed(&target, &[], now);
     }
-    assert!(waits[0] < 1000 && waits[1] < 3000, "{waits:?}");
+    assert!(waits[0] < 1000, "{waits:?}");
+    assert!(waits[1..LOST_DIALS as usize].iter().all(|wait| *wait <= LOST_RETRY_MS * 5 / 4), "{waits:?}");
+    assert!(waits[35..].iter().all(|wait| *wait >= RETRY_MS_MAX * 3 / 4), "{waits:?}");
     assert!(waits.iter().all(|wait| *wait <= RETRY_MS_MAX * 5 / 4), "{waits:?}");
     assert!(waits[10..].windows(2).any(|pair| pair[0] != pair[1]), "{waits:?}");
 }
@@ -186,4 +188,16 @@ fn each_way_remembers_how_it_went() {
     table.reached(peer(1), &address(2), 8_000);
     assert_eq!(table.ways(&target)[0].failed, None);
     assert_eq!(table.targets().count(), 1);
+}
+
+#[test]
+fn a_dial_into_the_void_does_not_keep_a_lost_peer_waiting() {
+    let mut table = table();
+    let target = Target::Peer(peer(1));
+    table.learn(peer(1), address(1), Source::Known, 0);
+    table.connected(peer(1), Some(&target), 0);
+    table.disconnected(peer(1), 60_000);
+    // No dial ever comes back with a result.
+    let dials = (60_000..100_000).filter(|now_ms| !table.due(*now_ms).is_empty()).count();
+    assert!((9..=11).contains(&dials), "{dials} in 40 s");
 }

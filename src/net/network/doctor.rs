@@ -4,11 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use libp2p::Multiaddr;
-use libp2p::multiaddr::Protocol;
-
 use super::super::diagnosis::{
-    AwayDiagnosis, Diagnosis, InterfaceDiagnosis, PeerDiagnosis, away_words, interface_words,
+    AwayDiagnosis, Diagnosis, InterfaceDiagnosis, PeerDiagnosis, away_words, host, interface_words, relay_words,
 };
 use super::super::dial::{Target, Way};
 use super::super::key::{peer_of, with_peer};
@@ -34,6 +31,8 @@ impl Network {
         let interfaces = self.interfaces(&name);
         let hearing_s = self.beacons.then(|| self.started.elapsed().as_secs());
         let mut findings: Vec<_> = interfaces.iter().filter_map(|seen| interface_words(seen, hearing_s)).collect();
+        let relays = self.relay_states();
+        findings.extend(relays.iter().map(|(address, state)| relay_words(address, state)));
         let mut away = Vec::new();
         for (seen, reasons) in self.away(&names) {
             findings.push(away_words(&seen, &reasons));
@@ -44,6 +43,7 @@ impl Network {
             peers: self.peers.iter().map(peer).collect(),
             away,
             interfaces,
+            relays,
             failures: self.failures.iter().map(|(target, reason)| (target.clone(), reason.clone())).collect(),
             banned: self.bans.keys().map(NodeId::to_string).collect(),
             discovery: if self.beacons { "on" } else { "off" }.into(),
@@ -98,7 +98,7 @@ impl Network {
             id: node.to_string(),
             name: name.into(),
             last_reached_s: last.as_ref().map(|(at_ms, _)| wall_ms().saturating_sub(*at_ms) / 1000),
-            last_address: last.map(|(_, address)| host(&address)).unwrap_or_default(),
+            last_address: last.map(|(_, address)| host(&address.to_string()).to_string()).unwrap_or_default(),
             last_heard_s: heard.min().map(|since| since.as_secs()),
             tried,
         };
@@ -110,14 +110,4 @@ fn outcomes(ways: &[Way]) -> (Vec<(String, String)>, Vec<Reason>) {
     let outcome = |way: &Way| way.failed.as_ref().map(Reason::words).unwrap_or_default();
     let tried = ways.iter().map(|way| (way.address.to_string(), outcome(way))).collect();
     (tried, ways.iter().filter_map(|way| way.failed.clone()).collect())
-}
-
-/// The part of an address that people know.
-fn host(address: &Multiaddr) -> String {
-    match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => ip.to_string(),
-        Some(Protocol::Ip6(ip)) => ip.to_string(),
-        Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => name.to_string(),
-        _ => address.to_string(),
-    }
 }

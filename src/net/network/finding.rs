@@ -3,14 +3,17 @@
 //! Invariant: all of it are hints for [`DialTable`](super::super::dial::DialTable), bounded there; a member's word about
 //! another one never displaces a way that worked. Callers: the loop.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId, Stream};
 
 use super::super::beacon::{Beacon, Way};
 use super::super::dial::{Source, Target};
-use super::super::key::{is_dialable, is_loopback, node_of, parse_address, peer_of};
+use super::super::key::{is_dialable, is_loopback, is_relayed, node_of, parse_address, peer_of};
 use super::super::liveness::SUSPECT_MS;
 use super::super::ways;
 use super::{Network, wall_ms};
@@ -19,6 +22,8 @@ use crate::node::view::KnownAddress;
 use crate::wire::limits::{REMEMBERED_MAX, WAYS_ADDRESSES_MAX};
 use crate::wire::ways::WaysTo;
 
+/// Between two tries to replace a relayed connection by a direct one.
+const UPGRADE_MS: u64 = 30_000;
 /// What is told is gathered for this long.
 const GATHER: Duration = Duration::from_millis(1_000);
 /// Members in one message; the rest follows.
@@ -32,6 +37,11 @@ impl Network {
         self.lan.listens_on(self.swarm.listeners().filter_map(Way::of).collect());
     }
 
+    /// Whether this node has the means: relayed ways need `network.wan`.
+    pub(super) fn can_dial(&self, address: &Multiaddr) -> bool {
+        is_dialable(address) && (self.wan || !is_relayed(address))
+    }
+
     pub(super) fn handle_beacon(&mut self, beacon: &Beacon) {
         let Some(peer) = peer_of(&beacon.node) else { return };
         let source = if self.gate.is_open_to(&beacon.node) { Source::Told } else { Source::Found };
@@ -39,13 +49,36 @@ impl Network {
             self.dials.learn(peer, way.address(), source, self.now_ms());
         }
         self.dials.hint(peer, self.now_ms());
+        self.dial_beside_relay(beacon.node, peer);
     }
 
-    /// A cable, a radio or an address is there again: connections that were silent meanwhile wait for doubled timers, a
-    /// new one does not.
-    pub(super) fn handle_way_out(&mut self) {
-        self.close_silent(SUSPECT_MS);
-        self.dials.wake(self.now_ms());
+    /// A peer that is connected over a relay was heard on the link: there is a shorter way.
+    fn dial_beside_relay(&mut self, node: NodeId, peer: PeerId) {
+        let now_ms = self.now_ms();
+        let Some(known) = self.peers.get_mut(&node) else { return };
+        let waits = now_ms < known.upgraded_ms + UPGRADE_MS;
+        if waits || known.connections.iter().any(|line| !line.relayed) {
+            return;
+        }
+        known.upgraded_ms = now_ms;
+        let ways = self.dials.ways(&Target::Peer(peer)).iter().map(|way| way.address.clone());
+        let direct: Vec<Multiaddr> = ways.filter(|address| !is_relayed(address)).collect();
+        let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(direct).build();
+        let _ = self.swarm.dial(options);
+    }
+
+    /// A cable, a radio or an address came or went. What was made from an address that is gone is dead. Connections that
+    /// were silent while there was no way out wait for doubled timers, a new one does not.
+    pub(super) fn handle_interfaces(&mut self, way_out: bool, addresses: &BTreeSet<IpAddr>) {
+        let lines = self.peers.values().flat_map(|known| &known.connections);
+        let cut = lines.filter(|line| line.local.is_some_and(|local| !addresses.contains(&local)));
+        for connection in cut.map(|line| line.id).collect::<Vec<_>>() {
+            self.swarm.close_connection(connection);
+        }
+        if way_out {
+            self.close_silent(SUSPECT_MS);
+            self.dials.wake(self.now_ms());
+        }
     }
 
     pub(super) fn close_silent(&mut self, silent_ms: u64) {
@@ -85,7 +118,7 @@ impl Network {
     }
 
     pub(super) fn learn_and_remember(&mut self, node: NodeId, peer: PeerId, address: Multiaddr, reached_ms: u64) {
-        if !is_dialable(&address) {
+        if !self.can_dial(&address) {
             return;
         }
         if self.dials.learn(peer, address.clone(), Source::Known, self.now_ms()) {
@@ -166,7 +199,7 @@ impl Network {
             let source = if self.gate.is_open_to(&to.node) { Source::Told } else { Source::Found };
             for text in &to.addresses {
                 let Ok((_, address)) = parse_address(text) else { continue };
-                if is_dialable(&address) && (neighbour || !is_loopback(&address)) {
+                if self.can_dial(&address) && (neighbour || !is_loopback(&address)) {
                     self.dials.learn(peer, address.clone(), source, self.now_ms());
                     // It knows: no need to tell it back.
                     let told = self.told.entry(from).or_default();

@@ -6,7 +6,7 @@
 use libp2p::{Multiaddr, PeerId, gossipsub, identify, ping};
 
 use super::super::behaviour::Report;
-use super::super::key::{is_dialable, is_loopback, node_of, split_peer};
+use super::super::key::{is_loopback, node_of, split_peer};
 use super::{ADDRESSES_TOLD_MAX, Network, PENDING_INPUTS_MAX};
 use crate::node::Input;
 use crate::wire::limits::ANNOUNCEMENT_BYTES_MAX;
@@ -15,7 +15,7 @@ impl Network {
     pub(super) fn handle_report(&mut self, report: Report) {
         match report {
             Report::Ping(ping::Event { peer, connection, result: Ok(round_trip) }) => {
-                self.liveness.answered(connection, self.now_ms());
+                self.liveness.answered_again(connection, self.now_ms());
                 if let Some(node) = node_of(&peer).filter(|node| self.peers.contains_key(node)) {
                     let micros = round_trip.as_micros() as u64;
                     self.pending.push_back(Input::RoundTrip { peer: node, micros });
@@ -30,6 +30,7 @@ impl Network {
                 }
             }
             Report::Gossip(event) => self.handle_gossip(*event),
+            Report::Wan(report) => self.handle_wan(report),
         }
     }
 
@@ -38,8 +39,8 @@ impl Network {
         let Some(node) = node_of(&peer) else { return };
         let Some(neighbour) = self.peers.get(&node).map(|known| is_loopback(&known.address)) else { return };
         let told = addresses.into_iter().map(|address| split_peer(address).1);
-        let fit = told.filter(|address| is_dialable(address) && (neighbour || !is_loopback(address)));
-        for address in fit.take(ADDRESSES_TOLD_MAX) {
+        let fit = told.filter(|address| self.can_dial(address) && (neighbour || !is_loopback(address)));
+        for address in fit.take(ADDRESSES_TOLD_MAX).collect::<Vec<_>>() {
             self.learn_and_remember(node, peer, address, 0);
         }
     }

@@ -134,7 +134,14 @@ async fn an_address_in_use_is_an_error_that_names_it() {
     let one = Running::start(1, &membership, &[TCP, QUIC], &[]).await;
     let (_running, shutdown) = watch::channel(false);
     let start = |listen: String| {
-        let settings = NetSettings { key_seed: [1; 32], listen: vec![listen], peers: vec![], mdns: false };
+        let settings = NetSettings {
+            key_seed: [1; 32],
+            listen: vec![listen],
+            peers: vec![],
+            mdns: false,
+            wan: false,
+            relays: vec![],
+        };
         let channels = Channels {
             effects: mpsc::channel(1).1,
             ready: None,

@@ -51,7 +51,7 @@ pub fn call(asked: &Asked, litemesh: &Path, root: &Path) -> Result<Table, Troubl
     let code = cluster.servers[0].cli(&["invite"])?.done("invite")?.out.trim().to_owned();
     revoked.server.join_with(&code, &[])?.done("join")?;
     replay(&replayer, &code, &mut table)?;
-    let gone = send_away(&cluster, &mut revoked)?;
+    let gone = send_away(&mut cluster, &mut revoked)?;
     other.server.start()?;
     let (addresses, mut work) = (cluster.hosts.clone(), Work::new(Kind::Stranger, &cluster.hosts[0], asked.seed)?);
     let introduce = format!("{}/udp/7481/quic-v1", addresses[0].multiaddr());
@@ -121,27 +121,40 @@ fn replay(replayer: &Outsider, code: &str, table: &mut Table) -> Result<(), Trou
     Ok(())
 }
 
-/// Sends the member away, where the product can do that; then it tries to come back.
-fn send_away(cluster: &Cluster, revoked: &mut Outsider) -> Result<bool, Trouble> {
+/// Sends a member away that runs and was given a row before; it goes on running and asks again.
+fn send_away(cluster: &mut Cluster, revoked: &mut Outsider) -> Result<bool, Trouble> {
+    revoked.server.start()?;
+    let (before, until) = ([cluster.write(0)?], Instant::now() + cluster.patience);
+    while shown_by(revoked, &before)? == 0 {
+        if Instant::now() > until {
+            return Err(Trouble::wrong(
+                "the member that shall be sent away was given nothing before, so it proves nothing",
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let answer = cluster.servers[0].cli(&["peers", "revoke", "revoked"])?;
     if answer.code == Some(2) {
         return Ok(false);
     }
-    answer.done("peers revoke")?;
-    revoked.server.start()?;
-    Ok(true)
+    answer.done("peers revoke").map(|_| true)
 }
 
-fn markers_in(outsider: &Outsider, markers: &[String]) -> Result<usize, Trouble> {
+/// How many of these rows an outsider's files show.
+fn shown_by(outsider: &Outsider, markers: &[String]) -> Result<usize, Trouble> {
     let mut shown = 0;
     for (_, path) in outsider.server.databases() {
         let rows = super::record::read(&path)?;
         shown += rows.notes.iter().filter(|(marker, _)| markers.contains(marker)).count();
     }
+    Ok(shown)
+}
+
+fn markers_in(outsider: &Outsider, markers: &[String]) -> Result<usize, Trouble> {
     // The log, too: what is there but not shown would have been given all the same.
     let log = outsider.server.cli(&["--json", "log", "--limit", "100000"])?.out;
     let logged = markers.iter().filter(|marker| log.contains(marker.as_str()));
-    Ok(shown + logged.count())
+    Ok(shown_by(outsider, markers)? + logged.count())
 }
 
 fn told_stranger(done: &Value, table: &mut Table) {

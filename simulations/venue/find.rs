@@ -83,7 +83,7 @@ pub fn call(asked: &Asked, options: &Options, litemesh: &Path, root: &Path) -> R
                     let mut row = vec![json!(family), json!(transport), json!(addresses(moved)), json!(rounds)];
                     row.resize(columns.len(), json!("never"));
                     table.row(row);
-                    table.wrong(trouble.at(&place).to_string());
+                    table.wrong(trouble.at(&place).to_string().trim_start_matches("WRONG: ").to_owned());
                 }
                 progress(&place);
             }

@@ -58,6 +58,7 @@ impl Exchange {
         peer.hello_at_ms = standing.now.mono_ms;
         peer.news_ms = None;
         peer.ask = false;
+        peer.lacking_asks += u32::from(lacking);
         let mut hellos = Vec::new();
         let pages = heads.len().div_ceil(limits::HEADS_MAX).max(1);
         let mut members = Some(members);
@@ -169,6 +170,7 @@ impl Peer {
         }
         if digest_of(&self.heads) == hello.heads_digest {
             self.lacking_ms = None;
+            self.lacking_asks = 0;
             self.heard = true;
         } else {
             self.lacking_ms.get_or_insert(now_ms);

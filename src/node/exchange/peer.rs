@@ -65,6 +65,8 @@ pub(in crate::node) struct Peer {
     pub(super) digest_heard: Option<u64>,
     /// Its digest does not fit what is known of its heads, since then.
     pub(super) lacking_ms: Option<u64>,
+    /// How often it was asked for them since: a digest that fits nothing must not be asked about for ever.
+    pub(super) lacking_asks: u32,
     pub(super) members_heard: Option<u64>,
     /// The newest member records the peer said it holds.
     pub(super) member_heads: Vec<RecordHash>,
@@ -112,7 +114,8 @@ impl Peer {
     pub(super) fn hello_due_ms(&self) -> u64 {
         let idle = self.hello_at_ms + HELLO_IDLE_MS;
         let news = self.news_ms.map(|since| (since + HELLO_GATHER_MS).max(self.hello_at_ms + HELLO_GAP_MS));
-        let lacking = self.lacking_ms.map(|since| since.max(self.hello_at_ms) + HEADS_WAIT_MS);
+        let lacking =
+            self.lacking_ms.map(|since| since.max(self.hello_at_ms) + (HEADS_WAIT_MS << self.lacking_asks.min(6)));
         [news, lacking].into_iter().flatten().fold(idle, u64::min)
     }
 

@@ -32,8 +32,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const ASK_AGAIN: Duration = Duration::from_millis(700);
 
 /// Answers for so long. `listening`: where the node listens.
-pub(crate) async fn answer(own: NodeId, listening: Vec<Multiaddr>, time: Duration) {
-    let until = Instant::now() + time;
+pub(crate) async fn answer(own: NodeId, listening: Vec<Multiaddr>, for_ms: u64) {
+    let until = Instant::now() + Duration::from_millis(for_ms);
     let socket = match open() {
         Ok(socket) => socket,
         Err(error) => {

@@ -519,12 +519,9 @@ impl Network {
 
     /// Answers the doorbell for a while.
     fn open_door(&mut self, for_ms: u64) {
-        if let Some(answering) = self.doorbell.take() {
-            answering.abort();
-        }
+        self.doorbell.take().inspect(tokio::task::AbortHandle::abort);
         let Some(own) = node_of(&self.own).filter(|_| for_ms > 0) else { return };
-        let listening = self.swarm.listeners().cloned().collect();
-        let answering = super::doorbell::answer(own, listening, Duration::from_millis(for_ms));
+        let answering = super::doorbell::answer(own, self.swarm.listeners().cloned().collect(), for_ms);
         self.doorbell = Some(tokio::spawn(answering).abort_handle());
     }
 

@@ -95,8 +95,8 @@ fn help_names_every_command_of_this_version_and_no_other() {
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    let want = "run init invite join preflight status sync log history conflicts duplicates shelf merge split where rules \
-                peers rebuild as-of doctor eject demo completions";
+    let want = "run init invite join admit preflight status sync log history conflicts duplicates shelf merge \
+                split where rules peers trust-lan recover-admin key bundle receipts rebuild as-of doctor eject demo completions";
     assert_eq!(commands, want.split_whitespace().collect::<Vec<_>>());
     assert!(output.status.success() && output.stderr.is_empty());
     for flag in ["--data <DIR>", "--config <FILE>", "--json", "--verbose", "--quiet"] {
@@ -112,7 +112,9 @@ fn help_names_every_command_of_this_version_and_no_other() {
         ("as-of", "<TIME> --out <DIR>"),
         ("where", "<DB.TABLE> <ID> --node"),
         ("rules", "list set"),
-        ("invite", "--expires"),
+        ("invite", "--expires --qr --role"),
+        ("bundle", "export import inspect"),
+        ("peers", "list add revoke role"),
         ("init", "--name --cluster-name"),
     ] {
         let help = text(&call(here.path(), &[command, "--help"]).stdout);
@@ -134,7 +136,7 @@ fn usage_errors_are_exit_2() {
         &["log", "--since", "yesterday"],
         &["log", "--limit", "0"],
         &["invite", "--expires", "soon"],
-        &["invite", "--qr"],
+        &["invite", "--role", "king"],
         &["join", "x", "--independent", "--base", "y"],
         &["-v", "-q", "status"],
         &["sync", "--wait", "-1"],

@@ -117,9 +117,9 @@ pub enum InviteError {
     /// Too many open invites. They close with use or time.
     #[error("there are {INVITES_MAX} open invites already: let some expire or be used first")]
     TooMany,
-    /// Only admins admit.
+    /// A read-only server lets in nobody, and only an admin lets in admins.
     #[error(
-        "this node is no admin of the cluster, so it can admit nobody: make the code on an admin, or let one say `litemesh peers role NAME admin`"
+        "this node is no admin of the cluster, so it cannot let that in: make the code on an admin, or let one say `litemesh peers role NAME admin`"
     )]
     NoAdmin,
 }
@@ -161,7 +161,7 @@ impl Invites {
         addresses: Vec<String>,
         (now_ms, lifetime_ms): (u64, u64),
     ) -> Result<InviteCode, InviteError> {
-        if membership.role(&node_id(key_seed)) != Some(Role::Admin) {
+        if !membership.may_admit_as(&node_id(key_seed), role) {
             return Err(InviteError::NoAdmin);
         }
         self.list.retain(|invite| invite.expires_ms.saturating_add(KEEP_CLOSED_MS) > now_ms);
@@ -237,7 +237,7 @@ pub fn redeem(
         return Err(Refusal::Expired);
     }
     let role = invite.role;
-    may_admit(membership, &inviter, request)?;
+    may_admit(membership, (&inviter, role), request)?;
     if let Some(invite) = invites.list.iter_mut().find(known) {
         invite.used_by = Some(request.joiner);
     }
@@ -254,18 +254,17 @@ pub fn admit_lan(
     if !knock.cluster_name.is_empty() && knock.cluster_name != membership.cluster_name() {
         return Err(Refusal::OtherName);
     }
-    may_admit(membership, &node_id(key_seed), request)?;
+    may_admit(membership, (&node_id(key_seed), Role::Admin), request)?;
     Ok(admit_as(key_seed, membership, (request.joiner, &request.name), Role::Member, now_ms))
 }
 
 /// Who was shut out does not come back by a code: an admin lets it in again by name.
-fn may_admit(membership: &Membership, inviter: &NodeId, request: &JoinRequest) -> Result<(), Refusal> {
+fn may_admit(membership: &Membership, (inviter, role): (&NodeId, Role), request: &JoinRequest) -> Result<(), Refusal> {
     let room = match membership.standing(&request.joiner) {
         Some(standing) => matches!(standing, Standing::Active | Standing::Void),
         None => membership.has_room(),
     };
-    let admin = membership.role(inviter) == Some(Role::Admin);
-    match room && admin && request.name.len() <= NAME_BYTES_MAX {
+    match room && membership.may_admit_as(inviter, role) && request.name.len() <= NAME_BYTES_MAX {
         true => Ok(()),
         false => Err(Refusal::CannotAdmit),
     }

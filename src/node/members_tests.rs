@@ -100,7 +100,6 @@ fn orders_without_the_right_to_them_are_refused_in_words() {
         pair.nodes[1].revoke("first", now).unwrap_err(),
         pair.nodes[1].set_role("second", Role::Admin, now).unwrap_err(),
         pair.nodes[1].readmit("first", Role::Member, now).unwrap_err(),
-        pair.nodes[1].invite([1; 16], Vec::new(), 1000, now).unwrap_err(),
         pair.nodes[1].recover_admin(&[7; 32], None, now).unwrap_err(),
         pair.nodes[1].trust_lan(1000, now).unwrap_err(),
     ] {

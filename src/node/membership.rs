@@ -5,8 +5,10 @@
 //! The records form a graph of hashes; one signer's form a chain; nobody can change or leave out one that another
 //! names. `litemesh peers log` lists them.
 //!
-//! **What is kept**: a record whose signer had, in the record's own past, the right to it. Only admins admit, revoke, and
-//! change roles; an admission ranks behind its signer; a member renames itself and rotates its own key; the recovery key
+//! **What is kept**: a record whose signer had, in the record's own past, the right to it. Only admins revoke, change
+//! roles, let in admins and let in again; a member lets in new members and read-only ones, because at a venue the admins may
+//! be absent (its admission gives a place to who has none, and decides nothing where an admin said something); an admission
+//! ranks behind its signer; a member renames itself and rotates its own key; the recovery key
 //! (named in the founder's record, so the cluster's id covers it) makes a member an admin and revokes. All this looks at
 //! the past alone, so it is decided once. A record whose past is not here waits, among at most
 //! [`WAITING_RECORDS_MAX`]; the oldest gives way, and comes again with a hello.
@@ -220,6 +222,11 @@ impl Membership {
         self.people.get(node).filter(|_| self.may_connect(node)).map(|person| person.member.role)
     }
 
+    /// Whether a member may let in somebody new with this role.
+    pub fn may_admit_as(&self, member: &NodeId, role: Role) -> bool {
+        self.role(member).is_some_and(|own| own == Role::Admin || own == Role::Member && role <= own)
+    }
+
     /// The cluster.
     pub fn cluster(&self) -> ClusterId {
         self.cluster
@@ -392,9 +399,9 @@ impl Membership {
         Ok(true)
     }
 
-    /// What may be many is bounded: members, records, and above all the records of who is no admin.
+    /// What may be many is bounded: members, records, and above all the records (admissions too) of who is no admin.
     fn check_room(&self, record: &MemberRecord) -> Result<(), MembershipError> {
-        let own = matches!(record.kind, RecordKind::Name | RecordKind::Rotate);
+        let own = matches!(record.kind, RecordKind::Name | RecordKind::Rotate | RecordKind::Admit);
         let admin = self.people.get(&record.signer).is_some_and(|person| person.member.role == Role::Admin);
         let share = !own || admin || self.graph.signed_by(&record.signer) < OWN_RECORDS_MAX;
         let lets_in = matches!(record.kind, RecordKind::Admit | RecordKind::Rotate);

@@ -53,6 +53,8 @@ pub(super) struct Entry {
     pub(super) past: Positions,
     /// It takes a right away: a revocation, or a lower role than its subject had.
     pub(super) takes: bool,
+    /// An admission by somebody who was no admin: it gives a place to who has none, and decides over nobody else's word.
+    pub(super) humble: bool,
 }
 
 /// Where a key stands, by some of the records.
@@ -91,7 +93,7 @@ impl Graph {
     pub(super) fn new(founder: MemberRecord, hash: RecordHash) -> Graph {
         let recovery = (founder.recovery != [0; 32]).then_some(NodeId(founder.recovery));
         let mut graph = Graph { recovery, ..Graph::default() };
-        graph.put(founder, hash, Positions::default(), false);
+        graph.put(founder, hash, Positions::default(), (false, false));
         graph
     }
 
@@ -121,10 +123,12 @@ impl Graph {
             },
             _ => false,
         };
-        self.put(record, hash, past, takes);
+        let of_admin = self.place(record.signer, &|position| past.has(position)) == Place::Here(Role::Admin);
+        let humble = record.kind == RecordKind::Admit && !of_admin;
+        self.put(record, hash, past, (takes, humble));
     }
 
-    fn put(&mut self, record: MemberRecord, hash: RecordHash, past: Positions, takes: bool) {
+    fn put(&mut self, record: MemberRecord, hash: RecordHash, past: Positions, (takes, humble): (bool, bool)) {
         let position = self.entries.len();
         self.by_hash.insert(hash, position);
         let mut about = |key: NodeId, kind| self.about.entry((key, kind)).or_default().push(position);
@@ -138,7 +142,7 @@ impl Graph {
         self.keys.insert(record.member.node);
         self.seals |= record.kind == RecordKind::Revoke && Some(record.signer) == self.recovery;
         *self.signed.entry(record.signer).or_default() += 1;
-        self.entries.push(Arc::new(Entry { record, hash, past, takes }));
+        self.entries.push(Arc::new(Entry { record, hash, past, takes, humble }));
     }
 
     /// Number of records that a member signed, under all its keys.
@@ -206,7 +210,11 @@ impl Graph {
         if let Some(out) = self.first(revocations.into_iter().filter(|position| !undone(*position))) {
             return Place::Out(out);
         }
-        let newest = self.newest([grants, about(&[RecordKind::Role])].concat());
+        let mut words = [grants, about(&[RecordKind::Role])].concat();
+        if words.iter().any(|position| !self.entries[*position].humble) {
+            words.retain(|position| !self.entries[*position].humble);
+        }
+        let newest = self.newest(words);
         let role = newest.into_iter().map(|position| self.record(position).member.role).min();
         role.map_or(Place::Nobody, Place::Here)
     }
@@ -230,7 +238,7 @@ impl Graph {
         let found = self.about(&first, RecordKind::Found, within);
         found.chain(self.about(&first, RecordKind::Admit, within)).min_by_key(|position| {
             let entry = &self.entries[*position];
-            (entry.record.member.rank, entry.record.member.slot, entry.hash)
+            (entry.humble, entry.record.member.rank, entry.record.member.slot, entry.hash)
         })
     }
 
@@ -245,7 +253,11 @@ impl Graph {
         let (admin, here) = (role == Role::Admin, matches!(subject, Place::Here(_)));
         match record.kind {
             RecordKind::Found | RecordKind::Recover => false,
-            RecordKind::Admit => admin && record.member.rank > rank && !matches!(subject, Place::Retired(_)),
+            RecordKind::Admit if admin => record.member.rank > rank && !matches!(subject, Place::Retired(_)),
+            RecordKind::Admit => {
+                let no_more = role == Role::Member && record.member.role <= role;
+                no_more && record.member.rank > rank && subject == Place::Nobody
+            }
             RecordKind::Revoke | RecordKind::Role => admin && here,
             RecordKind::Name => here && (admin || record.signer == record.member.node),
             RecordKind::Rotate => subject == Place::Nobody && !self.is_named(&record.member.node, within),

@@ -60,7 +60,7 @@ pub fn admit(key_seed: &[u8; 32], membership: &Membership, node: NodeId, name: &
 }
 
 /// Admits a node: the next rank, the lowest slot that nobody ever had. Who is a member already keeps its record, so
-/// admitting is idempotent. The record counts only when the seed is an admin's.
+/// admitting is idempotent. See [`Membership::may_admit_as`] for whose records count.
 pub fn admit_as(
     key_seed: &[u8; 32],
     membership: &Membership,

@@ -186,7 +186,7 @@ fn forged_and_grafted_records_are_refused() {
     let theirs = admit(&seed(50), &other, id(51), "theirs", 1);
     assert_eq!(membership.add(theirs), Err(MembershipError::OtherCluster));
 
-    // A stranger admits itself, and a friend; a member that is no admin a friend: signed well, and no right to it.
+    // A stranger admits itself, and a friend; a member that is no admin makes an admin: signed well, and no right to it.
     let refused = |record: MemberRecord| {
         let mut membership = membership.clone();
         matches!(membership.add(record), Err(MembershipError::NotEntitled { .. }))
@@ -195,7 +195,7 @@ fn forged_and_grafted_records_are_refused() {
     assert!(refused(admit(&seed(60), &membership, id(61), "friend", 1)));
     let guest = with(&membership, admit(&seed(1), &membership, id(9), "guest", 1));
     for record in [
-        admit(&seed(9), &guest, id(61), "friend", 1),
+        admit_as(&seed(9), &guest, (id(61), "friend"), Role::Admin, 1),
         revoke(&seed(9), &guest, id(1), 1),
         set_role(&seed(9), &guest, id(9), Role::Admin, 1),
         rename(&seed(9), &guest, id(1), "fool", 1),
@@ -441,4 +441,29 @@ fn a_new_member_knows_the_way_to_others_from_its_first_commit() {
     Node::enter_at(&log, records, std::slice::from_ref(&inviter)).unwrap();
     assert!(Node::has_cluster(&log).unwrap());
     assert_eq!(log.read().unwrap().addresses().unwrap(), [(inviter.address, inviter.peer, 0)]);
+}
+
+#[test]
+fn a_member_lets_in_new_members_and_decides_over_nobody() {
+    let member = |membership: &Membership, role| admit_as(&seed(2), membership, (id(3), "third"), role, 2000);
+    let base = with(&founded(), admit_as(&seed(1), &founded(), (id(2), "second"), Role::Member, 1000));
+    // New ones come in, admins do not.
+    assert!(matches!(base.clone().add(member(&base, Role::Admin)), Err(MembershipError::NotEntitled { .. })));
+    let grown = with(&base, member(&base, Role::Member));
+    assert_eq!(grown.role(&id(3)), Some(Role::Member));
+    assert!(grown.may_admit_as(&id(3), Role::ReadOnly) && !grown.may_admit_as(&id(3), Role::Admin));
+    // Nor does who was shut out.
+    let out = with(&grown, revoke(&seed(1), &grown, id(3), 3000));
+    assert!(matches!(out.clone().add(member(&out, Role::Member)), Err(MembershipError::NotEntitled { .. })));
+    // What an admin says of somebody stands, whatever a member says who did not know it (or says so).
+    let by_admin = with(&base, admit_as(&seed(1), &base, (id(4), "fourth"), Role::Admin, 2000));
+    let rank = by_admin.member(&id(4)).unwrap().rank;
+    let apart = with(&base, admit_as(&seed(2), &base, (id(4), "fourth"), Role::ReadOnly, 2000));
+    for both in [met(&by_admin, &[&apart]), met(&apart, &[&by_admin])] {
+        assert_eq!(both.role(&id(4)), Some(Role::Admin));
+        assert_eq!(both.member(&id(4)).unwrap().rank, rank);
+    }
+    // A read-only server lets in nobody.
+    let lowered = with(&base, set_role(&seed(1), &base, id(2), Role::ReadOnly, 3000));
+    assert!(matches!(lowered.clone().add(member(&lowered, Role::ReadOnly)), Err(MembershipError::NotEntitled { .. })));
 }

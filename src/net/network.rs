@@ -428,7 +428,8 @@ impl Network {
         self.dials.connected(peer, target.as_ref(), self.now_ms());
         self.failures.remove(&node.to_string());
         let (relayed, since_ms) = (is_relayed(&address), self.now_ms());
-        let line = Line { id: connection, local: local_ip_towards(&address), address, relayed, since_ms };
+        let local = local_ip_towards(&address);
+        let line = Line { id: connection, local, address, relayed, dialed, since_ms };
         match self.peers.get_mut(&node) {
             Some(known) => {
                 let spare = spare(&known.connections, &line, self.gate.own() < node);

@@ -416,8 +416,15 @@ impl Node {
             let header = &one.event.header;
             self.note_taken(one.from, header.origin.node, (header.origin.id(), header.seq));
         }
-        if self.exchange.somebody_lacks(&news, from) {
-            self.effects.push_back(Effect::Announce { frame: Announcement { heads: news, more: false }.encode() });
+        // What its author sent, the author announces to whom it could not send it: with twelve servers, eleven more
+        // announcements of one row would cost several times the row.
+        let by_author = |head: &Head| {
+            let mut own = accepted.iter().filter(|one| one.event.header.origin == head.origin);
+            own.any(|one| one.from == head.origin.node)
+        };
+        let relayed: Vec<Head> = news.into_iter().filter(|head| !by_author(head)).collect();
+        if self.exchange.somebody_lacks(&relayed, from) {
+            self.effects.push_back(Effect::Announce { frame: Announcement { heads: relayed, more: false }.encode() });
         }
         Ok(())
     }

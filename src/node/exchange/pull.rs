@@ -152,14 +152,7 @@ impl Exchange {
         if speaks < 2 {
             return busy.is_empty().then_some((mine, head));
         }
-        let mut after = mine;
-        for (from, through) in busy {
-            if from > after {
-                return Some((after, head.min(from)));
-            }
-            after = after.max(through);
-        }
-        (after < head).then_some((after, head))
+        first_gap(&busy, (mine, head))
     }
 
     fn others(&self, id: NodeId, origin: OriginId, mine: u64, now_ms: u64) -> Others {
@@ -188,6 +181,20 @@ impl Exchange {
             None => PULL_WAIT_MS,
         }
     }
+}
+
+/// The first part of (`mine`, `head`] that no run covers; runs are ascending, and may reach beyond the head of a peer that
+/// lags itself.
+fn first_gap(runs: &[(u64, u64)], (mine, head): (u64, u64)) -> Option<(u64, u64)> {
+    let mut after = mine;
+    for (from, through) in runs {
+        if *from > after {
+            break;
+        }
+        after = after.max(*through);
+    }
+    let next = runs.iter().map(|(from, _)| *from).find(|from| *from > after);
+    (after < head).then(|| (after, next.map_or(head, |from| head.min(from))))
 }
 
 /// Who else holds what is missing.
@@ -223,5 +230,23 @@ impl Peer {
     /// It asked for patience.
     pub(super) fn asked_to_wait(&mut self, wait_ms: u32, now_ms: u64) {
         self.rest_until_ms = now_ms + u64::from(wait_ms).min(REST_MS_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_gap;
+
+    #[test]
+    fn a_gap_ends_where_a_run_begins_and_never_beyond_the_head() {
+        assert_eq!(first_gap(&[], (3, 9)), Some((3, 9)));
+        assert_eq!(first_gap(&[(5, 7)], (3, 9)), Some((3, 5)));
+        assert_eq!(first_gap(&[(3, 5), (4, 7)], (3, 9)), Some((7, 9)));
+        assert_eq!(first_gap(&[(3, 5), (7, 8)], (3, 9)), Some((5, 7)));
+        // Others were asked for more than this peer holds.
+        assert_eq!(first_gap(&[(3, 12)], (3, 9)), None);
+        assert_eq!(first_gap(&[(3, 8), (10, 12)], (3, 9)), Some((8, 9)));
+        assert_eq!(first_gap(&[(3, 9), (10, 12)], (3, 9)), None);
+        assert_eq!(first_gap(&[(3, 10), (11, 12)], (3, 9)), None);
     }
 }

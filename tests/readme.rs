@@ -94,6 +94,9 @@ fn every_command_works_as_written() {
 fn the_first_command_does_the_main_job() {
     let first = blocks().into_iter().find(|block| block.place == "first").expect("the README has a first command");
     let arguments = first.lines[0].strip_prefix("cargo run --release -- ").expect("the first command runs the program");
+    // The words name no program, and there are several: cargo must know which one is meant.
+    let manifest: toml::Table = include_str!("../Cargo.toml").parse().unwrap();
+    assert_eq!(manifest["package"]["default-run"].as_str(), Some("litemesh"), "`{}` finds no program", first.lines[0]);
     let folder = TempDir::new().unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_litemesh"))
         .args(arguments.split(' '))

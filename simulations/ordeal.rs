@@ -48,7 +48,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 
-use host::Scratch;
+use host::{Scratch, litemesh};
 use outcome::{Figures, Trouble};
 
 /// Puts the real litemesh through what a machine can do to it.
@@ -196,14 +196,4 @@ fn one(command: &Ordeal, asked: &Asked, litemesh: &Path, scratch: &Scratch) -> R
         Ordeal::All => all::call(asked, litemesh, scratch.path()),
         Ordeal::App(_) => Ok(Figures::default()),
     }
-}
-
-/// The program under test.
-fn litemesh(named: Option<&Path>) -> Result<PathBuf, Trouble> {
-    let beside = std::env::current_exe()?.with_file_name("litemesh");
-    let path = named.map_or(beside, Path::to_path_buf);
-    if path.is_file() {
-        return Ok(path.canonicalize()?);
-    }
-    Err(Trouble::cannot(format!("there is no {}", path.display()), "build it: cargo build; or name it with --litemesh"))
 }

@@ -56,7 +56,7 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 
-use host::Scratch;
+use host::{Scratch, litemesh};
 use outcome::Trouble;
 use table::Table;
 
@@ -208,14 +208,4 @@ fn call(cli: &Cli, litemesh: &Path, root: &Path) -> Result<Table, Trouble> {
         Venue::Bytes(options) => bytes::call(&cli.asked, options, litemesh, root),
         Venue::Attacker(_) => Ok(Table::default()),
     }
-}
-
-/// The program under test.
-fn litemesh(named: Option<&Path>) -> Result<PathBuf, Trouble> {
-    let beside = std::env::current_exe()?.with_file_name("litemesh");
-    let path = named.map_or(beside, Path::to_path_buf);
-    if path.is_file() {
-        return Ok(path.canonicalize()?);
-    }
-    Err(Trouble::cannot(format!("there is no {}", path.display()), "build it: cargo build; or name it with --litemesh"))
 }

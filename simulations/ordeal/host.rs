@@ -1,7 +1,7 @@
-//! What this machine has: tools, rights, mounts, and a scratch directory.
+//! What this machine has: the program under test, tools, rights, mounts, and a scratch directory.
 //!
 //! Invariant: what is mounted here is unmounted here, whatever happens; a missing tool or right is told in words with the
-//! next step. Callers: all of `ordeal`.
+//! next step. Callers: all of `ordeal`, `venue`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -42,6 +42,16 @@ impl Drop for Scratch {
             let _left = std::fs::remove_dir_all(&self.path);
         }
     }
+}
+
+/// The program under test: the one that is named, or `litemesh` beside this one.
+pub fn litemesh(named: Option<&Path>) -> Result<PathBuf, Trouble> {
+    let beside = std::env::current_exe()?.with_file_name("litemesh");
+    let path = named.map_or(beside, Path::to_path_buf);
+    if path.is_file() {
+        return Ok(path.canonicalize()?);
+    }
+    Err(Trouble::cannot(format!("there is no {}", path.display()), "build it: cargo build; or name it with --litemesh"))
 }
 
 /// The path of a program, looked for where administrators' programs lie, too.

@@ -18,12 +18,12 @@ use super::machine::{clock_now, random};
 use super::node_thread::{Start, open};
 use super::run::{node_name, node_settings};
 use super::supervised::{Meetings, check_decided, decide, rows_here};
-use super::{DaemonError, DataDir, DataLock};
+use super::{DaemonError, DataDir};
 use crate::config::Config;
 use crate::http::parse_peer;
 use crate::log::Log;
 use crate::node::bundle::BundleError;
-use crate::node::bundle_read::BundleCheck;
+use crate::node::bundle_read::{BundleCheck, open_bundle};
 use crate::node::bundle_view::{AdmittedView, BundleView, ExportView, ImportView, ReceiptsView};
 use crate::node::membership::node_id;
 use crate::node::{Input, Node};
@@ -53,15 +53,6 @@ pub struct Requested {
     pub fingerprint: String,
 }
 
-fn lock(config: &Config) -> Result<(DataDir, DataLock), DaemonError> {
-    let data = DataDir::at(&config.data_dir);
-    if !data.has_identity() {
-        return Err(DaemonError::NoNode { path: data.path().to_path_buf() });
-    }
-    let lock = data.lock()?;
-    Ok((data, lock))
-}
-
 /// The node over the files that it has enrolled; without files where there are none, or where a person's word is missing.
 fn open_with_files(config: &Config, data: &DataDir, directory: &Path) -> Result<Node, DaemonError> {
     if data.remembered()?.is_empty() || check_decided(data).is_err() {
@@ -88,7 +79,7 @@ pub fn export_bundle(
     made_for: Option<&str>,
     outlet: Outlet<'_>,
 ) -> Result<ExportView, DaemonError> {
-    let (data, _lock) = lock(config)?;
+    let (data, _lock) = DataDir::lock_node(config)?;
     let node = open_with_files(config, &data, directory)?;
     let now = clock_now();
     let made_for = match made_for {
@@ -106,8 +97,8 @@ pub fn export_bundle(
 
 /// Takes a bundle; enters the cluster with it, when this server asked to be admitted.
 pub fn import_bundle(config: &Config, path: &Path, news_only: bool) -> Result<ImportView, DaemonError> {
-    let (data, _lock) = lock(config)?;
-    let mut file = open_file(path)?;
+    let (data, _lock) = DataDir::lock_node(config)?;
+    let mut file = open_bundle(path)?;
     let log = Log::open(&data.log_path())?;
     let entered = !Node::has_cluster(&log)?;
     let mut view = if entered {
@@ -158,8 +149,8 @@ fn enter(config: &Config, data: &DataDir, log: Log, file: &mut File) -> Result<I
 
 /// Says what a bundle holds. Stores nothing.
 pub fn inspect_bundle(config: &Config, path: &Path) -> Result<BundleView, DaemonError> {
-    let (data, _lock) = lock(config)?;
-    let mut file = open_file(path)?;
+    let (data, _lock) = DataDir::lock_node(config)?;
+    let mut file = open_bundle(path)?;
     let log = Log::open(&data.log_path())?;
     let check = if Node::has_cluster(&log)? {
         drop(log);
@@ -174,7 +165,7 @@ pub fn inspect_bundle(config: &Config, path: &Path) -> Result<BundleView, Daemon
 
 /// Who holds what.
 pub fn receipts(config: &Config, directory: &Path) -> Result<ReceiptsView, DaemonError> {
-    let (data, _lock) = lock(config)?;
+    let (data, _lock) = DataDir::lock_node(config)?;
     let node = open_with_files(config, &data, directory)?;
     let view = node.receipts()?;
     node.close()?;
@@ -184,7 +175,7 @@ pub fn receipts(config: &Config, directory: &Path) -> Result<ReceiptsView, Daemo
 /// Admits who asked.
 pub fn admit_request(config: &Config, text: &str) -> Result<AdmittedView, DaemonError> {
     let request = AdmissionRequest::from_text(text)?;
-    let (data, _lock) = lock(config)?;
+    let (data, _lock) = DataDir::lock_node(config)?;
     let mut node = open_without_files(config, &data)?;
     let view = node.admit_request(&request, clock_now())?;
     node.close()?;
@@ -199,13 +190,7 @@ pub fn request_admission(
     meetings: Meetings,
     accepted: bool,
 ) -> Result<Requested, DaemonError> {
-    let data = DataDir::at(&config.data_dir);
-    data.create()?;
-    let _lock = data.lock()?;
-    let log = Log::open(&data.log_path())?;
-    if Node::has_cluster(&log)? {
-        return Err(DaemonError::NodeExists { path: data.path().to_path_buf() });
-    }
+    let (data, _lock, log) = DataDir::lock_newcomer(config)?;
     let rows = rows_here(choice)?;
     if rows > 0 && !accepted && meetings.is_empty() {
         return Err(DaemonError::RequestRows { rows });
@@ -243,10 +228,7 @@ pub struct Spool(PathBuf);
 
 /// Makes room for a bundle from or for a pipe, and fills it from `source`.
 pub fn spool(config: &Config, source: Option<&mut dyn Read>) -> Result<Spool, DaemonError> {
-    let data = DataDir::at(&config.data_dir);
-    if !data.has_identity() {
-        return Err(DaemonError::NoNode { path: data.path().to_path_buf() });
-    }
+    let data = DataDir::of_node(config)?;
     let spool = Spool(data.path().join(format!("bundle-{}.spool", std::process::id())));
     if let Some(mut source) = source {
         let failed = |source| DaemonError::Files { action: "write", path: spool.0.clone(), source };
@@ -268,11 +250,6 @@ impl Drop for Spool {
         // Encrypted, and told by its name: left behind, it does no harm.
         let _ = std::fs::remove_file(&self.0);
     }
-}
-
-fn open_file(path: &Path) -> Result<File, DaemonError> {
-    let failed = |source| BundleError::Read { path: path.display().to_string(), source };
-    Ok(File::open(path).map_err(failed)?)
 }
 
 impl DataDir {

@@ -23,6 +23,9 @@ use serde::{Deserialize, Serialize};
 
 use super::DaemonError;
 use super::machine::{clock_now, random};
+use crate::config::Config;
+use crate::log::Log;
+use crate::node::Node;
 use crate::node::settings::{KEY_FILE, LOG_FILE};
 
 const KEY_PREFIX: &str = "litemesh-ed25519-seed ";
@@ -124,6 +127,34 @@ impl DataDir {
 
     fn failed(&self, action: &'static str, path: &Path, source: std::io::Error) -> DaemonError {
         DaemonError::Files { action, path: path.to_path_buf(), source }
+    }
+
+    /// The directory, where a node was made in it.
+    pub(super) fn of_node(config: &Config) -> Result<DataDir, DaemonError> {
+        let data = DataDir::at(&config.data_dir);
+        match data.has_identity() {
+            true => Ok(data),
+            false => Err(DaemonError::NoNode { path: data.path }),
+        }
+    }
+
+    /// The same, taken for this process.
+    pub(super) fn lock_node(config: &Config) -> Result<(DataDir, DataLock), DaemonError> {
+        let data = DataDir::of_node(config)?;
+        let lock = data.lock()?;
+        Ok((data, lock))
+    }
+
+    /// The directory, taken for this process and made if needed, with the log of a node that belongs to no cluster.
+    pub(super) fn lock_newcomer(config: &Config) -> Result<(DataDir, DataLock, Log), DaemonError> {
+        let data = DataDir::at(&config.data_dir);
+        data.create()?;
+        let lock = data.lock()?;
+        let log = Log::open(&data.log_path())?;
+        match Node::has_cluster(&log)? {
+            false => Ok((data, lock, log)),
+            true => Err(DaemonError::NodeExists { path: data.path }),
+        }
     }
 
     /// Takes the directory for this process.

@@ -11,7 +11,6 @@ use super::node_thread::{Start, open};
 use super::run::{node_name, node_settings};
 use super::{DaemonError, DataDir};
 use crate::config::Config;
-use crate::log::Log;
 use crate::model::NodeId;
 use crate::node::Node;
 use crate::node::membership::node_id;
@@ -41,13 +40,7 @@ pub struct Enrolled {
 
 /// Founds a cluster with this node as its first member, without running it.
 pub fn init(config: &Config, cluster_name: Option<&str>) -> Result<Enrolled, DaemonError> {
-    let data = DataDir::at(&config.data_dir);
-    data.create()?;
-    let _lock = data.lock()?;
-    let log = Log::open(&data.log_path())?;
-    if Node::has_cluster(&log)? {
-        return Err(DaemonError::NodeExists { path: data.path().to_path_buf() });
-    }
+    let (data, _lock, log) = DataDir::lock_newcomer(config)?;
     let name = node_name(config, &data)?;
     let cluster_name = cluster_name.map_or_else(|| format!("{name}'s cluster"), str::to_string);
     let (phrase, recovery) = new_phrase()?;

@@ -9,23 +9,14 @@ use super::databases::Choice;
 use super::enrol::open_without_files;
 use super::node_thread::{Start, open, while_busy};
 use super::run::node_settings;
-use super::{DaemonError, DataDir, DataLock, file_settings};
+use super::{DaemonError, DataDir, file_settings};
 use crate::config::Config;
 use crate::node::view::{LogReport, RebuildReport};
 use crate::sqlite::{AppFile, EjectReport, Preflight, preflight_all};
 
-fn lock(config: &Config) -> Result<(DataDir, DataLock), DaemonError> {
-    let data = DataDir::at(&config.data_dir);
-    if !data.has_identity() {
-        return Err(DaemonError::NoNode { path: data.path().to_path_buf() });
-    }
-    let lock = data.lock()?;
-    Ok((data, lock))
-}
-
 /// Checks every chain and signature of the log. No app's file is touched.
 pub fn verify_log(config: &Config) -> Result<LogReport, DaemonError> {
-    let (data, _lock) = lock(config)?;
+    let (data, _lock) = DataDir::lock_node(config)?;
     Ok(open_without_files(config, &data)?.verify_log()?)
 }
 
@@ -36,7 +27,7 @@ pub fn rebuild(
     out: &Path,
     until_ms: Option<u64>,
 ) -> Result<RebuildReport, DaemonError> {
-    let (data, _lock) = lock(config)?;
+    let (data, _lock) = DataDir::lock_node(config)?;
     let settings = node_settings(config, &data, choice)?;
     let node = open(&Start { settings, log_path: data.log_path(), found: None })?;
     let report = node.replay()?.write(out, until_ms)?;

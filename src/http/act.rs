@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::Services;
 use super::answer::ask;
 use super::problem::Problem;
-use super::query::{bad_moment, parse_moment, parse_peer};
+use super::query::{bad_moment, check_absolute, parse_moment, parse_peer};
 use super::read::status_of;
 use crate::model::{NodeId, Role};
 use crate::node::view::{LogReport, RebuildReport, RuleView};
@@ -128,9 +128,7 @@ struct Rebuild {
 /// On a snapshot of the log, in a thread of its own.
 pub(super) async fn rebuild(State(services): Shared, body: Bytes) -> Reply<RebuildReport> {
     let Rebuild { out, time } = parse(&body)?;
-    if !out.is_absolute() {
-        return Err(Problem::invalid(format!("`out` is `{}`, but must be an absolute path", out.display())));
-    }
+    check_absolute("out", &out)?;
     let (replay, now) = ask(&services.port, |node, now| (node.replay(), now)).await?;
     let until_ms = time.map(|text| parse_moment(&text, now.wall_ms).ok_or_else(|| bad_moment("time", &text)));
     let (replay, until_ms) = (replay?, until_ms.transpose().map_err(Problem::invalid)?);

@@ -3,7 +3,6 @@
 //! Invariant: files are read and written beside the node's thread, which gets one bounded step of a bundle at a time; paths
 //! are of this machine, absolute, and come from who holds the token. Called through [`super::routes`].
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,9 +16,10 @@ use super::Services;
 use super::act::parse;
 use super::answer::ask;
 use super::problem::Problem;
-use super::query::parse_peer;
+use super::query::{check_absolute, parse_peer};
 use super::read::status_of;
 use crate::node::bundle::{BundleError, Carried};
+use crate::node::bundle_read::open_bundle;
 use crate::node::bundle_view::{AdmittedView, BundleView, ExportView, ImportView, ReceiptsView};
 use crate::node::port::NodePort;
 use crate::wire::request::AdmissionRequest;
@@ -43,7 +43,7 @@ struct Export {
 
 pub(super) async fn export(State(services): Shared, body: Bytes) -> Reply<ExportView> {
     let Export { path, made_for } = parse(&body)?;
-    check_absolute(&path)?;
+    check_absolute("path", &path)?;
     let made_for = match made_for {
         Some(text) => Some(parse_peer(&status_of(&services).await?, &text).map_err(Problem::not_found)?),
         None => None,
@@ -64,11 +64,11 @@ struct Import {
 
 pub(super) async fn import(State(services): Shared, body: Bytes) -> Reply<ImportView> {
     let Import { path, news_only } = parse(&body)?;
-    check_absolute(&path)?;
+    check_absolute("path", &path)?;
     let check = ask(&services.port, |node, now| node.bundle_check(now)).await?;
     let port = services.port.clone();
     beside(move || {
-        let mut file = open(&path)?;
+        let mut file = open_bundle(&path)?;
         let mut view = check.take(&mut file, news_only, &mut |step| give(&port, &step))?;
         view.bundle.path = path.display().to_string();
         Ok(view)
@@ -104,10 +104,10 @@ struct Inspect {
 
 pub(super) async fn inspect(State(services): Shared, body: Bytes) -> Reply<BundleView> {
     let Inspect { path } = parse(&body)?;
-    check_absolute(&path)?;
+    check_absolute("path", &path)?;
     let check = ask(&services.port, |node, now| node.bundle_check(now)).await?;
     beside(move || {
-        let mut view = check.check(open(&path)?, true)?.view;
+        let mut view = check.check(open_bundle(&path)?, true)?.view;
         view.path = path.display().to_string();
         Ok(view)
     })
@@ -133,15 +133,4 @@ pub(super) async fn admit(State(services): Shared, body: Bytes) -> Reply<Admitte
 async fn beside<T: Send + 'static>(work: impl FnOnce() -> Result<T, BundleError> + Send + 'static) -> Reply<T> {
     let done = tokio::task::spawn_blocking(work).await.map_err(|_| Problem::node_busy())?;
     Ok(Json(done?))
-}
-
-fn check_absolute(path: &std::path::Path) -> Result<(), Problem> {
-    match path.is_absolute() {
-        true => Ok(()),
-        false => Err(Problem::invalid(format!("`path` is `{}`, but must be an absolute path", path.display()))),
-    }
-}
-
-fn open(path: &std::path::Path) -> Result<File, BundleError> {
-    File::open(path).map_err(|source| BundleError::Read { path: path.display().to_string(), source })
 }

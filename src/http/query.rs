@@ -2,6 +2,7 @@
 //!
 //! Invariant: unknown parameters are refused, times are checked, numbers are bounded. Called by `read`, `act` and `cli`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -66,6 +67,14 @@ impl EventsQuery {
 
 pub(super) fn bad_moment(name: &str, text: &str) -> String {
     format!("`{name}` is `{text}`, but must be a time like 2025-03-06T09:00:00Z, 2025-03-06, or an age like 2h")
+}
+
+/// A path of this machine in a request must not depend on where the node was started.
+pub(super) fn check_absolute(name: &str, path: &Path) -> Result<(), Problem> {
+    match path.is_absolute() {
+        true => Ok(()),
+        false => Err(Problem::invalid(format!("`{name}` is `{}`, but must be an absolute path", path.display()))),
+    }
 }
 
 /// A time as people write it, in ms since 1970 (UTC): RFC 3339, a date, a number of milliseconds, or an age like `2h`.

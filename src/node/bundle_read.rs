@@ -5,7 +5,9 @@
 //! changes in between brings no byte in either. Memory: one part. Callers: http, daemon, the fuzzer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::bundle::{BundleError, Carried, check_part};
@@ -328,6 +330,11 @@ impl<R: Read> Counting<R> {
         self.bytes += N as u64;
         Ok(Some(bytes))
     }
+}
+
+/// Opens a bundle's file; the error names it.
+pub fn open_bundle(path: &Path) -> Result<File, BundleError> {
+    File::open(path).map_err(|source| read_failed(source).at(path))
 }
 
 fn read_failed(source: std::io::Error) -> BundleError {

@@ -26,10 +26,9 @@ pub struct Rotated {
 
 /// Gives this node another key. It must not run.
 pub fn rotate_key(config: &Config) -> Result<Rotated, DaemonError> {
-    let data = DataDir::at(&config.data_dir);
-    let old = node_id(&data.key_seed()?);
-    let _lock = data.lock()?;
+    let (data, _lock) = DataDir::lock_node(config)?;
     finish_rotation(&data)?;
+    let old = node_id(&data.key_seed()?);
     let mut node = open_without_files(config, &data)?;
     let fresh = random()?;
     data.write_next_key(&fresh)?;
@@ -95,5 +94,11 @@ mod tests {
         node.close().unwrap();
         finish_rotation(&data).unwrap();
         assert_eq!((data.key_seed().unwrap(), data.next_key().unwrap()), ([9; 32], None));
+        // The next rotation ends it first, and names the key that it really replaces.
+        data.write_next_key(&[10; 32]).unwrap();
+        let mut node = open_without_files(&config, &data).unwrap();
+        node.rotate_key(node_id(&[10; 32]), clock_now()).unwrap();
+        node.close().unwrap();
+        assert_eq!(rotate_key(&config).unwrap().old, node_id(&[10; 32]).to_string());
     }
 }

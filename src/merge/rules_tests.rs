@@ -4,7 +4,7 @@
 //! of events give one state; what a server writes under a rule is what it shows; a slow count by the definition.
 //! proptest prints the history that failed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -14,7 +14,7 @@ use super::rank::Ranks;
 use super::registers::{compare, counted, present};
 use super::rules::{RuleRecord, TableRules};
 use super::store::{AuditKind, Row, Store};
-use crate::merge::lists;
+use crate::merge::lists::{self, elements, written_like};
 use crate::model::{
     Birth, Cell, Change, Cut, Dot, Edit, Event, Header, NodeId, Origin, OriginId, Reference, RowId, Rule, Stamp,
     TableColumns, Value,
@@ -290,7 +290,7 @@ fn ruling(events: &[(Event, Cut)], column: u32) -> Option<(Rule, Vec<Dot>)> {
     Some((*rule, same.map(|(event, _, _)| event.dot(0)).collect()))
 }
 
-/// A cell's value straight from the definition of counters and greatest values.
+/// A cell's value straight from the definition of counters, sets and greatest values.
 fn slow(events: &[(Event, Cut)], row: RowId) -> Option<Value> {
     let (rule, reign) = ruling(events, 0)?;
     type Strength = (bool, bool, Stamp, Dot);
@@ -326,6 +326,21 @@ fn slow(events: &[(Event, Cut)], row: RowId) -> Option<Value> {
             let steps: i64 =
                 governed.iter().map(|(_, cell)| if let Cell::Step { by, .. } = cell { *by } else { 0 }).sum();
             Value::Integer(start.and_then(|(_, cell)| value(&cell).as_integer()).unwrap_or(0) + steps)
+        }
+        // Whatever is shown last is a list: then everybody's elements count, NULL being the empty list.
+        Rule::Set if !governed.is_empty() && elements(&shown).is_some() => {
+            let is_list = |cell: &Cell| matches!(cell, Cell::Plain(value) if elements(value).is_some());
+            let starts = governed.iter().filter(|(_, cell)| is_list(cell)).cloned();
+            let start = last(&starts.chain(left).collect::<Vec<_>>()).map(|(_, cell)| value(&cell));
+            let mut present: BTreeSet<_> = start.as_ref().and_then(elements).unwrap_or_default().into_iter().collect();
+            governed.sort_by_key(|(strength, _)| (strength.2, strength.3));
+            for (_, cell) in &governed {
+                if let Cell::Edit(edit) = cell {
+                    edit.removed.iter().for_each(|element| drop(present.remove(element)));
+                    present.extend(edit.added.iter().cloned());
+                }
+            }
+            written_like(&shown, &present, start.as_ref())
         }
         Rule::Max | Rule::Min => {
             let mut candidates: Vec<_> = governed.into_iter().chain(left).collect();
@@ -421,6 +436,16 @@ fn steps_made_apart_all_count() {
     let mut world = ruled(Some(0), Rule::Counter);
     world.run(&[(0, Op::Add(0, 3)), (1, Op::Add(0, 4)), (2, Op::Add(0, -1)), (2, Op::Add(0, -1))]);
     assert_eq!(value_of(&world.replay(1, true), 0), Value::Integer(15));
+}
+
+/// One puts an element in, another empties the list without knowing: the later stamp of the empty one takes nothing away.
+#[test]
+fn who_empties_a_list_takes_away_what_it_knew_only() {
+    let mut world = ruled(Some(0), Rule::Set);
+    world.run(&[(0, Op::Write(0, Value::text("a"))), (1, Op::Write(0, Value::Null))]);
+    let store = world.replay(1, true);
+    assert_eq!(value_of(&store, 0), Value::text("a"));
+    assert_eq!(slow(&world.events, *store.rows().keys().next().unwrap()), Some(Value::text("a")));
 }
 
 /// Two servers start from one config: both set the rule, none knows of the other, and all steps count.

@@ -336,7 +336,7 @@ fn slow(events: &[(Event, Cut)], row: RowId) -> Option<Value> {
             governed.sort_by_key(|(strength, _)| (strength.2, strength.3));
             for (_, cell) in &governed {
                 if let Cell::Edit(edit) = cell {
-                    edit.removed.iter().for_each(|element| drop(present.remove(element)));
+                    present.retain(|element| !edit.removed.contains(element));
                     present.extend(edit.added.iter().cloned());
                 }
             }

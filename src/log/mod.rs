@@ -11,6 +11,7 @@
 
 mod names;
 mod overlay;
+mod prints;
 mod read;
 mod receipts;
 mod record;
@@ -32,6 +33,7 @@ use redb::{Builder, Database, ReadableDatabase};
 use crate::model::OriginId;
 use names::Names;
 
+pub use prints::Printed;
 pub use read::{Arrival, LogRead};
 pub use redb::StorageBackend;
 pub use stored::StoredEvent;
@@ -167,6 +169,7 @@ impl Log {
             Some(_) => {}
             None => return Err(LogError::Corruption("no format version".to_owned())),
         }
+        prints::build_where_missing(&database)?;
         let transaction = database.begin_read()?;
         let names = Names::load(&transaction.open_table(tables::NAMES)?)?;
         Ok(Log { database, names: Mutex::new(Arc::new(names)) })

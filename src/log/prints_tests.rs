@@ -112,11 +112,11 @@ fn a_log_without_sums_gets_them_when_it_is_opened_and_wrong_ones_are_built_anew(
         write.commit().unwrap();
     }
     let log = Log::open(&path).unwrap();
-    assert!(right(&log) > 200);
+    assert!(right(&log) > 50);
 
     let table = log.read().unwrap().find_table("scouting", "team").unwrap().unwrap();
     let mut write = log.write().unwrap();
-    write.changed.prints.note(table, &rows[5].0, None, Some([9; 32]));
+    write.changed.prints.note(table, &rows[50].0, None, Some([9; 32]));
     write.commit_durable().unwrap();
     assert_eq!(log.read().unwrap().check_prints(table).unwrap().1, 4, "root and three blocks");
     let mut write = log.write().unwrap();

@@ -10,7 +10,7 @@
 //! Failure cases: a lost question or answer, or one side moved on ([`Descent::again`]: the same places are asked anew); an
 //! answer about what was not asked is a fault, nothing of it is taken. Caller: node.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::prefix::{NIBBLES, Prefix};
 use super::print::{Print, add, print, single};
@@ -234,6 +234,12 @@ impl Descent {
     pub fn again(&mut self) {
         self.unread.clear();
         self.open.extend(std::mem::take(&mut self.asked).into_iter().rev());
+    }
+
+    /// These tables cannot be compared: nothing more is asked of them. What was asked last is asked again without them.
+    pub fn leave_out(&mut self, tables: &BTreeSet<u32>) {
+        self.again();
+        self.open.retain(|open| !tables.contains(&open.table));
     }
 
     /// Takes the answer to the last question; [`Descent::work`] looks at it.

@@ -1,7 +1,6 @@
 //! Laws of the descent: any two sets of rows give exactly their symmetric difference, through lost messages and small
 //! budgets; hostile answers end.
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use proptest::prelude::*;

@@ -212,7 +212,9 @@ pub fn check_fingerprints(world: &World) -> Result<(), String> {
             }
             let (blocks, wrong_sums) = read.check_prints(id).map_err(wrong)?;
             if wrong_sums > 0 {
-                return Err(format!("server {position}: {database}.{table}: {wrong_sums} of {blocks} kept sums are wrong"));
+                return Err(format!(
+                    "server {position}: {database}.{table}: {wrong_sums} of {blocks} kept sums are wrong"
+                ));
             }
         }
     }

@@ -123,6 +123,9 @@ impl LogError {
 pub struct Log {
     database: Database,
     names: Mutex<Arc<Names>>,
+    /// See [`Log::leave_out_prints`].
+    #[cfg(feature = "simulation")]
+    printless: std::sync::atomic::AtomicBool,
 }
 
 impl Log {
@@ -172,7 +175,18 @@ impl Log {
         prints::build_where_missing(&database)?;
         let transaction = database.begin_read()?;
         let names = Names::load(&transaction.open_table(tables::NAMES)?)?;
-        Ok(Log { database, names: Mutex::new(Arc::new(names)) })
+        Ok(Log {
+            database,
+            names: Mutex::new(Arc::new(names)),
+            #[cfg(feature = "simulation")]
+            printless: Default::default(),
+        })
+    }
+
+    /// From now on no range fingerprints are kept: those that are there become wrong. For measuring what they cost.
+    #[cfg(feature = "simulation")]
+    pub fn leave_out_prints(&self) {
+        self.printless.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// The committed names. Whoever commits new ones holds this across the commit, so that a snapshot never shows a table

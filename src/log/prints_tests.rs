@@ -23,7 +23,9 @@ fn any_row() -> impl Strategy<Value = RowId> {
         (0..2u8, 0..70u64, prop_oneof![Just(0u32), 250..260u32, 500..520u32])
             .prop_map(move |(origin, seq, index)| born(origin, seq, index)),
         (0..2u8, 4090..4100u64).prop_map(move |(origin, seq)| born(origin, seq, 0)),
-        (0..4u8, any::<u8>()).prop_map(|(first, rest)| RowId::Genesis([[first; 1].as_slice(), &[rest; 15]].concat().try_into().unwrap())),
+        (0..4u8, any::<u8>()).prop_map(|(first, rest)| RowId::Genesis(
+            [[first; 1].as_slice(), &[rest; 15]].concat().try_into().unwrap()
+        )),
         any::<u8>().prop_map(|seed| RowId::Keyed([seed; 16])),
     ]
 }

@@ -176,6 +176,10 @@ impl Store for LogWrite<'_> {
         was: Option<[u8; 32]>,
         is: Option<[u8; 32]>,
     ) -> Result<(), LogError> {
+        #[cfg(feature = "simulation")]
+        if self.log.printless.load(std::sync::atomic::Ordering::Relaxed) {
+            return Ok(());
+        }
         self.changed.prints.note(table, row, was, is);
         Ok(())
     }

@@ -21,7 +21,7 @@ use crate::model::{Cut, Event, Head, Heads, OriginId, RowId, Stamp};
 
 /// A write transaction. Dropping it undoes everything.
 pub struct LogWrite<'log> {
-    log: &'log Log,
+    pub(super) log: &'log Log,
     pub(super) transaction: WriteTransaction,
     /// What was committed before.
     pub(super) base: LogRead,

@@ -212,7 +212,9 @@ impl Node {
     pub(super) fn compare_now(&mut self, peer: Option<NodeId>, now: Now) -> Result<(), NodeError> {
         self.refresh_content()?;
         let mut wanted = Vec::new();
-        for (id, known) in self.exchange.peers.iter_mut().filter(|(id, known)| known.connected && peer.is_none_or(|only| only == **id)) {
+        for (id, known) in
+            self.exchange.peers.iter_mut().filter(|(id, known)| known.connected && peer.is_none_or(|only| only == **id))
+        {
             known.content = None;
             wanted.push(*id);
         }
@@ -285,6 +287,7 @@ impl Node {
             outcome.turn(State::Differs, now);
             let due = now.mono_ms >= outcome.next_ms;
             if !self.compare.sessions.contains_key(&id) && (wanted || due && own_id < id) {
+                outcome.complete = false;
                 outcome.pause_ms = (outcome.pause_ms * 2).clamp(PAUSE_MS.0, PAUSE_MS.1);
                 let session = self.session(now);
                 self.compare.sessions.insert(id, session);
@@ -383,7 +386,9 @@ impl Node {
 
     fn finish(&mut self, peer: NodeId, session: Session, now: Now) -> Result<(), NodeError> {
         let found: Vec<Found> = session.descent.found().collect();
-        let unlike = |number: &u32| session.tables.get(*number as usize).map(|table| (table.database.clone(), table.table.clone()));
+        let unlike = |number: &u32| {
+            session.tables.get(*number as usize).map(|table| (table.database.clone(), table.table.clone()))
+        };
         let outcome = self.compare.outcomes.entry(peer).or_default();
         outcome.rounds = session.descent.rounds();
         outcome.bytes = session.bytes;

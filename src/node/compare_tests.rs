@@ -114,7 +114,10 @@ fn a_row_that_one_evaluates_otherwise_is_an_alarm_that_names_it() {
         let compared = compared(node);
         assert_eq!((compared.content.as_str(), compared.rows, compared.complete), ("differs", 1, true), "{compared:?}");
         let difference = &compared.differences[0];
-        assert_eq!((difference.table.as_str(), difference.id.as_str(), difference.side.as_str()), ("team", "3", "differs"));
+        assert_eq!(
+            (difference.table.as_str(), difference.id.as_str(), difference.side.as_str()),
+            ("team", "3", "differs")
+        );
         let alerts = node.status(pair.now).unwrap().alerts;
         assert!(alerts.iter().any(|alert| alert.contains("1 rows of scouting.team")), "{alerts:?}");
     }

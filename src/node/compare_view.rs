@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::query::rfc3339;
+use super::view::ContentView;
 use super::{Node, NodeError, Now};
 use crate::model::{NodeId, RowId};
 use crate::reconcile::Side;
@@ -63,6 +64,8 @@ pub struct PeerComparison {
     pub peer: String,
     /// Name for people.
     pub name: String,
+    /// `connected` or `away`.
+    pub state: String,
     /// `equal`, `differs` or `unknown` (never both at the same place since the start).
     pub content: String,
     /// Since when, RFC 3339.
@@ -102,6 +105,20 @@ pub struct DifferenceView {
     pub side: String,
 }
 
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            State::Unknown => "unknown",
+            State::Equal => "equal",
+            State::Differs | State::Found => "differs",
+        }
+    }
+}
+
+fn time(ms: u64) -> String {
+    if ms == 0 { String::new() } else { rfc3339(ms) }
+}
+
 impl Outcome {
     pub(super) fn turn(&mut self, state: State, now: Now) {
         let differs = |state: State| matches!(state, State::Differs | State::Found);
@@ -123,7 +140,9 @@ impl Outcome {
         match (self.count, self.unlike.is_empty()) {
             // Another schema is told elsewhere, and no damage.
             (0, false) => String::new(),
-            (0, true) => format!("the sums over the rows here and on {peer} differ, their rows do not: checked against the rows"),
+            (0, true) => {
+                format!("the sums over the rows here and on {peer} differ, their rows do not: checked against the rows")
+            }
             (count, _) => format!(
                 "{count} rows of {} are other ones here than on {peer}, which holds the same events; they are evaluated again \
                  from the log; if this stays, run `litemesh peers compare {peer}` and `litemesh rebuild --out DIR` on both",
@@ -134,21 +153,36 @@ impl Outcome {
 }
 
 impl Node {
+    /// The wall clock's time as [`PeerComparison::compared`] says it.
+    pub fn time_words(&self, now: Now) -> String {
+        rfc3339(now.wall_ms)
+    }
+
     /// What is known of every other member's content, by name.
     pub fn peer_comparisons(&self) -> Result<Vec<PeerComparison>, NodeError> {
         let mut views = Vec::new();
         for member in self.membership.members().iter().filter(|member| member.node != self.id()) {
-            views.push(self.comparison(&member.node, true)?);
+            views.push(self.comparison(&member.node)?);
         }
         Ok(views)
     }
 
-    /// What is known of one peer's content; `rows`: with the rows that differ.
-    pub(super) fn comparison(&self, peer: &NodeId, rows: bool) -> Result<PeerComparison, NodeError> {
+    /// The same in short, for one peer.
+    pub(super) fn content_view(&self, peer: &NodeId) -> ContentView {
+        let unknown = Outcome::default();
+        let outcome = self.compare.outcomes.get(peer).unwrap_or(&unknown);
+        ContentView {
+            state: outcome.state.word().to_string(),
+            since: time(outcome.since_ms),
+            compared: time(outcome.at_ms),
+            rows: outcome.count,
+        }
+    }
+
+    fn comparison(&self, peer: &NodeId) -> Result<PeerComparison, NodeError> {
         let outcome = self.compare.outcomes.get(peer).cloned().unwrap_or_default();
-        let time = |ms: u64| if ms == 0 { String::new() } else { rfc3339(ms) };
         let mut differences = Vec::new();
-        if rows && !outcome.rows.is_empty() {
+        if !outcome.rows.is_empty() {
             let read = self.log.read()?;
             for row in &outcome.rows {
                 let shown = read.row(&row.row)?.and_then(|record| record.shown);
@@ -167,15 +201,12 @@ impl Node {
                 });
             }
         }
-        let content = match outcome.state {
-            State::Unknown => "unknown",
-            State::Equal => "equal",
-            State::Differs | State::Found => "differs",
-        };
+        let connected = self.exchange.peers.get(peer).is_some_and(|peer| peer.connected);
         Ok(PeerComparison {
+            state: if connected { "connected" } else { "away" }.to_string(),
             peer: peer.to_string(),
             name: self.membership.member(peer).map(|member| member.name.clone()).unwrap_or_default(),
-            content: content.to_string(),
+            content: outcome.state.word().to_string(),
             since: time(outcome.since_ms),
             compared: time(outcome.at_ms),
             rows: outcome.count,

@@ -68,9 +68,9 @@ pub mod query_rows;
 mod rebuild;
 mod receipts;
 mod recover;
+mod reevaluate;
 #[cfg(test)]
 mod reference_tests;
-mod reevaluate;
 mod rehearsal;
 mod rescan;
 mod rules;

@@ -24,7 +24,9 @@ impl Node {
                 write.commit_durable()?;
                 self.relaxed = false;
                 let (database, name) = self.log.read()?.table_name(table)?;
-                self.alert(format!("{wrong} sums over rows of {database}.{name} were kept wrong; they were built anew from the rows"));
+                self.alert(format!(
+                    "{wrong} sums over rows of {database}.{name} were kept wrong; they were built anew from the rows"
+                ));
             }
         }
         if !self.compare.rows.is_empty() {
@@ -34,8 +36,7 @@ impl Node {
         } else if self.compare.sums.is_empty() && self.applied_all() && !self.compare.told.is_empty() {
             self.refresh_content()?;
             for peer in std::mem::take(&mut self.compare.told) {
-                let standing =
-                    standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
+                let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let effects = self.exchange.greet(Some(peer), &standing);
                 self.effects.extend(effects);
             }

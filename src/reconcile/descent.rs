@@ -561,11 +561,15 @@ fn fits(block: &Block) -> bool {
         View::Print(_) => true,
         View::Children { at, prints } => {
             let ascending = prints.windows(2).all(|pair| pair[0].0 < pair[1].0);
-            block.prefix.contains(at) && at.len() < NIBBLES && ascending && prints.iter().all(|(nibble, _)| *nibble < 16)
+            block.prefix.contains(at)
+                && at.len() < NIBBLES
+                && ascending
+                && prints.iter().all(|(nibble, _)| *nibble < 16)
         }
         View::Rows { rows, more } => {
             let ascending = rows.windows(2).all(|pair| pair[0].0 < pair[1].0);
-            let within = |(row, _): &(RowId, Print)| block.prefix.contains(&Prefix::row(row)) && Some(*row) > block.after;
+            let within =
+                |(row, _): &(RowId, Print)| block.prefix.contains(&Prefix::row(row)) && Some(*row) > block.after;
             ascending && rows.iter().all(within) && (!more || !rows.is_empty())
         }
     }

@@ -116,7 +116,8 @@ impl Prefix {
 
 impl fmt::Debug for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nibbles: String = (0..self.length).map(|at| char::from_digit(self.nibble(at).into(), 16).unwrap_or('?')).collect();
+        let nibbles: String =
+            (0..self.length).map(|at| char::from_digit(self.nibble(at).into(), 16).unwrap_or('?')).collect();
         write!(f, "Prefix({nibbles})")
     }
 }

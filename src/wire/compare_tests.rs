@@ -10,8 +10,11 @@ fn any_row() -> impl Strategy<Value = RowId> {
     prop_oneof![
         any::<[u8; 16]>().prop_map(RowId::Genesis),
         any::<[u8; 16]>().prop_map(RowId::Keyed),
-        (any::<[u8; 16]>(), any::<u64>(), any::<u32>())
-            .prop_map(|(origin, seq, index)| RowId::Born(Birth { origin: OriginId(origin), seq, index })),
+        (any::<[u8; 16]>(), any::<u64>(), any::<u32>()).prop_map(|(origin, seq, index)| RowId::Born(Birth {
+            origin: OriginId(origin),
+            seq,
+            index
+        })),
     ]
 }
 
@@ -49,11 +52,12 @@ fn any_message() -> impl Strategy<Value = Message> {
         .prop_map(|(stand, number, tables, blocks)| Message::Compare(Compare { stand, number, tables, blocks }));
     let unlike = prop::collection::vec(any::<u32>(), 0..4);
     let compared = (any::<u64>(), any::<u64>(), any::<u32>(), blocks(), unlike).prop_map(
-        |(stand, number, answered, blocks, unlike)| Message::Compared(Compared { stand, number, answered, blocks, unlike }),
+        |(stand, number, answered, blocks, unlike)| {
+            Message::Compared(Compared { stand, number, answered, blocks, unlike })
+        },
     );
-    let differences = (any::<u64>(), any::<u64>(), any_tables(), prop::collection::vec(found, 0..9)).prop_map(
-        |(stand, count, tables, rows)| Message::Differences(Differences { stand, count, tables, rows }),
-    );
+    let differences = (any::<u64>(), any::<u64>(), any_tables(), prop::collection::vec(found, 0..9))
+        .prop_map(|(stand, count, tables, rows)| Message::Differences(Differences { stand, count, tables, rows }));
     prop_oneof![compare, compared, differences]
 }
 

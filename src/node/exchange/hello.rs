@@ -116,7 +116,8 @@ impl Exchange {
         } else if !peer.take_stand(hello, standing.heads, mine, now.mono_ms) {
             return Vec::new();
         }
-        peer.content = hello.content.filter(|_| hello.applied_all).map(|content| (hello.heads_digest, hello.membership, content));
+        peer.content =
+            hello.content.filter(|_| hello.applied_all).map(|content| (hello.heads_digest, hello.membership, content));
         let differs = peer.digest_heard.is_some_and(|digest| digest != mine);
         let untold = differs && (!peer.heads_told || peer.told_heads != *standing.heads);
         let mut effects = Vec::new();

@@ -14,6 +14,7 @@
 //! | L0    | [`model`]  | ids, values, stamps, events, heads: plain data and total orders                          |
 //! | L1    | [`clock`]  | hybrid logical clock, pure                                                               |
 //! | L1    | [`merge`]  | identity, cells, liveness, uniqueness: state = F(set of events)                          |
+//! | L1    | [`reconcile`] | range fingerprints: which rows differ, without sending those that do not; sans-IO      |
 //! | L2    | [`wire`]   | protobuf to model and back; every size limit in one file                                 |
 //! | L2    | [`log`]    | append-only event log and the evaluator's storage on redb                                |
 //! | L2    | [`sqlite`] | the only room that speaks SQL to the app's files: triggers, drain, apply, scan           |
@@ -24,8 +25,8 @@
 //! | L5    | `daemon`   | wiring, threads, signals, the data directory                                             |
 //! | L5    | `cli`      | one file per command                                                                     |
 //!
-//! `simulations/` drives whole clusters of [`node::Node`] on a virtual network and clock. Range fingerprints (`reconcile`)
-//! and run tracking (`monitor`) are rooms of later versions; heads are exchanged in [`node`].
+//! `simulations/` drives whole clusters of [`node::Node`] on a virtual network and clock. Run tracking (`monitor`)
+//! is a room of later versions; heads are exchanged in [`node`].
 
 #[cfg(feature = "daemon")]
 pub mod cli;
@@ -42,5 +43,6 @@ pub mod model;
 #[cfg(feature = "daemon")]
 pub mod net;
 pub mod node;
+pub mod reconcile;
 pub mod sqlite;
 pub mod wire;

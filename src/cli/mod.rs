@@ -7,6 +7,7 @@
 mod admit;
 mod bundle;
 mod client;
+mod compare;
 mod completions;
 mod conflicts;
 mod decide;

@@ -113,6 +113,10 @@ pub(super) fn peers(status: &Status) -> String {
             peer.state.clone(),
             peer.behind.to_string(),
             peer.ahead.to_string(),
+            match peer.content.rows {
+                0 => peer.content.state.clone(),
+                rows => format!("{} ({rows} rows)", peer.content.state),
+            },
             number(peer.rtt_ms.map(|ms| format!("{ms:.1} ms"))),
             number(peer.clock_skew_ms.map(|ms| format!("{ms} ms"))),
             if peer.last_seen.is_empty() { "never".into() } else { peer.last_seen.clone() },
@@ -120,7 +124,8 @@ pub(super) fn peers(status: &Status) -> String {
         ]
     };
     let rows: Vec<_> = status.peers.iter().enumerate().map(line).collect();
-    let headings = ["#", "peer", "id", "state", "we lack", "it lacks", "round trip", "clock", "last seen", "address"];
+    let headings =
+        ["#", "peer", "id", "state", "we lack", "it lacks", "content", "round trip", "clock", "last seen", "address"];
     table(&headings, &rows)
 }
 

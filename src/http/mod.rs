@@ -15,6 +15,7 @@
 mod act;
 mod answer;
 mod carry;
+mod compare;
 mod decide;
 mod guard;
 mod listener;

@@ -11,7 +11,7 @@ use axum::{Json, Router, middleware};
 
 use super::guard::{Expected, guard};
 use super::problem::Problem;
-use super::{Services, act, carry, decide, members, read};
+use super::{Services, act, carry, compare, decide, members, read};
 
 /// One endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,13 @@ pub const ROUTES: &[Route] = &[
     route("get", "/api/v1/status", "Node, cluster, databases, peers, what exists only here", &[]),
     route("get", "/api/v1/peers", "The other members", &[]),
     route("post", "/api/v1/peers", "Stays connected to the peer at an address, across restarts", &["address"]),
+    route("get", "/api/v1/comparisons", "Whether the other members' files show the same rows, and which differ", &[]),
+    route(
+        "post",
+        "/api/v1/peers/compare",
+        "Compares content now; waits up to wait_s (at most 5) seconds",
+        &["peer", "wait_s", "since"],
+    ),
     route("post", "/api/v1/invites", "Makes a join code", &["expires_s", "role"]),
     route("get", "/api/v1/members", "Everybody who was ever admitted: role, rank, slot, state", &[]),
     route("get", "/api/v1/members/log", "The membership log: every signed record, and whether it counts", &[]),
@@ -103,6 +110,8 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("get", "/api/v1/status") => get(read::status),
         ("get", "/api/v1/peers") => get(read::peers),
         ("post", "/api/v1/peers") => post(act::add_peer),
+        ("get", "/api/v1/comparisons") => get(compare::comparisons),
+        ("post", "/api/v1/peers/compare") => post(compare::compare),
         ("post", "/api/v1/invites") => post(act::invite),
         ("get", "/api/v1/members") => get(members::members),
         ("get", "/api/v1/members/log") => get(members::log),

@@ -11,6 +11,7 @@
 
 mod names;
 mod overlay;
+mod prints;
 mod read;
 mod receipts;
 mod record;
@@ -32,6 +33,7 @@ use redb::{Builder, Database, ReadableDatabase};
 use crate::model::OriginId;
 use names::Names;
 
+pub use prints::Printed;
 pub use read::{Arrival, LogRead};
 pub use redb::StorageBackend;
 pub use stored::StoredEvent;
@@ -121,6 +123,9 @@ impl LogError {
 pub struct Log {
     database: Database,
     names: Mutex<Arc<Names>>,
+    /// See [`Log::leave_out_prints`].
+    #[cfg(feature = "simulation")]
+    printless: std::sync::atomic::AtomicBool,
 }
 
 impl Log {
@@ -167,9 +172,21 @@ impl Log {
             Some(_) => {}
             None => return Err(LogError::Corruption("no format version".to_owned())),
         }
+        prints::build_where_missing(&database)?;
         let transaction = database.begin_read()?;
         let names = Names::load(&transaction.open_table(tables::NAMES)?)?;
-        Ok(Log { database, names: Mutex::new(Arc::new(names)) })
+        Ok(Log {
+            database,
+            names: Mutex::new(Arc::new(names)),
+            #[cfg(feature = "simulation")]
+            printless: Default::default(),
+        })
+    }
+
+    /// From now on no range fingerprints are kept: those that are there become wrong. For measuring what they cost.
+    #[cfg(feature = "simulation")]
+    pub fn leave_out_prints(&self) {
+        self.printless.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// The committed names. Whoever commits new ones holds this across the commit, so that a snapshot never shows a table

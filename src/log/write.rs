@@ -21,8 +21,8 @@ use crate::model::{Cut, Event, Head, Heads, OriginId, RowId, Stamp};
 
 /// A write transaction. Dropping it undoes everything.
 pub struct LogWrite<'log> {
-    log: &'log Log,
-    transaction: WriteTransaction,
+    pub(super) log: &'log Log,
+    pub(super) transaction: WriteTransaction,
     /// What was committed before.
     pub(super) base: LogRead,
     /// The evaluator's changes, written at the commit.
@@ -50,6 +50,7 @@ pub(super) struct Changed {
     pub(super) shelf: KeySet<29>,
     pub(super) dirty: KeySet<33>,
     pub(super) fingerprints: BTreeMap<TableId, Fingerprint>,
+    pub(super) prints: super::prints::PrintNotes,
     pub(super) audit: Vec<AuditRecord>,
     /// The last audit number given, once one was.
     pub(super) last_audit: Option<u64>,
@@ -340,6 +341,7 @@ impl<'log> LogWrite<'log> {
             let value = record::seal(&table.0.to_be_bytes(), fingerprint);
             fingerprints.insert(table.0, value.as_slice())?;
         }
+        changed.prints.flush(&mut transaction.open_table(super::prints::PRINTS)?)?;
         let mut audit = transaction.open_table(tables::AUDIT)?;
         let mut audit_rows = transaction.open_table(tables::AUDIT_ROWS)?;
         for entry in &changed.audit {

@@ -28,6 +28,7 @@ pub const MARKS: &[&str] = &[
     "clock: a stamp too far ahead is not absorbed",
     "clock: one that was never set goes on from the last stamp",
     "clock: peers correct this one's clock",
+    "compare: two nodes know that their content is equal",
     "drain: the outbox is another one than was drained",
     "exchange: a fork is refused",
     "exchange: a peer asks for patience in its quiet hours",

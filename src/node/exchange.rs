@@ -60,6 +60,8 @@ pub(super) struct Exchange {
     /// Newest version that this node speaks.
     pub(super) version: u32,
     pub(super) pace: Pace,
+    /// What hellos say of this node's content.
+    pub(super) content: Option<[u8; 16]>,
     next_request: u64,
     /// Origins of which a peer holds another history than this log, by the first event that differs: not asked for again.
     forked: Forks,
@@ -78,6 +80,7 @@ impl Exchange {
             peers: BTreeMap::new(),
             version: limits::PROTOCOL_VERSION,
             pace: Pace::new(pace),
+            content: None,
             next_request: 0,
             forked: Forks::new(),
             early: Early::default(),
@@ -210,6 +213,11 @@ impl Exchange {
             |peer: &Peer, head: &Head| peer.heads.get(&head.origin.id()).map_or(0, |known| known.seq) < head.seq;
         let others = self.peers.iter().filter(|(id, peer)| **id != from && peer.connected);
         others.into_iter().any(|(_, peer)| heads.iter().any(|head| lacks(peer, head)))
+    }
+
+    /// Whether a tick says hello to somebody.
+    pub(super) fn says_hello(&self, now: Now) -> bool {
+        self.peers.values().any(|peer| peer.connected && peer.hello_due_ms() <= now.mono_ms)
     }
 
     /// Hellos and pulls that are due.

@@ -27,6 +27,8 @@ pub mod bundle_view;
 pub mod bundle_write;
 pub mod capture;
 mod chain;
+mod compare;
+pub mod compare_view;
 mod database;
 mod decide;
 mod duplicates;
@@ -66,6 +68,7 @@ pub mod query_rows;
 mod rebuild;
 mod receipts;
 mod recover;
+mod reevaluate;
 #[cfg(test)]
 mod reference_tests;
 mod rehearsal;
@@ -121,6 +124,7 @@ pub struct Node {
     /// Parallel to `databases`.
     schemas: Vec<DatabaseSchema>,
     exchange: Exchange,
+    compare: compare::Comparisons,
     receipts: Receipts,
     effects: VecDeque<Effect>,
     alerts: Vec<String>,
@@ -217,11 +221,15 @@ impl Node {
                 self.effects.push_back(Effect::MembersChanged);
             }
             Input::PeerConnected { peer, address } => {
+                self.refresh_content()?;
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let effects = self.exchange.connected(peer, address, &standing);
                 self.effects.extend(effects);
             }
-            Input::PeerDisconnected { peer } => self.exchange.disconnected(peer, now),
+            Input::PeerDisconnected { peer } => {
+                self.exchange.disconnected(peer, now);
+                self.compare.disconnected(&peer);
+            }
             Input::Received { peer, frame } => self.receive(peer, &frame, now)?,
             Input::Announced { frame } => self.handle_announcement(&frame),
             Input::MembersLearnt(records) => self.learn_members(records)?,
@@ -232,6 +240,7 @@ impl Node {
                     peer.round_trip_micros = Some(micros);
                 }
             }
+            Input::CompareRequested(peer) => self.compare_now(peer, now)?,
             Input::SyncRequested(peer) => {
                 for database in &mut self.databases {
                     database.touch(now);
@@ -258,7 +267,7 @@ impl Node {
         }
         let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();
         let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest(), now);
-        [files, peers, self.receipts.deadline_ms()].into_iter().flatten().min()
+        [files, peers, self.receipts.deadline_ms(), self.compare.deadline_ms(now)].into_iter().flatten().min()
     }
 
     /// Makes everything durable and closes the files.
@@ -276,7 +285,12 @@ impl Node {
             Ok(Message::Unknown(kind)) if self.exchange.version == 1 => {
                 Err(NodeError::PeerFault { reason: format!("a frame of the unknown kind {kind}") })
             }
-            Ok(message) => self.handle_message(peer, message, now),
+            Ok(message) => {
+                if matches!(message, Message::Compared(_)) {
+                    self.count_compared(&peer, frame.len());
+                }
+                self.handle_message(peer, message, now)
+            }
             Err(error) => Err(NodeError::PeerFault { reason: format!("a frame does not decode: {error}") }),
         };
         match result {

@@ -162,6 +162,7 @@ impl Node {
             protocol: peer.version,
             unknown_frames: peer.unknown_frames,
             role: self.membership.role(id).map_or("none", Role::word).to_string(),
+            content: self.content_view(id),
         })
     }
 

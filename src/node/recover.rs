@@ -138,6 +138,7 @@ impl Node {
             ranks: ranks(&heads, &membership),
             invites: load_invites(&log)?,
             exchange: Exchange::new(settings.pace.clone()),
+            compare: super::compare::Comparisons::default(),
             settings,
             log,
             membership,

@@ -47,11 +47,15 @@ impl Node {
                 Err(error) => return Err(error),
             }
         }
+        if self.exchange.says_hello(now) {
+            self.refresh_content()?;
+        }
         let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
         let effects = self.exchange.tick(&standing);
         self.effects.extend(effects);
         let effects = self.exchange.answer(&standing)?;
         self.effects.extend(effects);
+        self.compare_step(now)?;
         if self.relaxed && self.applied_all() {
             self.sync_state()?;
         }
@@ -356,6 +360,8 @@ impl Node {
             Message::Hello(hello) => {
                 self.learn_members(hello.members.clone())?;
                 self.notice_own_chain(&hello.heads, now)?;
+                self.refresh_content()?;
+                self.compare.look |= hello.content.is_some();
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let effects = self.exchange.handle_hello(from, &hello, &standing);
                 self.effects.extend(effects);
@@ -366,6 +372,9 @@ impl Node {
             }
             // Answered by the next tick, in turn with what others asked.
             Message::Pull(pull) => self.exchange.take_pull(from, pull),
+            Message::Compare(question) => self.take_question(from, question)?,
+            Message::Compared(compared) => self.take_answer(from, compared, now)?,
+            Message::Differences(said) => self.take_differences(from, &said, now)?,
             Message::Unknown(_) => self.exchange.skipped(from),
             Message::Events(events) => {
                 if !events.heads.is_empty() {

@@ -148,6 +148,22 @@ pub struct PeerView {
     pub unknown_frames: u64,
     /// `admin`, `member` or `read-only`.
     pub role: String,
+    /// Whether its files show the same rows, last looked at when both held the same events.
+    #[serde(default)]
+    pub content: ContentView,
+}
+
+/// Whether a peer's files show the same rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentView {
+    /// `equal`, `differs` or `unknown` (never both at the same place since the start).
+    pub state: String,
+    /// Since when, RFC 3339; empty: never looked at.
+    pub since: String,
+    /// When it was looked at last, RFC 3339.
+    pub compared: String,
+    /// Rows that differ.
+    pub rows: u64,
 }
 
 /// What would be lost with this machine.

@@ -118,6 +118,17 @@ const _: () =
     assert!(ANNOUNCED_HEADS_MAX * 96 < ANNOUNCEMENT_BYTES_MAX && ANNOUNCEMENT_BYTES_MAX * 2 < GOSSIP_BYTES_MAX);
 const _: () = assert!(PUSH_BYTES_MAX < PULL_BYTES && PULL_BYTES < HELD_BYTES_MAX);
 
+// ---- comparing
+
+/// Tables that one message of a comparison names.
+pub const COMPARED_TABLES_MAX: usize = EVENT_TABLES_MAX;
+/// Blocks in one message of a comparison.
+pub const COMPARED_BLOCKS_MAX: usize = 16_384;
+/// Bytes of the blocks in one message of a comparison.
+pub const COMPARE_BYTES_MAX: usize = 512 << 10;
+/// Rows that one message names as differing.
+pub const COMPARED_ROWS_MAX: usize = 4_096;
+
 // ---- membership
 
 /// Member records that a node keeps, and takes in one message. Takings away (revocations) have

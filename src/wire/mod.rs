@@ -5,6 +5,7 @@
 //! Callers: log (events), node (events, messages, members, invites), net (frames, gate).
 
 pub mod bundle;
+pub mod compare;
 pub mod event;
 mod event_decode;
 mod event_encode;

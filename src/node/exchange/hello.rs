@@ -23,6 +23,7 @@ impl Exchange {
     /// A hello, in as many frames as its heads need. `all`: the peer wants to hear all heads.
     pub(super) fn hello(&mut self, to: NodeId, reply: bool, all: bool, standing: &Standing<'_>) -> Vec<Effect> {
         let (version, digest) = (self.version, digest_of(standing.heads));
+        let content = self.content.filter(|_| standing.applied_all);
         let membership = standing.membership.digest();
         let peer = self.peers.entry(to).or_default();
         let speaks = if version == 1 { 1 } else { peer.version };
@@ -84,6 +85,7 @@ impl Exchange {
                 hello.tell = lacking && last;
                 hello.all = all && speaks >= 2;
                 hello.more = !last;
+                hello.content = content.filter(|_| last);
             }
             hellos.push(Effect::Send { peer: to, frame: Message::Hello(hello).encode() });
         }
@@ -114,6 +116,8 @@ impl Exchange {
         } else if !peer.take_stand(hello, standing.heads, mine, now.mono_ms) {
             return Vec::new();
         }
+        peer.content =
+            hello.content.filter(|_| hello.applied_all).map(|content| (hello.heads_digest, hello.membership, content));
         let differs = peer.digest_heard.is_some_and(|digest| digest != mine);
         let untold = differs && (!peer.heads_told || peer.told_heads != *standing.heads);
         let mut effects = Vec::new();

@@ -24,6 +24,8 @@ pub(in crate::node) struct Peer {
     pub(in crate::node) address: String,
     pub(in crate::node) heads: Heads,
     pub(in crate::node) applied_all: bool,
+    /// Digests of its heads and its membership, and the print of its content then.
+    pub(in crate::node) content: Option<(u64, u64, [u8; 16])>,
     /// It said where it stands, and all its heads are known.
     pub(in crate::node) heard: bool,
     pub(in crate::node) skew_ms: Option<i64>,

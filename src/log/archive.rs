@@ -268,8 +268,7 @@ impl ArchiveRead {
             block.first == *first && block.origin.id() == *origin && block.len() == record.count as usize
         });
         let block = block.ok_or_else(|| trouble("is damaged".to_string()))?;
-        let fresh =
-            Arc::new(Unfolded { segment: record.segment, offset: record.offset, block, cuts: OnceLock::new() });
+        let fresh = Arc::new(Unfolded { segment: record.segment, offset: record.offset, block, cuts: OnceLock::new() });
         self.home.keep(&fresh);
         Ok(fresh)
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::archive::SegmentRecord;
 use super::segment::{self, Block, MAGIC};
+use super::stored::{event_key, split_key};
 use super::{Log, LogError, LogRead};
 use crate::model::OriginId;
 
@@ -97,6 +98,13 @@ impl LogRead {
             size.unknown = (unknown as u64, files.values().sum::<u64>().saturating_sub(known));
         }
         Ok(size)
+    }
+
+    /// The first event of an origin whose body lies in the log.
+    pub fn first_in_log(&self, origin: &OriginId) -> Result<Option<u64>, LogError> {
+        let (from, through) = (event_key(*origin, 0), event_key(*origin, u64::MAX));
+        let first = self.events.range::<&[u8; 24]>(&from..=&through)?.next().transpose()?;
+        Ok(first.map(|(key, _)| split_key(key.value()).1))
     }
 
     /// Up to where an origin's events lie in segments without a gap from the first.

@@ -331,13 +331,13 @@ impl LogWrite<'_> {
         Ok(there.len() as u64)
     }
 
-    /// Notes that the log holds none of a segment's bodies any more.
-    pub fn end_segment(&mut self, number: u32) -> Result<(), LogError> {
-        let Some(mut record) = self.base.archive.segment(number)? else { return Ok(()) };
+    /// Notes that the log holds none of a segment's bodies any more; its bytes, and what its events took in the log.
+    pub fn end_segment(&mut self, number: u32) -> Result<(u64, u64), LogError> {
+        let Some(mut record) = self.base.archive.segment(number)? else { return Ok((0, 0)) };
         record.cleared = true;
         let value = record::seal(&number.to_be_bytes(), &record);
         self.transaction.open_table(archive::SEGMENTS)?.insert(number, value.as_slice())?;
-        Ok(())
+        Ok((record.bytes, record.hot_bytes))
     }
 
     /// Packs the oldest arrivals, when a whole page of them are in segments alone. False: there is no such page.

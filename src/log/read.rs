@@ -70,11 +70,7 @@ pub struct LogRead {
 }
 
 impl LogRead {
-    pub(super) fn new(
-        transaction: &ReadTransaction,
-        names: Arc<Names>,
-        home: Arc<Home>,
-    ) -> Result<LogRead, LogError> {
+    pub(super) fn new(transaction: &ReadTransaction, names: Arc<Names>, home: Arc<Home>) -> Result<LogRead, LogError> {
         Ok(LogRead {
             archive: ArchiveRead::new(transaction, home)?,
             meta: transaction.open_table(tables::META)?,

@@ -18,6 +18,9 @@ mod accounts;
 mod address_tests;
 mod adopt;
 mod apply;
+pub mod archive;
+mod archive_disk;
+pub mod archive_view;
 mod base;
 pub mod bundle;
 mod bundle_lock;
@@ -88,6 +91,7 @@ mod whole;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+pub use archive::RetentionSettings;
 pub use effect::{Effect, Input, Now};
 pub use settings::{DatabaseSettings, NodeSettings, PaceSettings, QuietHours};
 
@@ -98,6 +102,7 @@ use crate::model::{DatabaseSchema, Heads, NodeId, OriginId};
 use crate::sqlite::SqliteError;
 use crate::wire::WireError;
 use crate::wire::message::{Message, MessageError};
+use archive::Archiving;
 use chain::Chain;
 use database::Database;
 use exchange::{Exchange, Standing};
@@ -122,6 +127,7 @@ pub struct Node {
     schemas: Vec<DatabaseSchema>,
     exchange: Exchange,
     receipts: Receipts,
+    archiving: Archiving,
     effects: VecDeque<Effect>,
     alerts: Vec<String>,
     started: Now,
@@ -258,7 +264,7 @@ impl Node {
         }
         let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();
         let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest(), now);
-        [files, peers, self.receipts.deadline_ms()].into_iter().flatten().min()
+        [files, peers, self.receipts.deadline_ms(), self.archiving.deadline_ms()].into_iter().flatten().min()
     }
 
     /// Makes everything durable and closes the files.

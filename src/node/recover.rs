@@ -147,6 +147,7 @@ impl Node {
             databases: Vec::new(),
             schemas: Vec::new(),
             receipts: Receipts::default(),
+            archiving: Default::default(),
             effects: Default::default(),
             alerts: Vec::new(),
             started: now,
@@ -174,6 +175,7 @@ impl Node {
             node.recover(position, now)?;
         }
         node.sync_state()?;
+        node.resume_cleanup(now)?;
         Ok(node)
     }
 

@@ -31,6 +31,17 @@ pub struct ArchiveSize {
     pub unknown: (u64, u64),
 }
 
+/// A segment that the log knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredSegment {
+    /// Hash of its content.
+    pub name: [u8; 32],
+    /// Its bytes.
+    pub bytes: u64,
+    /// Events in it.
+    pub events: u64,
+}
+
 /// A segment file that this log does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Orphan {
@@ -116,9 +127,10 @@ impl LogRead {
         Ok(through)
     }
 
-    /// Names and sizes of all segments that the log knows, and their bytes one by one, for a copy elsewhere.
-    pub fn segment_names(&self) -> Result<Vec<([u8; 32], u64)>, LogError> {
-        Ok(self.archive.segments()?.into_iter().map(|(_, SegmentRecord { name, bytes, .. })| (name, bytes)).collect())
+    /// All segments that the log knows.
+    pub fn archive_segments(&self) -> Result<Vec<StoredSegment>, LogError> {
+        let stored = |(_, SegmentRecord { name, bytes, events, .. })| StoredSegment { name, bytes, events };
+        Ok(self.archive.segments()?.into_iter().map(stored).collect())
     }
 
     /// All bytes of one segment.

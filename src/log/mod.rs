@@ -11,6 +11,7 @@
 
 mod archive;
 mod archive_check;
+mod archive_verify;
 mod archive_write;
 mod names;
 mod overlay;
@@ -38,7 +39,8 @@ use crate::model::OriginId;
 use archive::Home;
 use names::Names;
 
-pub use archive_check::{ArchiveSize, Orphan};
+pub use archive_check::{ArchiveSize, Orphan, StoredSegment};
+pub use archive_verify::ArchiveCheck;
 pub use archive_write::{SealLimits, Sealer};
 pub use read::{Arrival, LogRead};
 pub use redb::StorageBackend;

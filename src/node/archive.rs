@@ -120,14 +120,24 @@ impl Node {
         Ok(self.cleanup())
     }
 
+    /// What stays in the log, and when the rest is moved by itself.
+    pub fn retention(&self) -> RetentionSettings {
+        self.settings.retention
+    }
+
     /// The cleanup that is under way, or the last one.
     pub fn cleanup(&self) -> CleanupView {
         self.archiving.last.clone()
     }
 
-    /// Whether a cleanup moved so much that the log's file is worth being compacted; told once it is done.
-    pub fn note_compacted(&mut self) -> Result<(), NodeError> {
-        note_room(&self.log, 0)
+    /// One step of the cleanup, without a pause: for a node that does nothing else. False: there is none under way.
+    pub fn hurry_cleanup(&mut self, now: Now) -> Result<bool, NodeError> {
+        match &mut self.archiving.run {
+            Some(run) => run.next_ms = now.mono_ms,
+            None => return Ok(false),
+        }
+        self.step_cleanup(now)?;
+        Ok(self.archiving.run.is_some())
     }
 
     fn begin_cleanup(&mut self, days: Option<u32>, whole_blocks: bool, now: Now) -> Result<(), NodeError> {
@@ -303,6 +313,12 @@ fn room_in(read: &LogRead) -> Result<u64, NodeError> {
 /// Whether so much was moved out of a log that its file is worth being compacted.
 pub fn is_worth_compacting(log: &crate::log::Log) -> Result<bool, NodeError> {
     Ok(room_in(&log.read()?)? >= ROOM_EVENTS)
+}
+
+/// Gives the room that cleanups freed in a log's file back to the disk. Takes about a second per 100 MB, and the log alone.
+pub fn compact(log: &mut crate::log::Log) -> Result<(), NodeError> {
+    log.compact()?;
+    note_room(log, 0)
 }
 
 /// One step; true: that was the last.

@@ -27,6 +27,8 @@ impl Node {
             }
         });
         Ok(DiskView {
+            data_dir: self.settings.data_dir.display().to_string(),
+            free_bytes: None,
             log_bytes: bytes(&self.settings.data_dir.join(LOG_FILE)),
             log_events: self.events_held().saturating_sub(size.events),
             segments: size.segments,

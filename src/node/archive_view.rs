@@ -22,6 +22,12 @@ pub struct CleanupView {
     pub bytes: u64,
     /// Bytes that these events took in the log, without what the storage engine adds.
     pub hot_bytes: u64,
+    /// Bytes of the log's file before it was compacted; 0: it was not, because the node runs.
+    #[serde(default)]
+    pub log_bytes_before: u64,
+    /// The same after it; 0: it was not.
+    #[serde(default)]
+    pub log_bytes_after: u64,
     /// Old segment files that nothing needed, removed.
     pub orphans: u64,
     /// Events that are old enough and wait, because some member is not known to hold them.
@@ -52,6 +58,11 @@ pub struct BlockingView {
 /// Disk use of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskView {
+    /// Where log and segments lie.
+    pub data_dir: String,
+    /// Bytes free there for this user; absent: not looked up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
     /// Bytes of the log's file; 0 where it is no file.
     pub log_bytes: u64,
     /// Events whose bodies lie in it.
@@ -92,4 +103,52 @@ pub struct DatabaseDiskView {
     pub file_bytes: u64,
     /// Marks of litemesh in it that wait for the log.
     pub outbox: u64,
+}
+
+/// What the archive holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveView {
+    /// Its segments, oldest first.
+    pub segments: Vec<SegmentView>,
+    /// How far each author's chain lies in them.
+    pub origins: Vec<OriginView>,
+}
+
+/// One segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentView {
+    /// Hash of its content, hex.
+    pub name: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Events in it.
+    pub events: u64,
+    /// Its file is there, of the right size.
+    pub present: bool,
+}
+
+/// One author's chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OriginView {
+    /// Origin, hex.
+    pub origin: String,
+    /// Its node's name.
+    pub node: String,
+    /// The last event in the archive.
+    pub through: u64,
+    /// The last event there is.
+    pub of: u64,
+}
+
+/// An archive that was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeView {
+    /// Where.
+    pub path: String,
+    /// Segments.
+    pub segments: u64,
+    /// Events in them.
+    pub events: u64,
+    /// Bytes of them.
+    pub bytes: u64,
 }

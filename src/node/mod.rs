@@ -19,6 +19,7 @@ mod address_tests;
 mod adopt;
 mod apply;
 pub mod archive;
+pub mod archive_copy;
 mod archive_disk;
 pub mod archive_view;
 mod base;

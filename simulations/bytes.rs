@@ -194,6 +194,7 @@ impl Group {
                 entropy: seed(at),
                 machine_id: "measured".into(),
                 pace: Default::default(),
+                retention: Default::default(),
             };
             nodes.push(Node::open(settings, log, now)?);
         }

@@ -253,6 +253,7 @@ fn measure(folder: &Path, work: Work, with: bool) -> Result<f64, Failure> {
         entropy: seed,
         machine_id: "measured".into(),
         pace: Default::default(),
+        retention: Default::default(),
     };
     let mut now = Now { mono_ms: 1_000, wall_ms: WALL_MS };
     let mut events = 0;

@@ -301,5 +301,6 @@ fn settings(data_dir: PathBuf, path: PathBuf) -> NodeSettings {
         entropy: [9; 32],
         machine_id: "fuzz".to_string(),
         pace: Default::default(),
+        retention: Default::default(),
     }
 }

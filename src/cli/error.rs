@@ -177,6 +177,7 @@ fn log_kind(error: &LogError) -> Kind {
     match error {
         // What redb says of a file that is none of its own any more.
         LogError::Storage(error) if error.kind() == std::io::ErrorKind::InvalidData => Kind::Integrity,
+        LogError::SegmentNotWritten(_) => Kind::User,
         LogError::Storage(_) | LogError::Newer { .. } | LogError::Locked => Kind::User,
         _ => Kind::Integrity,
     }

@@ -5,7 +5,9 @@
 //! cause names its cause and the next action. Called by `main`.
 
 mod admit;
+mod archive;
 mod bundle;
+mod cleanup;
 mod client;
 mod compare;
 mod completions;
@@ -103,6 +105,8 @@ enum Command {
     Receipts(receipts::Arguments),
     Rebuild(rebuild::Arguments),
     AsOf(rebuild::AsOfArguments),
+    Cleanup(cleanup::Arguments),
+    Archive(archive::Arguments),
     Doctor(doctor::Arguments),
     Eject(eject::Arguments),
     Demo(demo::Arguments),
@@ -179,6 +183,8 @@ fn call(command: Command, context: &Context) -> Result<(), CommandError> {
         Command::Receipts(arguments) => receipts::call(context, &arguments),
         Command::Rebuild(arguments) => rebuild::call(context, &arguments),
         Command::AsOf(arguments) => rebuild::call_as_of(context, &arguments),
+        Command::Cleanup(arguments) => cleanup::call(context, &arguments),
+        Command::Archive(arguments) => archive::call(context, &arguments),
         Command::Doctor(arguments) => doctor::call(context, &arguments),
         Command::Eject(arguments) => eject::call(context, arguments),
         Command::Demo(arguments) => demo::call(context, &arguments),

@@ -21,6 +21,7 @@ use super::machine::clock_now;
 use super::reserve::Reserve;
 use crate::log::Log;
 use crate::model::NodeId;
+use crate::node::archive::{compact, is_worth_compacting};
 use crate::node::port::{Job, NodePort};
 use crate::node::store_fault::StoreFault;
 use crate::node::{Effect, Input, Node, NodeError, NodeSettings, Now};
@@ -186,7 +187,12 @@ pub(super) fn open(start: &Start) -> Result<Node, DaemonError> {
 }
 
 fn open_after(start: &Start, fault: Option<StoreFault>) -> Result<Node, DaemonError> {
-    let log = Arc::new(Log::open(&start.log_path).map_err(NodeError::from)?);
+    let mut log = Log::open(&start.log_path).map_err(NodeError::from)?;
+    // Nobody reads or writes yet. A disk that is in trouble is spared.
+    if fault.is_none() && is_worth_compacting(&log)? {
+        compact(&mut log)?;
+    }
+    let log = Arc::new(log);
     if let Some(founding) = &start.found
         && !Node::has_cluster(&log)?
     {
@@ -288,7 +294,7 @@ impl Loop {
 
     /// Quiet hours are local time, which may change: summer ends, a laptop travels.
     fn tell_local_time(&mut self, now: Now) {
-        if now.mono_ms < self.local_time_at_ms || self.start.settings.pace.quiet_hours.is_empty() {
+        if now.mono_ms < self.local_time_at_ms || !self.start.settings.needs_local_time() {
             return;
         }
         self.local_time_at_ms = now.mono_ms + LOCAL_TIME_EVERY_MS;

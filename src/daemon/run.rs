@@ -121,6 +121,7 @@ pub(super) fn node_settings(config: &Config, data: &DataDir, choice: Choice) -> 
         entropy: random()?,
         machine_id: machine_id(),
         pace: config.network.pace.clone(),
+        retention: config.retention,
     })
 }
 

@@ -6,6 +6,7 @@
 //!   answer     asking the node between two of its inputs            read, act endpoints that look, that do
 //!   members    endpoints about members
 //!   carry      bundles, receipts, requests
+//!   archive    cleanup, disk use, the season's archive
 //! ```
 //!
 //! Invariant: nothing behind the guard runs for a caller without the token; the node's thread is asked only short
@@ -14,6 +15,7 @@
 
 mod act;
 mod answer;
+mod archive;
 mod carry;
 mod compare;
 mod decide;
@@ -36,6 +38,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub use archive::{CleanupReply, free_bytes};
 pub use query::{parse_moment, parse_peer};
 pub use routes::{ROUTES, Route};
 

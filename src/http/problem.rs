@@ -57,7 +57,9 @@ impl From<NodeError> for Problem {
             NodeError::Sqlite(SqliteError::Corrupt { .. })
             | NodeError::Wire(_)
             | NodeError::Record(_)
-            | NodeError::Log(LogError::CorruptRecord { .. }) => (StatusCode::INTERNAL_SERVER_ERROR, "integrity"),
+            | NodeError::Log(LogError::CorruptRecord { .. } | LogError::Archived { .. }) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "integrity")
+            }
             NodeError::Io { .. } => (StatusCode::CONFLICT, "cannot_write"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "node_error"),
         };

@@ -2,6 +2,7 @@
 //!
 //! Invariant: each asks the node one short question. Called through [`super::routes`].
 
+use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use axum::Json;
@@ -10,13 +11,18 @@ use axum::extract::{Path, Query, State};
 use serde_json::{Value, json};
 
 use super::answer::ask;
+use super::archive::free_bytes;
 use super::problem::Problem;
 use super::query::{ConflictsQuery, EventsQuery, PAGE_MAX, RowQuery};
 use super::{Check, Services};
+use crate::node::archive_view::DiskView;
 use crate::node::view::{ConflictView, EventPage, HistoryView, PaceView, PeerView, Status, WhereView};
 
 /// Conflicts on one page when nobody says how many.
 const CONFLICTS_DEFAULT: usize = 100;
+
+/// Less room than this on the data directory's disk is told.
+const FREE_BYTES_LOW: u64 = 200 << 20;
 
 type Shared = State<Arc<Services>>;
 type Reply<T> = Result<Json<T>, Problem>;
@@ -107,6 +113,32 @@ pub(super) async fn history(
     Ok(Json(history.await??))
 }
 
+/// Log, archive and free room.
+fn disk_check(disk: &DiskView) -> Check {
+    let free = free_bytes(FilePath::new(&disk.data_dir));
+    let lost: u64 = disk.segments_missing.iter().map(|missing| missing.events).sum();
+    let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+    let (state, next) = match (lost, free) {
+        (1.., _) => ("failed", "put the segment files back into the data directory's folder `segments`".to_string()),
+        (0, Some(free)) if free < FREE_BYTES_LOW => ("warning", "make room on the data directory's disk".to_string()),
+        _ => ("ok", String::new()),
+    };
+    let mut found = format!(
+        "log {} ({} events), archive {} ({} events in {} segments), {} free",
+        mb(disk.log_bytes),
+        disk.log_events,
+        mb(disk.segment_bytes),
+        disk.segment_events,
+        disk.segments,
+        free.map_or("unknown".to_string(), mb)
+    );
+    if lost > 0 {
+        let names: Vec<&str> = disk.segments_missing.iter().map(|missing| missing.name.as_str()).collect();
+        found += &format!("; MISSING: {} with {lost} events", names.join(", "));
+    }
+    Check { check: "disk".into(), state: state.into(), found, next }
+}
+
 pub(super) async fn doctor(State(services): Shared) -> Reply<Value> {
     let status = status_of(&services).await?;
     let network = services.network.diagnosis().await;
@@ -121,6 +153,7 @@ pub(super) async fn doctor(State(services): Shared) -> Reply<Value> {
         ),
         next: String::new(),
     }));
+    checks.push(disk_check(&status.disk));
     let connected = status.peers.iter().filter(|peer| peer.state == "connected").count();
     let alone = !status.peers.is_empty() && connected == 0;
     checks.push(Check {

@@ -11,7 +11,7 @@ use axum::{Json, Router, middleware};
 
 use super::guard::{Expected, guard};
 use super::problem::Problem;
-use super::{Services, act, carry, compare, decide, members, read};
+use super::{Services, act, archive, carry, compare, decide, members, read};
 
 /// One endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +100,16 @@ pub const ROUTES: &[Route] = &[
     route("post", "/api/v1/bundle/import", "Takes a bundle from a file of this machine", &["path", "news_only"]),
     route("post", "/api/v1/bundle/inspect", "Says what a bundle holds; stores nothing", &["path"]),
     route("post", "/api/v1/admit", "Admits who asked by a request that was carried here", &["request"]),
+    route("get", "/api/v1/cleanup", "The cleanup that is under way, or the last one", &[]),
+    route(
+        "post",
+        "/api/v1/cleanup",
+        "Moves old events that every member holds into compressed segments; waits up to wait_s (at most 25) seconds",
+        &["days_to_keep", "all", "dry_run", "wait_s"],
+    ),
+    route("get", "/api/v1/disk", "What log, archive and files take on the disk", &[]),
+    route("get", "/api/v1/archive", "The segments of the archive, and how far each author's events lie in them", &[]),
+    route("post", "/api/v1/archive", "Copies the archive into a directory of this machine", &["out"]),
     route("get", "/api/v1/doctor", "Checks of the installation", &[]),
 ];
 
@@ -143,6 +153,11 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("post", "/api/v1/bundle/import") => post(carry::import),
         ("post", "/api/v1/bundle/inspect") => post(carry::inspect),
         ("post", "/api/v1/admit") => post(carry::admit),
+        ("get", "/api/v1/cleanup") => get(archive::cleanup_state),
+        ("post", "/api/v1/cleanup") => post(archive::cleanup),
+        ("get", "/api/v1/disk") => get(archive::disk),
+        ("get", "/api/v1/archive") => get(archive::list),
+        ("post", "/api/v1/archive") => post(archive::copy),
         ("get", "/api/v1/doctor") => get(read::doctor),
         (method, path) => unreachable!("{method} {path} is in the table of routes without a handler"),
     }

@@ -18,6 +18,10 @@ mod accounts;
 mod address_tests;
 mod adopt;
 mod apply;
+pub mod archive;
+pub mod archive_copy;
+mod archive_disk;
+pub mod archive_view;
 mod base;
 pub mod bundle;
 mod bundle_lock;
@@ -91,6 +95,7 @@ mod whole;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+pub use archive::RetentionSettings;
 pub use effect::{Effect, Input, Now};
 pub use settings::{DatabaseSettings, NodeSettings, PaceSettings, QuietHours};
 
@@ -101,6 +106,7 @@ use crate::model::{DatabaseSchema, Heads, NodeId, OriginId};
 use crate::sqlite::SqliteError;
 use crate::wire::WireError;
 use crate::wire::message::{Message, MessageError};
+use archive::Archiving;
 use chain::Chain;
 use database::Database;
 use exchange::{Exchange, Standing};
@@ -126,6 +132,7 @@ pub struct Node {
     exchange: Exchange,
     compare: compare::Comparisons,
     receipts: Receipts,
+    archiving: Archiving,
     effects: VecDeque<Effect>,
     alerts: Vec<String>,
     started: Now,
@@ -267,7 +274,8 @@ impl Node {
         }
         let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();
         let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest(), now);
-        [files, peers, self.receipts.deadline_ms(), self.compare.deadline_ms(now)].into_iter().flatten().min()
+        let others = [self.receipts.deadline_ms(), self.compare.deadline_ms(now), self.archiving.deadline_ms()];
+        [files, peers].into_iter().chain(others).flatten().min()
     }
 
     /// Makes everything durable and closes the files.

@@ -62,6 +62,7 @@ impl Site {
             entropy: self.seed,
             machine_id: String::new(),
             pace: Default::default(),
+            retention: Default::default(),
         }
     }
 

@@ -64,6 +64,8 @@ impl Node {
             only_here: self.only_here(&read)?,
             alerts,
             pace: self.pace_view(now),
+            disk: self.disk_of(&read)?,
+            cleanup: self.cleanup(),
         })
     }
 

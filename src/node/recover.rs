@@ -148,6 +148,7 @@ impl Node {
             databases: Vec::new(),
             schemas: Vec::new(),
             receipts: Receipts::default(),
+            archiving: Default::default(),
             effects: Default::default(),
             alerts: Vec::new(),
             started: now,
@@ -175,6 +176,7 @@ impl Node {
             node.recover(position, now)?;
         }
         node.sync_state()?;
+        node.resume_cleanup(now)?;
         Ok(node)
     }
 

@@ -13,7 +13,7 @@ use super::exchange::Accepted;
 use super::lag::{note_lag, take_over};
 use super::too_large::{is_about, too_large};
 use super::{Effect, Node, NodeError, Now, standing};
-use crate::log::LogWrite;
+use crate::log::{LogError, LogWrite};
 use crate::merge::Evaluator;
 use crate::merge::image::Shown;
 use crate::merge::store::{AuditKind, Store};
@@ -44,6 +44,8 @@ impl Node {
                     self.databases[position].touch(now);
                 }
                 Err(NodeError::Sqlite(error)) => self.database_trouble(position, &error, now),
+                // What the file waits for lies in a segment that is gone: the other files and the peers go on.
+                Err(NodeError::Log(error @ LogError::Archived { .. })) => self.archive_trouble(position, &error, now),
                 Err(error) => return Err(error),
             }
         }
@@ -59,6 +61,7 @@ impl Node {
         if self.relaxed && self.applied_all() {
             self.sync_state()?;
         }
+        self.step_cleanup(now)?;
         self.save_receipts_when_due(now)
     }
 
@@ -72,6 +75,15 @@ impl Node {
         // The next step looks at all of it again: only then it may say that the trouble is over.
         database.data_version = None;
         database.touch(now);
+        let name = database.settings.name.clone();
+        self.alert(format!("database {name}: {error}"));
+    }
+
+    /// A file waits for an event that cannot be read at the moment.
+    fn archive_trouble(&mut self, position: usize, error: &LogError, now: Now) {
+        let database = &mut self.databases[position];
+        database.trouble = error.to_string();
+        database.was_busy(now);
         let name = database.settings.name.clone();
         self.alert(format!("database {name}: {error}"));
     }

@@ -23,6 +23,12 @@ pub struct Status {
     /// How much may travel, and when.
     #[serde(default)]
     pub pace: PaceView,
+    /// What all of it takes on the disk.
+    #[serde(default)]
+    pub disk: super::archive_view::DiskView,
+    /// The cleanup that is under way, or the last one.
+    #[serde(default)]
+    pub cleanup: super::archive_view::CleanupView,
 }
 
 /// `[network] bandwidth` and `quiet_hours`, and what they do now.

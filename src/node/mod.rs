@@ -29,6 +29,7 @@ pub mod capture;
 mod chain;
 mod database;
 mod decide;
+mod diff;
 mod duplicates;
 pub mod effect;
 #[cfg(test)]
@@ -79,6 +80,13 @@ pub mod store_fault;
 mod store_fault_tests;
 mod too_large;
 mod transfer;
+mod travel;
+pub mod travel_view;
+pub mod undo;
+pub mod undo_do;
+mod undo_note;
+mod undo_plan;
+mod undo_select;
 pub mod view;
 mod waiting;
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod conflicts;
 mod decide;
 mod demo;
 mod demo_cluster;
+mod diff;
 mod doctor;
 mod duplicates;
 mod eject;
@@ -36,6 +37,7 @@ mod shelf;
 mod status;
 mod sync;
 mod trust_lan;
+mod undo;
 mod whereabouts;
 
 use std::path::PathBuf;
@@ -102,6 +104,9 @@ enum Command {
     Receipts(receipts::Arguments),
     Rebuild(rebuild::Arguments),
     AsOf(rebuild::AsOfArguments),
+    Diff(diff::Arguments),
+    Undo(undo::Arguments),
+    Restore(undo::RestoreArguments),
     Doctor(doctor::Arguments),
     Eject(eject::Arguments),
     Demo(demo::Arguments),
@@ -178,6 +183,9 @@ fn call(command: Command, context: &Context) -> Result<(), CommandError> {
         Command::Receipts(arguments) => receipts::call(context, &arguments),
         Command::Rebuild(arguments) => rebuild::call(context, &arguments),
         Command::AsOf(arguments) => rebuild::call_as_of(context, &arguments),
+        Command::Diff(arguments) => diff::call(context, &arguments),
+        Command::Undo(arguments) => undo::call(context, &arguments),
+        Command::Restore(arguments) => undo::call_restore(context, &arguments),
         Command::Doctor(arguments) => doctor::call(context, &arguments),
         Command::Eject(arguments) => eject::call(context, arguments),
         Command::Demo(arguments) => demo::call(context, &arguments),

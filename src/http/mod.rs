@@ -19,6 +19,7 @@ mod decide;
 mod guard;
 mod listener;
 mod members;
+mod moment;
 mod problem;
 mod query;
 mod read;
@@ -26,6 +27,7 @@ mod routes;
 
 #[cfg(test)]
 mod tests;
+mod travel;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -35,7 +37,8 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub use query::{parse_moment, parse_peer};
+pub use moment::parse_moment;
+pub use query::parse_peer;
 pub use routes::{ROUTES, Route};
 
 use crate::node::port::NodePort;

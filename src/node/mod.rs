@@ -29,7 +29,7 @@ pub mod capture;
 mod chain;
 mod database;
 mod decide;
-mod diff;
+pub mod diff;
 mod duplicates;
 pub mod effect;
 #[cfg(test)]
@@ -97,6 +97,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use effect::{Effect, Input, Now};
+pub use rebuild::Replay;
 pub use settings::{DatabaseSettings, NodeSettings, PaceSettings, QuietHours};
 
 use crate::clock::HybridClock;

@@ -117,6 +117,7 @@ impl Chain {
             applied: Cut::new(),
             schema: [0; 16],
             continues: false,
+            note: String::new(),
         };
         let columns = COLUMNS.iter().map(|name| (*name).to_string()).collect();
         let tables = vec![TableColumns { table: "scouting_data".into(), columns }];

@@ -282,6 +282,7 @@ fn header(author: &Author, cluster: [u8; 32], (stamp, applied): (Stamp, Cut)) ->
         applied,
         schema: [0; 16],
         continues: false,
+        note: String::new(),
     }
 }
 

@@ -154,6 +154,7 @@ fn header(draws: &mut Draws<'_>, origin: Origin, seq: u64) -> Header {
         applied: Cut { dots },
         schema: draws.fixed(),
         continues: draws.chance(20),
+        note: if draws.chance(10) { "undo: why".to_string() } else { String::new() },
     }
 }
 

@@ -59,11 +59,21 @@ impl Client {
 
     /// Asks.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, CommandError> {
+        self.get_within(path, query, SHORT)
+    }
+
+    /// Asks what may take long.
+    pub(super) fn get_within<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        within: Duration,
+    ) -> Result<T, CommandError> {
         let mut request = self.agent.get(format!("{}{path}", self.base)).header("authorization", self.bearer());
         for (name, value) in query {
             request = request.query(*name, value);
         }
-        read(request.config().timeout_global(Some(SHORT)).build().call())
+        read(request.config().timeout_global(Some(within)).build().call())
     }
 
     /// Orders; `within` bounds the wait.

@@ -15,6 +15,7 @@ mod conflicts;
 mod decide;
 mod demo;
 mod demo_cluster;
+mod diff;
 mod doctor;
 mod duplicates;
 mod eject;
@@ -39,6 +40,7 @@ mod shelf;
 mod status;
 mod sync;
 mod trust_lan;
+mod undo;
 mod whereabouts;
 
 use std::path::PathBuf;
@@ -107,6 +109,9 @@ enum Command {
     AsOf(rebuild::AsOfArguments),
     Cleanup(cleanup::Arguments),
     Archive(archive::Arguments),
+    Diff(diff::Arguments),
+    Undo(undo::Arguments),
+    Restore(undo::RestoreArguments),
     Doctor(doctor::Arguments),
     Eject(eject::Arguments),
     Demo(demo::Arguments),
@@ -185,6 +190,9 @@ fn call(command: Command, context: &Context) -> Result<(), CommandError> {
         Command::AsOf(arguments) => rebuild::call_as_of(context, &arguments),
         Command::Cleanup(arguments) => cleanup::call(context, &arguments),
         Command::Archive(arguments) => archive::call(context, &arguments),
+        Command::Diff(arguments) => diff::call(context, &arguments),
+        Command::Undo(arguments) => undo::call(context, &arguments),
+        Command::Restore(arguments) => undo::call_restore(context, &arguments),
         Command::Doctor(arguments) => doctor::call(context, &arguments),
         Command::Eject(arguments) => eject::call(context, arguments),
         Command::Demo(arguments) => demo::call(context, &arguments),

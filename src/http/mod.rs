@@ -22,6 +22,7 @@ mod decide;
 mod guard;
 mod listener;
 mod members;
+mod moment;
 mod problem;
 mod query;
 mod read;
@@ -29,6 +30,7 @@ mod routes;
 
 #[cfg(test)]
 mod tests;
+mod travel;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -39,7 +41,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub use archive::{CleanupReply, free_bytes};
-pub use query::{parse_moment, parse_peer};
+pub use moment::parse_moment;
+pub use query::parse_peer;
 pub use routes::{ROUTES, Route};
 
 use crate::node::port::NodePort;

@@ -11,7 +11,7 @@ use axum::{Json, Router, middleware};
 
 use super::guard::{Expected, guard};
 use super::problem::Problem;
-use super::{Services, act, archive, carry, compare, decide, members, read};
+use super::{Services, act, archive, carry, compare, decide, members, read, travel};
 
 /// One endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,24 @@ pub const ROUTES: &[Route] = &[
     route("get", "/api/v1/shelf", "Rows that cannot be shown now, and why", &[]),
     route("get", "/api/v1/where", "Where an id went", &["db", "table", "id", "node"]),
     route("get", "/api/v1/history", "Every version of one row", &["db", "table", "id"]),
+    route(
+        "get",
+        "/api/v1/diff",
+        "What changed between two times: rows added, changed, deleted, moved",
+        &["from", "to", "db", "table", "node", "limit"],
+    ),
+    route(
+        "post",
+        "/api/v1/undo",
+        "Takes changes back: a preview, or with `yes` by new events",
+        &["change", "node", "from", "to", "db", "table", "force", "yes", "by", "reason", "limit"],
+    ),
+    route(
+        "post",
+        "/api/v1/restore",
+        "Rolls databases back to a time: a preview, or with `yes` by new events",
+        &["as_of", "db", "table", "yes", "by", "reason", "limit"],
+    ),
     route("get", "/api/v1/rules", "Rules of tables and columns that somebody set", &[]),
     route(
         "post",
@@ -143,6 +161,9 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("get", "/api/v1/shelf") => get(read::shelf),
         ("get", "/api/v1/where") => get(read::where_is),
         ("get", "/api/v1/history") => get(read::history),
+        ("get", "/api/v1/diff") => get(travel::diff),
+        ("post", "/api/v1/undo") => post(travel::undo),
+        ("post", "/api/v1/restore") => post(travel::restore),
         ("get", "/api/v1/rules") => get(read::rules),
         ("post", "/api/v1/rules") => post(act::set_rule),
         ("post", "/api/v1/log/verify") => post(act::verify_log),

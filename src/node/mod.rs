@@ -35,6 +35,7 @@ mod compare;
 pub mod compare_view;
 mod database;
 mod decide;
+pub mod diff;
 mod duplicates;
 pub mod effect;
 #[cfg(test)]
@@ -86,6 +87,13 @@ pub mod store_fault;
 mod store_fault_tests;
 mod too_large;
 mod transfer;
+mod travel;
+pub mod travel_view;
+pub mod undo;
+pub mod undo_do;
+mod undo_note;
+mod undo_plan;
+mod undo_select;
 pub mod view;
 mod waiting;
 #[cfg(test)]
@@ -97,6 +105,7 @@ use std::sync::Arc;
 
 pub use archive::RetentionSettings;
 pub use effect::{Effect, Input, Now};
+pub use rebuild::Replay;
 pub use settings::{DatabaseSettings, NodeSettings, PaceSettings, QuietHours};
 
 use crate::clock::HybridClock;

@@ -311,6 +311,7 @@ impl Node {
             applied: delta(&said, &database.said),
             schema: self.schemas[position].fingerprint,
             stamp: self.clock.stamp(captured.last_wall_ms, now.wall_ms),
+            note: "",
         };
         let sealed = self.chain.seal(head, captured.parts, sealing);
         append_own(&mut evaluator, &sealed)?;

@@ -79,6 +79,9 @@ pub const EVENT_TABLES_MAX: usize = 4_096;
 /// Columns that all tables of one event name together.
 pub const EVENT_COLUMNS_MAX: usize = 1 << 16;
 
+/// Bytes of an event's note.
+pub const EVENT_NOTE_BYTES_MAX: usize = 8 << 10;
+
 /// Distinct names (tables, columns, databases) in one event.
 pub const EVENT_NAMES_MAX: usize = EVENT_COLUMNS_MAX + 2 * EVENT_TABLES_MAX;
 

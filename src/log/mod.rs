@@ -9,12 +9,14 @@
 //! evaluator's changes in memory and writes them in key order when it commits: redb takes ascending keys several times
 //! faster than random ones, and the evaluator reads its own writes without decoding them again.
 
+mod frozen;
 mod names;
 mod overlay;
 mod read;
 mod receipts;
 mod record;
 mod row_record;
+mod snapshot;
 mod state;
 mod store;
 mod stored;
@@ -32,8 +34,10 @@ use redb::{Builder, Database, ReadableDatabase};
 use crate::model::OriginId;
 use names::Names;
 
+pub use frozen::Frozen;
 pub use read::{Arrival, LogRead};
 pub use redb::StorageBackend;
+pub use snapshot::{LoadedRow, LoadedTable, SnapshotNote, SnapshotStage, StoredPart};
 pub use stored::StoredEvent;
 pub use verify::{VerifyReport, verify};
 pub use write::LogWrite;

@@ -285,7 +285,7 @@ pub(super) fn database_key(number: u32, origin: OriginId, seq: u64) -> [u8; 28] 
 }
 
 /// Origin and sequence number in a key of [`database_key`].
-fn split_database_key(key: &[u8; 28]) -> (OriginId, u64) {
+pub(super) fn split_database_key(key: &[u8; 28]) -> (OriginId, u64) {
     key.last_chunk::<24>().map_or((OriginId([0; 16]), 0), stored::split_key)
 }
 

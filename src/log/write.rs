@@ -22,7 +22,7 @@ use crate::model::{Cut, Event, Head, Heads, OriginId, RowId, Stamp};
 /// A write transaction. Dropping it undoes everything.
 pub struct LogWrite<'log> {
     log: &'log Log,
-    transaction: WriteTransaction,
+    pub(super) transaction: WriteTransaction,
     /// What was committed before.
     pub(super) base: LogRead,
     /// The evaluator's changes, written at the commit.

@@ -73,6 +73,9 @@ mod rescan;
 mod rules;
 mod sameness;
 pub mod settings;
+mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 mod step;
 pub mod store_fault;
 #[cfg(test)]
@@ -105,6 +108,7 @@ use invite::Invites;
 use members::Admitting;
 use membership::{Membership, MembershipError};
 use receipts::Receipts;
+use snapshot::Snapshots;
 use store_fault::StoreFault;
 
 /// A node: see the module.
@@ -138,6 +142,8 @@ pub struct Node {
     broken: bool,
     /// See [`members`].
     admitting: Admitting,
+    /// See [`snapshot`].
+    snapshots: Snapshots,
 }
 
 /// Why something could not be done.
@@ -217,6 +223,7 @@ impl Node {
                 self.effects.push_back(Effect::MembersChanged);
             }
             Input::PeerConnected { peer, address } => {
+                self.offer_snapshot()?;
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let effects = self.exchange.connected(peer, address, &standing);
                 self.effects.extend(effects);
@@ -233,6 +240,7 @@ impl Node {
                 }
             }
             Input::SyncRequested(peer) => {
+                self.offer_snapshot()?;
                 for database in &mut self.databases {
                     database.touch(now);
                 }
@@ -258,7 +266,8 @@ impl Node {
         }
         let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();
         let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest(), now);
-        [files, peers, self.receipts.deadline_ms()].into_iter().flatten().min()
+        let snapshots = self.snapshot_deadline_ms(now);
+        [files, peers, self.receipts.deadline_ms(), snapshots].into_iter().flatten().min()
     }
 
     /// Makes everything durable and closes the files.

@@ -33,6 +33,7 @@ const RETRY_REFUSED_MS: u64 = 30_000;
 impl Node {
     pub(super) fn step(&mut self, now: Now) -> Result<(), NodeError> {
         self.due = false;
+        self.step_snapshots(now)?;
         // A file that must be recovered needs the rows of those it refers to.
         for position in self.parents_first() {
             match self.step_database(position, now) {
@@ -59,7 +60,7 @@ impl Node {
     }
 
     /// One file's trouble is told and tried again; the other files and the peers go on.
-    fn database_trouble(&mut self, position: usize, error: &SqliteError, now: Now) {
+    pub(super) fn database_trouble(&mut self, position: usize, error: &SqliteError, now: Now) {
         let database = &mut self.databases[position];
         database.trouble = error.to_string();
         // After a failed read or sync nobody knows what of the file reached the disk: it is opened and recovered again.
@@ -356,6 +357,8 @@ impl Node {
             Message::Hello(hello) => {
                 self.learn_members(hello.members.clone())?;
                 self.notice_own_chain(&hello.heads, now)?;
+                self.offer_snapshot()?;
+                self.consider_snapshot(from, hello.snapshot_rows, now)?;
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let effects = self.exchange.handle_hello(from, &hello, &standing);
                 self.effects.extend(effects);
@@ -367,6 +370,7 @@ impl Node {
             // Answered by the next tick, in turn with what others asked.
             Message::Pull(pull) => self.exchange.take_pull(from, pull),
             Message::Unknown(_) => self.exchange.skipped(from),
+            Message::Snapshot(message) => self.handle_snapshot(from, message, now)?,
             Message::Events(events) => {
                 if !events.heads.is_empty() {
                     let heads = events.heads.iter().map(|head| (head.origin.id(), *head)).collect();

@@ -11,6 +11,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode
 use super::limits::*;
 use super::member::{self, fixed};
 use super::proto;
+use super::snapshot::Snapshot;
 use crate::model::{Head, Heads, MemberRecord, NodeId, Origin, OriginId, RecordHash};
 
 /// Fast, and on events within a few percent of what the slow levels reach.
@@ -18,6 +19,9 @@ const ZSTD_LEVEL: i32 = 1;
 
 /// Kinds of frames are numbered from 1 to this; see `Frame` in `proto/sync.proto`.
 const KINDS: u32 = 4;
+
+/// The kinds of snapshots, which are numbered apart.
+const SNAPSHOT_KINDS: std::ops::RangeInclusive<u32> = 26..=28;
 
 /// The number of a frame of events.
 const EVENTS_KIND: u32 = 3;
@@ -46,6 +50,8 @@ pub enum Message {
     Pull(Pull),
     /// Answers a pull.
     Events(Events),
+    /// The state of the databases, for a new member.
+    Snapshot(Snapshot),
     /// A kind that this version does not know, by its number: skipped.
     Unknown(u32),
 }
@@ -83,6 +89,8 @@ pub struct Hello {
     pub all: bool,
     /// Another hello with more heads follows.
     pub more: bool,
+    /// Rows of the snapshot that the sender would give; 0: it gives none.
+    pub snapshot_rows: u64,
 }
 
 /// Asks for the events above `heads`.
@@ -197,6 +205,7 @@ impl Message {
             Message::Hello(hello) => Body::Hello(hello.to_proto()),
             Message::Pull(pull) => Body::Pull(pull.to_proto()),
             Message::Events(events) => Body::Events(events.to_proto()),
+            Message::Snapshot(snapshot) => snapshot.to_frame(),
             Message::Unknown(kind) => {
                 let mut bytes = Vec::new();
                 encode_key(*kind, WireType::LengthDelimited, &mut bytes);
@@ -227,7 +236,7 @@ impl Message {
             return Err(MessageError::TooLarge("frame"));
         }
         let (kind, content) = only_field(bytes)?;
-        if kind > KINDS {
+        if kind > KINDS && !SNAPSHOT_KINDS.contains(&kind) {
             return Ok(Message::Unknown(kind));
         }
         check_field_count(content, FIELDS_MAX)?;
@@ -237,6 +246,9 @@ impl Message {
             Some(Body::Pull(pull)) => Pull::from_proto(pull).map(Message::Pull),
             Some(Body::Events(events)) => Events::from_proto(events).map(Message::Events),
             Some(Body::Packed(packed)) => unpack(&packed),
+            Some(
+                body @ (Body::SnapshotAsk(_) | Body::SnapshotPlan(_) | Body::SnapshotPart(_)),
+            ) => Snapshot::from_frame(body).map(Message::Snapshot),
             None => Err(MessageError::Malformed("frame of an unknown kind")),
         }
     }
@@ -281,6 +293,7 @@ impl Hello {
             tell: self.tell,
             all: self.all,
             more: self.more,
+            snapshot_rows: self.snapshot_rows,
         }
     }
 
@@ -304,6 +317,7 @@ impl Hello {
             tell: hello.tell,
             all: hello.all,
             more: hello.more,
+            snapshot_rows: hello.snapshot_rows,
         })
     }
 }

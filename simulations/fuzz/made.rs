@@ -229,6 +229,8 @@ pub fn message(draws: &mut Draws<'_>) -> Message {
             all: draws.chance(50),
             more: draws.chance(20),
             member_heads: (0..draws.below(3)).map(|_| draws.fixed()).collect(),
+            content: draws.chance(50).then(|| draws.fixed()),
+            snapshot_rows: draws.number(),
         }),
         1 => Message::Pull(Pull {
             request: draws.number(),

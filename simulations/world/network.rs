@@ -300,6 +300,7 @@ pub(super) fn frame_words(frame: &[u8]) -> String {
         Ok(Message::Compare(compare)) => format!("compare {}: {} blocks", compare.number, compare.blocks.len()),
         Ok(Message::Compared(compared)) => format!("compared {}: {} blocks", compared.number, compared.blocks.len()),
         Ok(Message::Differences(differences)) => format!("{} differences", differences.count),
+        Ok(Message::Snapshot(_)) => format!("snapshot, {} bytes", frame.len()),
         Ok(Message::Unknown(kind)) => format!("unknown({kind})"),
         Ok(Message::Events(events)) => {
             let piece = if events.piece.is_some() { ", a piece" } else { "" };

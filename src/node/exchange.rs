@@ -70,6 +70,10 @@ pub(super) struct Exchange {
     answers: Answers,
     /// A pull waits for the pace.
     held_back: bool,
+    /// Rows of the snapshot that is offered in hellos.
+    pub(super) snapshot_rows: u64,
+    /// Nothing is pulled: a snapshot comes first.
+    pub(super) paused: bool,
     /// Mean bytes of an event, to ask for what fits one answer.
     event_bytes: usize,
 }
@@ -87,6 +91,8 @@ impl Exchange {
             pieces: Pieces::default(),
             answers: Answers::default(),
             held_back: false,
+            snapshot_rows: 0,
+            paused: false,
             event_bytes: 512,
         }
     }
@@ -133,6 +139,7 @@ impl Exchange {
             rest_until_ms: known.rest_until_ms,
             shunned_until_ms: known.shunned_until_ms,
             hello_number: known.hello_number,
+            snapshot_rows: known.snapshot_rows,
             ..Peer::default()
         };
         self.peers.insert(id, fresh);

@@ -81,6 +81,9 @@ mod rescan;
 mod rules;
 mod sameness;
 pub mod settings;
+mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 mod step;
 pub mod store_fault;
 #[cfg(test)]
@@ -123,6 +126,7 @@ use invite::Invites;
 use members::Admitting;
 use membership::{Membership, MembershipError};
 use receipts::Receipts;
+use snapshot::Snapshots;
 use store_fault::StoreFault;
 
 /// A node: see the module.
@@ -158,6 +162,8 @@ pub struct Node {
     broken: bool,
     /// See [`members`].
     admitting: Admitting,
+    /// See [`snapshot`].
+    snapshots: Snapshots,
 }
 
 /// Why something could not be done.
@@ -238,6 +244,7 @@ impl Node {
             }
             Input::PeerConnected { peer, address } => {
                 self.refresh_content()?;
+                self.offer_snapshot()?;
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let effects = self.exchange.connected(peer, address, &standing);
                 self.effects.extend(effects);
@@ -258,6 +265,7 @@ impl Node {
             }
             Input::CompareRequested(peer) => self.compare_now(peer, now)?,
             Input::SyncRequested(peer) => {
+                self.offer_snapshot()?;
                 for database in &mut self.databases {
                     database.touch(now);
                 }
@@ -284,7 +292,7 @@ impl Node {
         let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();
         let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest(), now);
         let others = [self.receipts.deadline_ms(), self.compare.deadline_ms(now), self.archiving.deadline_ms()];
-        [files, peers].into_iter().chain(others).flatten().min()
+        [files, peers, self.snapshot_deadline_ms(now)].into_iter().chain(others).flatten().min()
     }
 
     /// Makes everything durable and closes the files.

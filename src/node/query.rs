@@ -66,6 +66,7 @@ impl Node {
             pace: self.pace_view(now),
             disk: self.disk_of(&read)?,
             cleanup: self.cleanup(),
+            joining: self.joining_view(now),
         })
     }
 
@@ -87,6 +88,8 @@ impl Node {
             fault.words.clone()
         } else if !database.trouble.is_empty() {
             database.trouble.clone()
+        } else if self.takes_snapshot() {
+            "ok: takes a snapshot of the cluster's rows".to_string()
         } else if database.adopt_by_ms.is_some() {
             "ok: waits for the cluster before it reads the rows that are here".to_string()
         } else if database.waits_for_quiet() {

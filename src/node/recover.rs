@@ -159,6 +159,7 @@ impl Node {
             fault,
             broken: false,
             admitting: Default::default(),
+            snapshots: Default::default(),
         };
         node.receipts = Receipts::load(&node.log.read()?)?;
         node.accounts_told = node.log.read()?.last_audit()?;
@@ -175,6 +176,8 @@ impl Node {
         for position in node.parents_first() {
             node.recover(position, now)?;
         }
+        node.resume_snapshot(now)?;
+        node.rank_origins();
         node.sync_state()?;
         node.resume_cleanup(now)?;
         Ok(node)
@@ -307,7 +310,7 @@ impl Node {
     }
 
     /// Notes in the file that no table needs a scan any more.
-    fn all_scanned(&mut self, position: usize) -> Result<(), NodeError> {
+    pub(super) fn all_scanned(&mut self, position: usize) -> Result<(), NodeError> {
         let file = &mut self.databases[position].file;
         for table in file.tables_to_scan() {
             file.table_scanned(&table)?;

@@ -33,6 +33,7 @@ const RETRY_REFUSED_MS: u64 = 30_000;
 impl Node {
     pub(super) fn step(&mut self, now: Now) -> Result<(), NodeError> {
         self.due = false;
+        self.step_snapshots(now)?;
         // A file that must be recovered needs the rows of those it refers to.
         for position in self.parents_first() {
             match self.step_database(position, now) {
@@ -66,7 +67,7 @@ impl Node {
     }
 
     /// One file's trouble is told and tried again; the other files and the peers go on.
-    fn database_trouble(&mut self, position: usize, error: &SqliteError, now: Now) {
+    pub(super) fn database_trouble(&mut self, position: usize, error: &SqliteError, now: Now) {
         let database = &mut self.databases[position];
         database.trouble = error.to_string();
         // After a failed read or sync nobody knows what of the file reached the disk: it is opened and recovered again.
@@ -375,6 +376,8 @@ impl Node {
                 self.notice_own_chain(&hello.heads, now)?;
                 self.refresh_content()?;
                 self.compare.look |= hello.content.is_some();
+                self.offer_snapshot()?;
+                self.consider_snapshot(from, hello.snapshot_rows, now)?;
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let effects = self.exchange.handle_hello(from, &hello, &standing);
                 self.effects.extend(effects);
@@ -389,6 +392,7 @@ impl Node {
             Message::Compared(compared) => self.take_answer(from, compared, now)?,
             Message::Differences(said) => self.take_differences(from, &said, now)?,
             Message::Unknown(_) => self.exchange.skipped(from),
+            Message::Snapshot(message) => self.handle_snapshot(from, message, now)?,
             Message::Events(events) => {
                 if !events.heads.is_empty() {
                     let heads = events.heads.iter().map(|head| (head.origin.id(), *head)).collect();

@@ -29,6 +29,32 @@ pub struct Status {
     /// The cleanup that is under way, or the last one.
     #[serde(default)]
     pub cleanup: super::archive_view::CleanupView,
+    /// How joining by a snapshot goes, or went; absent: this node did not, since it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joining: Option<JoiningView>,
+}
+
+/// Joining by a snapshot. Times are ms from its beginning (from the start of the node, where it went on after one).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoiningView {
+    /// `pulling`, `filling`, `loading`, `history` or `complete`.
+    pub stage: String,
+    /// Rows of the snapshot.
+    pub rows: u64,
+    /// Rows that the stage has gone through.
+    pub rows_done: u64,
+    /// Bytes of parts that came.
+    pub bytes: u64,
+    /// When the files showed all rows.
+    pub usable_ms: Option<u64>,
+    /// When what the app writes here began to travel.
+    pub joined_ms: Option<u64>,
+    /// When the whole history was here.
+    pub complete_ms: Option<u64>,
+    /// How much of the history is here.
+    pub history_percent: u8,
+    /// Since it began.
+    pub running_ms: u64,
 }
 
 /// `[network] bandwidth` and `quiet_hours`, and what they do now.

@@ -186,3 +186,19 @@ pub const WAYS_BYTES_MAX: usize = 64 << 10;
 pub const REMEMBERED_PER_PEER_MAX: usize = 16;
 /// Addresses of all peers that a node remembers across restarts.
 pub const REMEMBERED_MAX: usize = 4096;
+
+// ---- snapshots
+
+/// Bytes of the content of a part at which it ends behind the next row: a few milliseconds of the app's write lock.
+pub const SNAPSHOT_PART_BYTES_TARGET: usize = 256 << 10;
+/// Bytes of the content of a part. A larger row has no place in a snapshot: that cluster's new members get events.
+pub const SNAPSHOT_PART_BYTES_MAX: usize = 1_000_000;
+/// Records of rows in one part.
+pub const SNAPSHOT_PART_ROWS_MAX: usize = 4096;
+/// Parts asked for at once, and contents named as held in one ask.
+pub const SNAPSHOT_PARTS_MAX: usize = 16;
+/// Tables in a plan.
+pub const SNAPSHOT_TABLES_MAX: usize = EVENT_TABLES_MAX;
+
+const _: () =
+    assert!(SNAPSHOT_PART_BYTES_TARGET < SNAPSHOT_PART_BYTES_MAX && SNAPSHOT_PART_BYTES_MAX < FRAME_BYTES_MAX);

@@ -12,6 +12,7 @@ use super::compare::{Compare, Compared, Differences};
 use super::limits::*;
 use super::member::{self, fixed};
 use super::proto;
+use super::snapshot::Snapshot;
 use crate::model::{Head, Heads, MemberRecord, NodeId, Origin, OriginId, RecordHash};
 
 /// Fast, and on events within a few percent of what the slow levels reach.
@@ -19,7 +20,7 @@ const ZSTD_LEVEL: i32 = 1;
 
 /// Whether a kind of frame is known; see `Frame` in `proto/sync.proto`.
 fn is_known(kind: u32) -> bool {
-    matches!(kind, 0..=4 | 20..=22)
+    matches!(kind, 0..=4 | 20..=22 | 26..=28)
 }
 
 /// The number of a frame of events.
@@ -55,6 +56,8 @@ pub enum Message {
     Compared(Compared),
     /// What a comparison found.
     Differences(Differences),
+    /// The state of the databases, for a new member.
+    Snapshot(Snapshot),
     /// A kind that this version does not know, by its number: skipped.
     Unknown(u32),
 }
@@ -94,6 +97,8 @@ pub struct Hello {
     pub more: bool,
     /// Print of all that the sender's files show; `None` while they do not show all that its log holds.
     pub content: Option<[u8; 16]>,
+    /// Rows of the snapshot that the sender would give; 0: it gives none.
+    pub snapshot_rows: u64,
 }
 
 /// Asks for the events above `heads`.
@@ -211,6 +216,7 @@ impl Message {
             Message::Compare(compare) => Body::Compare(compare.to_proto()),
             Message::Compared(compared) => Body::Compared(compared.to_proto()),
             Message::Differences(differences) => Body::Differences(differences.to_proto()),
+            Message::Snapshot(snapshot) => snapshot.to_frame(),
             Message::Unknown(kind) => {
                 let mut bytes = Vec::new();
                 encode_key(*kind, WireType::LengthDelimited, &mut bytes);
@@ -254,6 +260,9 @@ impl Message {
             Some(Body::Compare(compare)) => Compare::from_proto(compare).map(Message::Compare),
             Some(Body::Compared(compared)) => Compared::from_proto(compared).map(Message::Compared),
             Some(Body::Differences(found)) => Differences::from_proto(found).map(Message::Differences),
+            Some(body @ (Body::SnapshotAsk(_) | Body::SnapshotPlan(_) | Body::SnapshotPart(_))) => {
+                Snapshot::from_frame(body).map(Message::Snapshot)
+            }
             None => Err(MessageError::Malformed("frame of an unknown kind")),
         }
     }
@@ -299,6 +308,7 @@ impl Hello {
             all: self.all,
             more: self.more,
             content: self.content.map(|content| content.to_vec()).unwrap_or_default(),
+            snapshot_rows: self.snapshot_rows,
         }
     }
 
@@ -326,6 +336,7 @@ impl Hello {
                 true => None,
                 false => Some(fixed(&hello.content, "content")?),
             },
+            snapshot_rows: hello.snapshot_rows,
         })
     }
 }

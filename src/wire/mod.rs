@@ -16,6 +16,11 @@ pub mod member;
 pub mod message;
 pub mod phrase;
 pub mod request;
+pub mod snapshot;
+pub mod snapshot_cuts;
+mod snapshot_decode;
+mod snapshot_encode;
+pub mod snapshot_rows;
 mod varint;
 pub mod ways;
 

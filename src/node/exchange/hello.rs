@@ -76,6 +76,7 @@ impl Exchange {
                 reply: reply && last,
                 membership,
                 member_heads: member_heads.clone(),
+                snapshot_rows: self.snapshot_rows,
                 ..Hello::default()
             };
             if version >= 2 {

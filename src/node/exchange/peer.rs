@@ -57,6 +57,8 @@ pub(in crate::node) struct Peer {
     pub(super) heads_told: bool,
     pub(super) hello_at_ms: u64,
     pub(super) hello_number: u32,
+    /// Rows of the snapshot that it offers.
+    pub(in crate::node) snapshot_rows: u64,
     /// Since when there is something to tell.
     pub(super) news_ms: Option<u64>,
     /// Somebody spoke of events that are not here: it is asked where it stands.

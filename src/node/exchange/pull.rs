@@ -45,6 +45,9 @@ impl Exchange {
     pub(in crate::node) fn pull(&mut self, standing: &Standing<'_>) -> Vec<Effect> {
         let now_ms = standing.now.mono_ms;
         self.give_up_late(now_ms);
+        if self.paused {
+            return Vec::new();
+        }
         let rested = |peer: &&mut Peer| peer.rest_until_ms <= now_ms;
         self.peers.values_mut().filter(rested).for_each(|peer| peer.rest_until_ms = 0);
         self.held_back = !self.pace.has_room(standing.now);

@@ -77,6 +77,7 @@ mod step;
 pub mod store_fault;
 #[cfg(test)]
 mod store_fault_tests;
+pub mod tally;
 mod too_large;
 mod transfer;
 pub mod view;
@@ -106,6 +107,7 @@ use members::Admitting;
 use membership::{Membership, MembershipError};
 use receipts::Receipts;
 use store_fault::StoreFault;
+use tally::{Ran, Tally};
 
 /// A node: see the module.
 pub struct Node {
@@ -138,6 +140,8 @@ pub struct Node {
     broken: bool,
     /// See [`members`].
     admitting: Admitting,
+    /// See [`tally`].
+    tally: Tally,
 }
 
 /// Why something could not be done.
@@ -249,6 +253,13 @@ impl Node {
     /// The next effect; call until `None` after every input.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
+    }
+
+    /// What was done since the last call, counted ([`tally`]); call after every input, or never.
+    pub fn take_ran(&mut self) -> Vec<Ran> {
+        let mut ran = self.tally.take();
+        ran.extend(self.exchange.tally.take());
+        ran
     }
 
     /// When `Input::Tick` is wanted, in monotonic ms.

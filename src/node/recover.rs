@@ -157,6 +157,7 @@ impl Node {
             fault,
             broken: false,
             admitting: Default::default(),
+            tally: Default::default(),
         };
         node.receipts = Receipts::load(&node.log.read()?)?;
         node.accounts_told = node.log.read()?.last_audit()?;

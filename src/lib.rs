@@ -20,13 +20,13 @@
 //! | L2    | [`sqlite`] | the only room that speaks SQL to the app's files: triggers, drain, apply, scan           |
 //! | L3    | [`node`]   | the deterministic heart: inputs in, effects out; owns log and files                      |
 //! | L4    | `net`      | libp2p: effects become frames, frames become inputs; discovery; the gate for members     |
+//! | L4    | `monitor`  | run tracking, reliability, alerts, metrics                                               |
 //! | L4    | `http`     | API on localhost                                                                         |
 //! | L4    | `config`   | defaults, file, environment and flags become validated settings                          |
 //! | L5    | `daemon`   | wiring, threads, signals, the data directory                                             |
 //! | L5    | `cli`      | one file per command                                                                     |
 //!
-//! `simulations/` drives whole clusters of [`node::Node`] on a virtual network and clock. Run tracking (`monitor`)
-//! is a room of later versions; heads are exchanged in [`node`].
+//! `simulations/` drives whole clusters of [`node::Node`] on a virtual network and clock. Heads are exchanged in [`node`].
 
 #[cfg(feature = "daemon")]
 pub mod cli;
@@ -40,6 +40,8 @@ pub mod http;
 pub mod log;
 pub mod merge;
 pub mod model;
+#[cfg(feature = "daemon")]
+pub mod monitor;
 #[cfg(feature = "daemon")]
 pub mod net;
 pub mod node;

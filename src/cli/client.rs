@@ -121,9 +121,11 @@ fn refused(status: u16, body: &[u8]) -> CommandError {
         _ => Kind::Internal,
     };
     let error = CommandError::new(kind, if detail.is_empty() { format!("the node answered {status}") } else { detail });
+    let error = error.coded(&code);
     match code.as_str() {
         "integrity" => error.hint("see what is damaged: litemesh log verify"),
         "exists" => error.hint("choose another --out directory"),
+        "lease_held" => error.hint("wait for it with --wait SECONDS, or run both with --parallel"),
         _ => error,
     }
 }

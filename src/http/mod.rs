@@ -5,7 +5,7 @@
 //!   guard      who may ask: Host, Origin, token, size               routes    the table of all endpoints
 //!   answer     asking the node between two of its inputs            read, act endpoints that look, that do
 //!   members    endpoints about members
-//!   carry      bundles, receipts, requests
+//!   carry      bundles, receipts, requests              runs      run tracking, reliability
 //!   archive    cleanup, disk use, the season's archive
 //! ```
 //!
@@ -27,6 +27,7 @@ mod problem;
 mod query;
 mod read;
 mod routes;
+mod runs;
 
 #[cfg(test)]
 mod tests;
@@ -42,9 +43,10 @@ use tokio::sync::watch;
 
 pub use archive::{CleanupReply, free_bytes};
 pub use moment::parse_moment;
-pub use query::parse_peer;
+pub use query::{node_of, parse_peer};
 pub use routes::{ROUTES, Route};
 
+use crate::monitor::Monitor;
 use crate::node::port::NodePort;
 use listener::{ConnectionState, LimitedListener};
 
@@ -83,6 +85,8 @@ pub struct Services {
     pub network: Arc<dyn NetworkControl>,
     /// The checks of `doctor` that look at files; called off the async threads.
     pub checks: Arc<dyn Fn() -> Vec<Check> + Send + Sync>,
+    /// Run tracking.
+    pub monitor: Monitor,
     /// The bearer token.
     pub token: String,
 }

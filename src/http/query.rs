@@ -94,8 +94,12 @@ pub fn parse_peer(status: &Status, text: &str) -> Result<NodeId, String> {
             ));
         }
     };
-    let key = data_encoding::HEXLOWER.decode(peer.id.as_bytes()).ok().and_then(|key| key.try_into().ok());
-    key.map(NodeId).ok_or_else(|| format!("the id of peer `{text}` cannot be read"))
+    node_of(&peer.id).ok_or_else(|| format!("the id of peer `{text}` cannot be read"))
+}
+
+/// A node's key from its hex.
+pub fn node_of(hex: &str) -> Option<NodeId> {
+    data_encoding::HEXLOWER.decode(hex.as_bytes()).ok()?.try_into().ok().map(NodeId)
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use super::answer::ask;
 use super::archive::free_bytes;
 use super::problem::Problem;
-use super::query::{ConflictsQuery, EventsQuery, PAGE_MAX, RowQuery};
+use super::query::{ConflictsQuery, EventsQuery, PAGE_MAX, RowQuery, node_of};
 use super::{Check, Services};
+use crate::model::NodeId;
 use crate::node::archive_view::DiskView;
 use crate::node::view::{ConflictView, EventPage, HistoryView, PaceView, PeerView, Status, WhereView};
 
@@ -27,7 +28,7 @@ const FREE_BYTES_LOW: u64 = 200 << 20;
 type Shared = State<Arc<Services>>;
 type Reply<T> = Result<Json<T>, Problem>;
 
-fn checked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+pub(super) fn checked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     query.map(|query| query.0).map_err(|rejection| Problem::invalid(rejection.body_text()))
 }
 
@@ -36,12 +37,27 @@ pub(super) async fn status_of(services: &Services) -> Result<Status, Problem> {
     Ok(ask(&services.port, |node, now| node.status(now)).await??)
 }
 
+/// The same, with what run tracking knows of the peers.
+pub(super) async fn scored_status(services: &Services) -> Result<Status, Problem> {
+    let mut status = status_of(services).await?;
+    let ids: Vec<_> = status.peers.iter().map(|peer| node_of(&peer.id)).collect();
+    let scores = services.monitor.ask(move |store, now_ms| {
+        let of = |id: &Option<NodeId>| id.map(|id| store.server_score(&id, now_ms)).transpose();
+        ids.iter().map(of).collect::<Result<Vec<_>, _>>()
+    });
+    // Without run tracking the node's own estimate stands.
+    for (peer, (score, band)) in status.peers.iter_mut().zip(scores.await.unwrap_or_default().into_iter().flatten()) {
+        (peer.score, peer.band) = (score, band.to_string());
+    }
+    Ok(status)
+}
+
 pub(super) async fn status(State(services): Shared) -> Reply<Status> {
-    Ok(Json(status_of(&services).await?))
+    Ok(Json(scored_status(&services).await?))
 }
 
 pub(super) async fn peers(State(services): Shared) -> Reply<Value> {
-    let status = status_of(&services).await?;
+    let status = scored_status(&services).await?;
     let network = services.network.diagnosis().await;
     Ok(Json(json!({ "peers": status.peers, "network": network })))
 }

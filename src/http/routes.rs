@@ -11,7 +11,7 @@ use axum::{Json, Router, middleware};
 
 use super::guard::{Expected, guard};
 use super::problem::Problem;
-use super::{Services, act, archive, carry, compare, decide, members, read, travel};
+use super::{Services, act, archive, carry, compare, decide, members, read, runs, travel};
 
 /// One endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +128,21 @@ pub const ROUTES: &[Route] = &[
     route("get", "/api/v1/disk", "What log, archive and files take on the disk", &[]),
     route("get", "/api/v1/archive", "The segments of the archive, and how far each author's events lie in them", &[]),
     route("post", "/api/v1/archive", "Copies the archive into a directory of this machine", &["out"]),
+    route(
+        "get",
+        "/api/v1/runs",
+        "A page of runs, the newest first; pass next_before as `before` to go on",
+        runs::LISTED,
+    ),
+    route("post", "/api/v1/runs", "Begins a run of a job of yours; it must end, or give a sign of life", runs::BEGUN),
+    route("get", "/api/v1/runs/kinds", "How every kind of run stands now", &[]),
+    route("get", "/api/v1/runs/{n}", "One run", &[]),
+    route("post", "/api/v1/runs/{n}/heartbeat", "A sign of life", &[]),
+    route("post", "/api/v1/runs/{n}/progress", "How far a run is; also a sign of life", runs::PROGRESSED),
+    route("post", "/api/v1/runs/{n}/complete", "Ends a run well", runs::COMPLETED),
+    route("post", "/api/v1/runs/{n}/fail", "Ends a run that failed", runs::FAILED),
+    route("get", "/api/v1/reliability", "How well every peer does each operation", &[]),
+    route("get", "/api/v1/reliability/{peer}", "The same of one peer: its name, id, or number in `peers list`", &[]),
     route("get", "/api/v1/doctor", "Checks of the installation", &[]),
 ];
 
@@ -179,6 +194,16 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("get", "/api/v1/disk") => get(archive::disk),
         ("get", "/api/v1/archive") => get(archive::list),
         ("post", "/api/v1/archive") => post(archive::copy),
+        ("get", "/api/v1/runs") => get(runs::list),
+        ("post", "/api/v1/runs") => post(runs::begin),
+        ("get", "/api/v1/runs/kinds") => get(runs::kinds),
+        ("get", "/api/v1/runs/{n}") => get(runs::show),
+        ("post", "/api/v1/runs/{n}/heartbeat") => post(runs::heartbeat),
+        ("post", "/api/v1/runs/{n}/progress") => post(runs::progress),
+        ("post", "/api/v1/runs/{n}/complete") => post(runs::complete),
+        ("post", "/api/v1/runs/{n}/fail") => post(runs::fail),
+        ("get", "/api/v1/reliability") => get(runs::reliability_of_all),
+        ("get", "/api/v1/reliability/{peer}") => get(runs::reliability_of_one),
         ("get", "/api/v1/doctor") => get(read::doctor),
         (method, path) => unreachable!("{method} {path} is in the table of routes without a handler"),
     }
@@ -229,8 +254,9 @@ fn openapi() -> serde_json::Value {
             operation["security"] = json!([]);
         }
         let mut parameters = Vec::new();
-        if entry.path.contains("{n}") {
-            parameters.push(json!({ "name": "n", "in": "path", "required": true, "schema": { "type": "integer" } }));
+        for name in entry.path.split('{').skip(1).filter_map(|part| part.split('}').next()) {
+            let kind = if name == "n" { "integer" } else { "string" };
+            parameters.push(json!({ "name": name, "in": "path", "required": true, "schema": { "type": kind } }));
         }
         if entry.method == "get" {
             parameters.extend(entry.parameters.iter().map(|name| json!({ "name": name, "in": "query", "schema": {} })));

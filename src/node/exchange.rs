@@ -30,6 +30,7 @@ use std::collections::BTreeMap;
 
 use super::genesis::GENESIS_INCARNATION;
 use super::membership::Membership;
+use super::tally::{Subject, Tally, Work};
 use super::{Effect, Now};
 use crate::log::Log;
 use crate::model::{Bug, Head, Heads, NodeId, Origin, OriginId, planted};
@@ -76,6 +77,8 @@ pub(super) struct Exchange {
     pub(super) paused: bool,
     /// Mean bytes of an event, to ask for what fits one answer.
     event_bytes: usize,
+    /// What was done with peers.
+    pub(super) tally: Tally,
 }
 
 impl Exchange {
@@ -94,6 +97,7 @@ impl Exchange {
             snapshot_rows: 0,
             paused: false,
             event_bytes: 512,
+            tally: Tally::default(),
         }
     }
 }
@@ -143,12 +147,21 @@ impl Exchange {
             ..Peer::default()
         };
         self.peers.insert(id, fresh);
+        self.tally.done(Work::Connection, Subject::Peer(id), 1, 0, 0);
         self.hello(id, true, false, standing)
     }
 
     pub(super) fn disconnected(&mut self, id: NodeId, now: Now) {
         self.answers.forget(&id);
         if let Some(peer) = self.peers.get_mut(&id) {
+            if peer.connected {
+                self.tally.failed(Work::Connection, Subject::Peer(id), 0, "network: the connection was lost");
+            }
+            if let Some(asked) = &peer.pull {
+                let took_ms = now.mono_ms.saturating_sub(asked.at_ms);
+                let words = "network: the connection was lost before the answer";
+                self.tally.failed(Work::Pull, Subject::Peer(id), took_ms, words);
+            }
             let last = Peer {
                 connected: false,
                 pull: None,

@@ -88,6 +88,7 @@ mod step;
 pub mod store_fault;
 #[cfg(test)]
 mod store_fault_tests;
+pub mod tally;
 mod too_large;
 mod transfer;
 mod travel;
@@ -128,6 +129,7 @@ use membership::{Membership, MembershipError};
 use receipts::Receipts;
 use snapshot::Snapshots;
 use store_fault::StoreFault;
+use tally::{Ran, Tally};
 
 /// A node: see the module.
 pub struct Node {
@@ -164,6 +166,8 @@ pub struct Node {
     admitting: Admitting,
     /// See [`snapshot`].
     snapshots: Snapshots,
+    /// See [`tally`].
+    tally: Tally,
 }
 
 /// Why something could not be done.
@@ -282,6 +286,13 @@ impl Node {
     /// The next effect; call until `None` after every input.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
+    }
+
+    /// What was done since the last call, counted ([`tally`]); call after every input, or never.
+    pub fn take_ran(&mut self) -> Vec<Ran> {
+        let mut ran = self.tally.take();
+        ran.extend(self.exchange.tally.take());
+        ran
     }
 
     /// When `Input::Tick` is wanted, in monotonic ms.

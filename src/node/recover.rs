@@ -160,6 +160,7 @@ impl Node {
             broken: false,
             admitting: Default::default(),
             snapshots: Default::default(),
+            tally: Default::default(),
         };
         node.receipts = Receipts::load(&node.log.read()?)?;
         node.accounts_told = node.log.read()?.last_audit()?;

@@ -11,6 +11,7 @@ use super::chain::{Sealed, Sealing};
 use super::database::Database;
 use super::exchange::Accepted;
 use super::lag::{note_lag, take_over};
+use super::tally::{Subject, Work};
 use super::too_large::{is_about, too_large};
 use super::{Effect, Node, NodeError, Now, standing};
 use crate::log::{LogError, LogWrite};
@@ -77,6 +78,8 @@ impl Node {
         database.data_version = None;
         database.touch(now);
         let name = database.settings.name.clone();
+        let work = if database.behind { Work::Apply } else { Work::Capture };
+        self.tally.failed(work, Subject::Database(position), 0, format!("database: {error}"));
         self.alert(format!("database {name}: {error}"));
     }
 
@@ -137,7 +140,8 @@ impl Node {
                 Outcome::Done => {
                     database.behind = false;
                 }
-                Outcome::Applied => {
+                Outcome::Applied { rows } => {
+                    self.tally.done(Work::Apply, Subject::Database(position), rows, 0, 0);
                     self.relaxed = true;
                     database.plan_chores(now);
                     self.wake_dirty(position)?;
@@ -340,6 +344,8 @@ impl Node {
         let commit = if planted(Bug::PublishedEarly) { LogWrite::commit_relaxed } else { LogWrite::commit_durable };
         commit(write)?;
         if let Some((head, _)) = fresh.last() {
+            let bytes = fresh.iter().map(|(_, event)| event.bytes.len()).sum();
+            self.tally.done(Work::Capture, Subject::Database(position), marks.len(), bytes, 0);
             self.heads.insert(origin, *head);
             database.file.note_logged(origin, head.seq);
             database.said = said;
@@ -362,6 +368,10 @@ impl Node {
         let effects = self.exchange.push(fresh, &standing);
         // Who was pushed needs no announcement.
         let announce = effects.len() + 1 < self.membership.len();
+        if !effects.is_empty() || announce {
+            let bytes = fresh.iter().map(|(_, event)| event.bytes.len()).sum::<usize>() * effects.len();
+            self.tally.done(Work::Announce, Subject::Node, fresh.len(), bytes, 0);
+        }
         self.effects.extend(effects);
         if announce {
             let announcement = Announcement { heads: vec![*last], more: false };

@@ -14,6 +14,7 @@ use super::pace::Pace;
 use super::{Exchange, Standing};
 use crate::log::{LogError, LogRead};
 use crate::model::{NodeId, OriginId, Stamp};
+use crate::node::tally::{Subject, Work};
 use crate::node::{Effect, NodeError, Now};
 use crate::wire::event::peek_header;
 use crate::wire::limits;
@@ -117,8 +118,10 @@ impl Exchange {
                     answer.heads = standing.heads.values().take(limits::HEADS_MAX).copied().collect();
                 }
             }
+            let count = answer.events.len() + usize::from(answer.piece.is_some());
             let effect = self.send(waiting.to, &Message::Events(answer));
             if let Effect::Send { frame, .. } = &effect {
+                self.tally.done(Work::Serve, Subject::Peer(waiting.to), count, frame.len(), 0);
                 self.pace.spend(frame.len(), standing.now);
                 left = left.saturating_sub(frame.len());
             }

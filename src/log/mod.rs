@@ -9,6 +9,7 @@
 //! evaluator's changes in memory and writes them in key order when it commits: redb takes ascending keys several times
 //! faster than random ones, and the evaluator reads its own writes without decoding them again.
 
+pub mod drift;
 mod names;
 mod overlay;
 mod read;

@@ -170,6 +170,12 @@ impl<'log> LogWrite<'log> {
         Ok(())
     }
 
+    /// Forgets a value kept by name.
+    pub(super) fn drop_meta(&mut self, key: &str) -> Result<(), LogError> {
+        self.transaction.open_table(tables::META)?.remove(key)?;
+        Ok(())
+    }
+
     /// A value kept by name.
     pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, LogError> {
         let table = self.transaction.open_table(tables::META)?;

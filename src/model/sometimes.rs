@@ -29,6 +29,8 @@ pub const MARKS: &[&str] = &[
     "clock: one that was never set goes on from the last stamp",
     "clock: peers correct this one's clock",
     "drain: the outbox is another one than was drained",
+    "drift: a dropped table is made again",
+    "drift: the indexes of a table are made again",
     "exchange: a fork is refused",
     "exchange: a peer asks for patience in its quiet hours",
     "exchange: a pull is answered in pages",
@@ -78,6 +80,13 @@ pub const MARKS: &[&str] = &[
     "store: the log's storage failed",
     "unique: a tag tells two rows with one key apart",
     "unique: one of two rows with one key goes to the shelf",
+    "verify: SQLite cannot read a table",
+    "verify: a run goes on where a stop had cut it short",
+    "verify: an event of the log is damaged",
+    "verify: numbers of rows differ, or move, and keys are compared",
+    "verify: rows that the app keeps writing are set aside and looked at again",
+    "verify: sums differ, or move, and rows are compared",
+    "verify: the file is busy or its schema moves, the page is read again",
 ];
 
 static COUNTS: [AtomicU64; MARKS.len()] = [const { AtomicU64::new(0) }; MARKS.len()];

@@ -30,6 +30,10 @@ mod chain;
 mod database;
 mod decide;
 mod duplicates;
+mod drift;
+mod drift_cause;
+mod drift_evidence;
+mod drift_table;
 pub mod effect;
 #[cfg(test)]
 mod enrol_crash_tests;
@@ -79,6 +83,11 @@ pub mod store_fault;
 mod store_fault_tests;
 mod too_large;
 mod transfer;
+mod verify;
+mod verify_run;
+pub mod verify_schedule;
+#[cfg(test)]
+mod verify_tests;
 pub mod view;
 mod waiting;
 #[cfg(test)]
@@ -106,6 +115,7 @@ use members::Admitting;
 use membership::{Membership, MembershipError};
 use receipts::Receipts;
 use store_fault::StoreFault;
+use verify::Verify;
 
 /// A node: see the module.
 pub struct Node {
@@ -138,6 +148,8 @@ pub struct Node {
     broken: bool,
     /// See [`members`].
     admitting: Admitting,
+    /// See [`verify`].
+    verify: Verify,
 }
 
 /// Why something could not be done.
@@ -258,7 +270,7 @@ impl Node {
         }
         let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();
         let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest(), now);
-        [files, peers, self.receipts.deadline_ms()].into_iter().flatten().min()
+        [files, peers, self.receipts.deadline_ms(), self.verify.deadline_ms()].into_iter().flatten().min()
     }
 
     /// Makes everything durable and closes the files.

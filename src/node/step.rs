@@ -55,6 +55,7 @@ impl Node {
         if self.relaxed && self.applied_all() {
             self.sync_state()?;
         }
+        self.verify_step(now)?;
         self.save_receipts_when_due(now)
     }
 
@@ -123,6 +124,7 @@ impl Node {
                 Outcome::Applied => {
                     self.relaxed = true;
                     database.plan_chores(now);
+                    self.verify.applied(&self.schemas[position].database);
                     self.wake_dirty(position)?;
                     self.tell_moved_accounts()?;
                     self.effects.push_back(Effect::Applied(position));

@@ -36,6 +36,7 @@ mod shelf;
 mod status;
 mod sync;
 mod trust_lan;
+mod verify;
 mod whereabouts;
 
 use std::path::PathBuf;
@@ -102,6 +103,8 @@ enum Command {
     Receipts(receipts::Arguments),
     Rebuild(rebuild::Arguments),
     AsOf(rebuild::AsOfArguments),
+    Verify(verify::Arguments),
+    Drift(verify::DriftArguments),
     Doctor(doctor::Arguments),
     Eject(eject::Arguments),
     Demo(demo::Arguments),
@@ -178,6 +181,8 @@ fn call(command: Command, context: &Context) -> Result<(), CommandError> {
         Command::Receipts(arguments) => receipts::call(context, &arguments),
         Command::Rebuild(arguments) => rebuild::call(context, &arguments),
         Command::AsOf(arguments) => rebuild::call_as_of(context, &arguments),
+        Command::Verify(arguments) => verify::call(context, &arguments),
+        Command::Drift(arguments) => verify::call_drift(context, &arguments),
         Command::Doctor(arguments) => doctor::call(context, &arguments),
         Command::Eject(arguments) => eject::call(context, arguments),
         Command::Demo(arguments) => demo::call(context, &arguments),

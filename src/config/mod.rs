@@ -8,6 +8,7 @@ mod environment;
 mod pace;
 mod raw;
 mod resolve;
+mod verify;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The network.
     pub network: NetworkConfig,
+    /// When files are compared with the log, and what is done about differences.
+    pub verify: crate::node::verify_schedule::VerifySettings,
     /// Rules for tables that no `[[database]]` names.
     pub capture: CaptureConfig,
     /// The databases that flags, environment or file name; empty: the daemon looks for them.

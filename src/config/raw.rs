@@ -91,6 +91,9 @@ pub(super) struct RawVerify {
     pub(super) ids: Option<String>,
     pub(super) checksum: Option<String>,
     pub(super) full: Option<String>,
+    pub(super) share: Option<i64>,
+    pub(super) share_by_hand: Option<i64>,
+    pub(super) repair: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -114,6 +117,7 @@ pub(super) struct RawTable {
     pub(super) steering: Option<bool>,
     pub(super) merge: Option<String>,
     pub(super) unique: Option<String>,
+    pub(super) verify: Option<String>,
     #[serde(default)]
     pub(super) references: Vec<RawReference>,
 }
@@ -180,6 +184,9 @@ impl RawConfig {
                 ids: self.verify.ids.or(below.verify.ids),
                 checksum: self.verify.checksum.or(below.verify.checksum),
                 full: self.verify.full.or(below.verify.full),
+                share: self.verify.share.or(below.verify.share),
+                share_by_hand: self.verify.share_by_hand.or(below.verify.share_by_hand),
+                repair: self.verify.repair.or(below.verify.repair),
             },
             database: if self.database.is_empty() { below.database } else { self.database },
         }

@@ -6,6 +6,7 @@
 //!   answer     asking the node between two of its inputs            read, act endpoints that look, that do
 //!   members    endpoints about members
 //!   carry      bundles, receipts, requests
+//!   verify     verifications and drift
 //! ```
 //!
 //! Invariant: nothing behind the guard runs for a caller without the token; the node's thread is asked only short
@@ -23,6 +24,7 @@ mod problem;
 mod query;
 mod read;
 mod routes;
+mod verify;
 
 #[cfg(test)]
 mod tests;

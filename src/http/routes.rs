@@ -11,7 +11,7 @@ use axum::{Json, Router, middleware};
 
 use super::guard::{Expected, guard};
 use super::problem::Problem;
-use super::{Services, act, carry, decide, members, read};
+use super::{Services, act, carry, decide, members, read, verify};
 
 /// One endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +93,14 @@ pub const ROUTES: &[Route] = &[
     route("post", "/api/v1/bundle/import", "Takes a bundle from a file of this machine", &["path", "news_only"]),
     route("post", "/api/v1/bundle/inspect", "Says what a bundle holds; stores nothing", &["path"]),
     route("post", "/api/v1/admit", "Admits who asked by a request that was carried here", &["request"]),
+    route("post", "/api/v1/verify", "Compares the files with the log, in line with others", &["tier", "db", "repair"]),
+    route("get", "/api/v1/verify", "The newest verifications, and how far they are", &["limit"]),
+    route(
+        "get",
+        "/api/v1/drift",
+        "Where files and log differed: rows, causes, what became of it, patterns",
+        &["after", "limit", "run", "db", "table", "waiting"],
+    ),
     route("get", "/api/v1/doctor", "Checks of the installation", &[]),
 ];
 
@@ -134,6 +142,9 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("post", "/api/v1/bundle/import") => post(carry::import),
         ("post", "/api/v1/bundle/inspect") => post(carry::inspect),
         ("post", "/api/v1/admit") => post(carry::admit),
+        ("post", "/api/v1/verify") => post(verify::order),
+        ("get", "/api/v1/verify") => get(verify::runs),
+        ("get", "/api/v1/drift") => get(verify::drift),
         ("get", "/api/v1/doctor") => get(read::doctor),
         (method, path) => unreachable!("{method} {path} is in the table of routes without a handler"),
     }

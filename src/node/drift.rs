@@ -157,12 +157,7 @@ impl Node {
     }
 
     /// Compares suspects in one snapshot of the file.
-    fn look_at_suspects(
-        &mut self,
-        run: &Run,
-        (position, table): (usize, &str),
-        now: Now,
-    ) -> Result<Looked, NodeError> {
+    fn look_at_suspects(&mut self, run: &Run, (position, table): (usize, &str), now: Now) -> Result<Looked, NodeError> {
         let mut looked = Looked { findings: Vec::new(), unsettled: Vec::new() };
         let database = self.schemas[position].database.clone();
         let keys: Vec<Key> = run.suspects.keys().cloned().collect();
@@ -258,7 +253,8 @@ impl Node {
             if waits {
                 record.action = DriftAction::Waits;
                 if may {
-                    record.words = "so many rows were written without a mark that a person should look first".to_string();
+                    record.words =
+                        "so many rows were written without a mark that a person should look first".to_string();
                 }
             }
             records.push(record);
@@ -346,10 +342,12 @@ impl Node {
         let mut last = self.verify.last_drift;
         for record in records.iter_mut() {
             let at = (record.database.clone(), record.table.clone(), record.key.clone());
-            record.number = self.verify.open.get(&at).copied().unwrap_or_else(|| {
-                last += 1;
-                last
-            });
+            if record.number == 0 {
+                record.number = self.verify.open.get(&at).copied().unwrap_or_else(|| {
+                    last += 1;
+                    last
+                });
+            }
             write.put_drift(record)?;
         }
         write.commit_durable()?;
@@ -431,7 +429,8 @@ impl Node {
                     }
                     Err(LogError::CorruptRecord { .. }) => {
                         record.action = DriftAction::Waits;
-                        record.words = "the log's record of the row cannot be read: the events hold the row".to_string();
+                        record.words =
+                            "the log's record of the row cannot be read: the events hold the row".to_string();
                     }
                     Err(error) => return Err(error.into()),
                 }

@@ -42,7 +42,9 @@ impl Evidence {
                 Some(log) => differing(file, log),
                 None => (0..file.len()).filter(|column| !keys.contains(column)).collect(),
             };
-            let values = columns.into_iter().filter_map(|at| Some((schema.columns.get(at)?.name.clone(), file.get(at)?.clone())));
+            let values = columns
+                .into_iter()
+                .filter_map(|at| Some((schema.columns.get(at)?.name.clone(), file.get(at)?.clone())));
             wanted.entry(row).or_default().extend(values);
         }
         Evidence::about(database, asked, wanted)

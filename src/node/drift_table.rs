@@ -349,7 +349,8 @@ impl Iterator for Words<'_> {
             '"' | '`' | '\'' => first,
             '[' => ']',
             _ => {
-                let end = self.rest.find(|c: char| c.is_whitespace() || "(,;\"`[".contains(c)).unwrap_or(self.rest.len());
+                let end =
+                    self.rest.find(|c: char| c.is_whitespace() || "(,;\"`[".contains(c)).unwrap_or(self.rest.len());
                 let (word, rest) = self.rest.split_at(end.max(first.len_utf8()));
                 self.rest = rest;
                 return Some(word.to_string());

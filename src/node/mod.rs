@@ -29,11 +29,12 @@ pub mod capture;
 mod chain;
 mod database;
 mod decide;
-mod duplicates;
 mod drift;
 mod drift_cause;
 mod drift_evidence;
 mod drift_table;
+pub mod drift_view;
+mod duplicates;
 pub mod effect;
 #[cfg(test)]
 mod enrol_crash_tests;

@@ -355,7 +355,11 @@ impl Node {
     /// What a person should hear of a run.
     fn tell_run(&mut self, run: &RunRecord) {
         if let RunState::Failed(why) = &run.state {
-            self.alert(format!("the verification of database {} ({}) could not end: {why}", run.database, run.tier.word()));
+            self.alert(format!(
+                "the verification of database {} ({}) could not end: {why}",
+                run.database,
+                run.tier.word()
+            ));
         }
         if run.drift == 0 {
             return;

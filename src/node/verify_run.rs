@@ -413,13 +413,7 @@ impl Node {
         }
     }
 
-    fn state_page(
-        &mut self,
-        run: &mut Run,
-        position: usize,
-        id: Option<TableId>,
-        now: Now,
-    ) -> Result<u64, NodeError> {
+    fn state_page(&mut self, run: &mut Run, position: usize, id: Option<TableId>, now: Now) -> Result<u64, NodeError> {
         let Some(scan) = &run.scan else { return Ok(0) };
         let (Some(id), limit, tier) = (id, run.page_rows, scan.tier) else {
             run.scan = None;
@@ -433,7 +427,9 @@ impl Node {
             match read.row(row) {
                 Ok(record) => {
                     let record = record.and_then(|record| Some((record.shown?, record.image_hash)));
-                    if let Some((key, hash)) = record.filter(|(key, _)| matches!(read.shown(id, key), Ok(Some(at)) if at == *row)) {
+                    if let Some((key, hash)) =
+                        record.filter(|(key, _)| matches!(read.shown(id, key), Ok(Some(at)) if at == *row))
+                    {
                         shown.push((key, *row, hash));
                     }
                 }
@@ -463,7 +459,12 @@ impl Node {
         scan.after_row = rows.last().copied();
         if rows.len() < limit {
             // The sum that the log keeps is one of its records too.
-            if tier == Tier::Full && !scan.moved && scan.after_row.is_some() && scan.seen != scan.base && !scan.suspected {
+            if tier == Tier::Full
+                && !scan.moved
+                && scan.after_row.is_some()
+                && scan.seen != scan.base
+                && !scan.suspected
+            {
                 let sum = scan.seen;
                 self.put_sum_right(run, (position, &table), (id, sum), now)?;
             }
@@ -473,13 +474,7 @@ impl Node {
     }
 
     /// What each record evaluates to, against what it notes as shown.
-    fn compute_again(
-        &mut self,
-        run: &mut Run,
-        position: usize,
-        rows: &[RowId],
-        now: Now,
-    ) -> Result<(), NodeError> {
+    fn compute_again(&mut self, run: &mut Run, position: usize, rows: &[RowId], now: Now) -> Result<(), NodeError> {
         let mut write = self.log.write()?;
         let dirty: BTreeSet<RowId> = write.dirty(&self.schemas[position].database)?.into_iter().collect();
         let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);

@@ -287,7 +287,9 @@ mod tests {
 
     #[test]
     fn what_is_no_schedule_is_refused() {
-        for text in ["", "soon", "5s", "0s", "400d", "61 * * * *", "* * * *", "sun", "sun 25:00", "*/0 * * * *", "5-1 * * * *"] {
+        for text in
+            ["", "soon", "5s", "0s", "400d", "61 * * * *", "* * * *", "sun", "sun 25:00", "*/0 * * * *", "5-1 * * * *"]
+        {
             assert_eq!(Schedule::parse(text), None, "{text}");
         }
         assert_eq!(Schedule::parse("off"), Some(Schedule::Off));

@@ -35,7 +35,10 @@ impl Alone {
         let mut alone = Alone { site, node, now };
         alone.node.set_verification(settings);
         let rows: Vec<String> = (1..=rows).map(|id| format!("({id}, 'a longer text for note {id}', {id})")).collect();
-        alone.site.app("app", &format!("INSERT INTO note VALUES {}; INSERT INTO tag VALUES ('x', 1), ('y', 2)", rows.join(",")));
+        alone.site.app(
+            "app",
+            &format!("INSERT INTO note VALUES {}; INSERT INTO tag VALUES ('x', 1), ('y', 2)", rows.join(",")),
+        );
         alone.tick(40);
         alone
     }
@@ -108,9 +111,12 @@ fn each_tier_finds_what_it_can_see_and_all_is_healed() {
     let cases: [(&str, &str, (DriftKind, DriftAction), [bool; 4]); 3] = [
         ("DELETE FROM note WHERE id = 350", "350 1", (Missing, Rewritten), [true; 4]),
         ("INSERT INTO note VALUES (90000, 'unseen', 1)", "90000 1", (Unknown, Captured), [true; 4]),
-        ("UPDATE note SET text = 'an edit that nobody marked' WHERE id = 8", "8 1", (Changed, Captured), [
-            false, false, true, true,
-        ]),
+        (
+            "UPDATE note SET text = 'an edit that nobody marked' WHERE id = 8",
+            "8 1",
+            (Changed, Captured),
+            [false, false, true, true],
+        ),
     ];
     for (sql, row, (kind, action), seen) in cases {
         for (tier, seen) in Tier::ALL.into_iter().zip(seen) {
@@ -132,7 +138,10 @@ fn each_tier_finds_what_it_can_see_and_all_is_healed() {
 #[test]
 fn a_flipped_bit_and_an_old_value_are_written_again_and_kept_aside() {
     let mut alone = Alone::with(300, VerifySettings::default());
-    alone.site.app("app", "UPDATE note SET text = 'the second text', points = 77 WHERE id = 9; DELETE FROM note WHERE id = 10");
+    alone.site.app(
+        "app",
+        "UPDATE note SET text = 'the second text', points = 77 WHERE id = 9; DELETE FROM note WHERE id = 10",
+    );
     alone.tick(20);
     // 'l' is one bit from 'm'; note 9 as it was; note 10 as it was.
     alone.unmarked("UPDATE note SET text = 'a monger text for note 7' WHERE id = 7");
@@ -271,8 +280,13 @@ fn a_run_goes_on_after_a_restart_and_finds_what_lies_behind_its_place() {
 fn tiers_come_by_their_schedules_and_critical_tables_one_deeper() {
     let every = |text: &str| Schedule::parse(text).unwrap();
     let critical = ("app".to_string(), "note".to_string(), super::verify_schedule::Criticality::Critical);
-    let settings =
-        VerifySettings { ids: every("1m"), full: every("1h"), share: 100, tables: vec![critical], ..VerifySettings::default() };
+    let settings = VerifySettings {
+        ids: every("1m"),
+        full: every("1h"),
+        share: 100,
+        tables: vec![critical],
+        ..VerifySettings::default()
+    };
     let mut alone = Alone::with(50, settings);
     // The ids tier sees no edit: of a critical table the sums are compared.
     alone.unmarked("UPDATE note SET text = 'unmarked and not a bit away' WHERE id = 3");
@@ -309,15 +323,20 @@ fn what_was_written_while_triggers_were_missing_is_recorded_with_its_cause() {
     let mut alone = Alone::with(30, VerifySettings::default());
     let triggers = alone.ask("SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'note'");
     let drop: String = triggers.iter().map(|name| format!("DROP TRIGGER \"{name}\";")).collect();
-    alone.site.app("app", &format!("{drop} UPDATE note SET text = 'unseen' WHERE id = 4; DELETE FROM note WHERE id = 5"));
+    alone
+        .site
+        .app("app", &format!("{drop} UPDATE note SET text = 'unseen' WHERE id = 4; DELETE FROM note WHERE id = 5"));
     alone.tick(60);
     let drift = alone.drift();
     let all: Vec<_> = drift.iter().map(|one| (said(one), one.healed_ms.is_some())).collect();
     let cause = DriftCause::TriggersMissing;
-    assert_eq!(all, [
-        ((DriftKind::Changed, cause, DriftAction::Captured), true),
-        ((DriftKind::Missing, cause, DriftAction::Rewritten), true)
-    ]);
+    assert_eq!(
+        all,
+        [
+            ((DriftKind::Changed, cause, DriftAction::Captured), true),
+            ((DriftKind::Missing, cause, DriftAction::Rewritten), true)
+        ]
+    );
     assert_eq!(alone.ask("SELECT text FROM note WHERE id IN (4, 5)"), ["unseen", "a longer text for note 5"]);
 }
 
@@ -329,8 +348,11 @@ fn a_backup_put_back_is_told_in_words_and_healed() {
     let backup = std::fs::read(site.path("app")).unwrap();
     let node = Node::open(site.settings(), site.log(), now).unwrap();
     alone = Alone { site, node, now };
-    alone.site.app("app", "UPDATE note SET text = 'newer' WHERE id = 1; DELETE FROM note WHERE id = 2;
-        INSERT INTO note (id, text) VALUES (5000, 'newest')");
+    alone.site.app(
+        "app",
+        "UPDATE note SET text = 'newer' WHERE id = 1; DELETE FROM note WHERE id = 2;
+        INSERT INTO note (id, text) VALUES (5000, 'newest')",
+    );
     alone.tick(20);
     let (site, now) = (alone.site, alone.now);
     alone.node.close().unwrap();

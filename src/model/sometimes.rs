@@ -29,6 +29,8 @@ pub const MARKS: &[&str] = &[
     "clock: one that was never set goes on from the last stamp",
     "clock: peers correct this one's clock",
     "drain: the outbox is another one than was drained",
+    "drift: a damaged event comes from a peer",
+    "drift: a damaged record is derived again from the events",
     "drift: a dropped table is made again",
     "drift: the indexes of a table are made again",
     "exchange: a fork is refused",

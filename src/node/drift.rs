@@ -403,7 +403,7 @@ impl Node {
         let rows: Vec<RowId> = std::mem::take(&mut run.records).into_iter().collect();
         let name = self.schemas[position].database.clone();
         let mut records = Vec::new();
-        let mut wrong = Vec::new();
+        let (mut wrong, mut damaged) = (Vec::new(), Vec::new());
         {
             let mut write = self.log.write()?;
             let dirty: BTreeSet<RowId> = write.dirty(&name)?.into_iter().collect();
@@ -428,9 +428,8 @@ impl Node {
                         wrong.push(*row);
                     }
                     Err(LogError::CorruptRecord { .. }) => {
-                        record.action = DriftAction::Waits;
-                        record.words =
-                            "the log's record of the row cannot be read: the events hold the row".to_string();
+                        damaged.push(*row);
+                        continue;
                     }
                     Err(error) => return Err(error.into()),
                 }
@@ -440,6 +439,11 @@ impl Node {
         for record in records.iter_mut().filter(|record| !record.key.is_empty()) {
             let found = self.databases[position].file.inspect_rows(table, std::slice::from_ref(&record.key))?;
             record.file = found.rows.into_iter().next().and_then(|(_, image)| image);
+        }
+        if !damaged.is_empty() {
+            let derived = self.derive_again(run, (position, table), &damaged, now)?;
+            run.record.drift += derived.len() as u64;
+            run.record.healed += derived.iter().filter(|record| record.action != DriftAction::Waits).count() as u64;
         }
         run.record.drift += records.len() as u64;
         self.keep_aside(&mut records)?;

@@ -32,6 +32,7 @@ mod decide;
 mod drift;
 mod drift_cause;
 mod drift_evidence;
+mod drift_log;
 mod drift_table;
 pub mod drift_view;
 mod duplicates;

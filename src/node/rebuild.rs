@@ -40,6 +40,13 @@ impl Node {
         self.replay()?.write(out, None)
     }
 
+    /// Evaluates all that the files show once more, into memory.
+    pub(super) fn evaluate_again(&self, store: &mut MemoryStore) -> Result<(), NodeError> {
+        let (log, ranks, schemas) = (self.log.clone(), self.ranks.clone(), self.schemas.clone());
+        let replay = Replay { log, ranks, schemas, databases: Vec::new() };
+        self.databases.iter().try_for_each(|one| replay.evaluate_all(&one.settings.name, &one.cursor, store))
+    }
+
     /// What is needed to replay the log as it is now.
     pub fn replay(&self) -> Result<Replay, NodeError> {
         let live = self.status(super::Now { mono_ms: self.started.mono_ms, wall_ms: 0 })?;

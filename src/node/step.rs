@@ -370,6 +370,7 @@ impl Node {
             Message::Pull(pull) => self.exchange.take_pull(from, pull),
             Message::Unknown(_) => self.exchange.skipped(from),
             Message::Events(events) => {
+                self.mend_events(from, &events, now)?;
                 if !events.heads.is_empty() {
                     let heads = events.heads.iter().map(|head| (head.origin.id(), *head)).collect();
                     self.receipts.heard(from, &heads, now);

@@ -34,7 +34,7 @@ use super::verify_run::Run;
 use super::verify_schedule::{Schedule, VerifySettings};
 use super::{Node, NodeError, Now};
 use crate::log::{LogRead, drift::RUNS_KEPT_MAX};
-use crate::model::{DriftAction, Key, OriginId, RunRecord, RunState, Tier};
+use crate::model::{DriftAction, DriftKind, Key, OriginId, RunRecord, RunState, Tier, Value};
 use crate::sqlite::SqliteError;
 
 /// Rows on a page: fewest, first, most.
@@ -87,6 +87,9 @@ pub(super) struct Verify {
     pub(super) open: BTreeMap<(String, String, Key), u64>,
     /// Damaged events: by origin and number, the run and the drift record.
     pub(super) damaged: BTreeMap<(OriginId, u64), (u64, u64)>,
+    /// Peers are asked for them then, monotonic ms; and how often they were.
+    pub(super) ask_ms: u64,
+    pub(super) asked: u64,
     /// Healed rows that were not seen equal yet.
     pub(super) confirm: VecDeque<Confirm>,
     /// Steps of the schedule are looked at when local time may say something new, monotonic ms.
@@ -100,7 +103,14 @@ impl Verify {
         for drift in read.newest_drift(OPEN_MAX)? {
             let at = (drift.database.clone(), drift.table.clone(), drift.key.clone());
             match (drift.action, drift.healed_ms) {
-                (DriftAction::Waits, _) => drop(verify.open.insert(at, drift.number)),
+                (DriftAction::Waits, _) => {
+                    if let (DriftKind::Event, [Value::Text(origin), Value::Integer(seq)]) = (drift.kind, &at.2[..]) {
+                        let origin = data_encoding::HEXLOWER.decode(origin).ok().and_then(|id| id.try_into().ok());
+                        let damaged = origin.map(|id| ((OriginId(id), seq.unsigned_abs()), (drift.run, drift.number)));
+                        verify.damaged.extend(damaged);
+                    }
+                    verify.open.insert(at, drift.number);
+                }
                 (_, None) => verify.confirm.push_back(Confirm::of(&drift)),
                 (_, Some(_)) => {}
             }
@@ -131,8 +141,9 @@ impl Verify {
         let scheduled = Tier::ALL.into_iter().any(|tier| *self.settings.schedule(tier) != Schedule::Off);
         let timed = self.timed.map(|(at, _)| at);
         let works = works.then_some(self.next_ms);
+        let asks = (!self.damaged.is_empty()).then_some(self.ask_ms);
         let scheduled = scheduled.then_some(self.look_ms.max(self.next_ms));
-        [timed, works, scheduled].into_iter().flatten().min()
+        [timed, works, asks, scheduled].into_iter().flatten().min()
     }
 
     /// The time of the page before is known now: how long the next one may be, and when.
@@ -247,6 +258,7 @@ impl Node {
     /// One page of what is due. Called at the end of every step.
     pub(super) fn verify_step(&mut self, now: Now) -> Result<(), NodeError> {
         self.verify.pace(now);
+        self.ask_for_damaged(now);
         if now.mono_ms < self.verify.next_ms {
             return Ok(());
         }

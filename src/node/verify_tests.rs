@@ -108,7 +108,8 @@ fn equal_is_equal_at_every_tier() {
 fn each_tier_finds_what_it_can_see_and_all_is_healed() {
     use DriftAction::{Captured, Rewritten};
     use DriftKind::{Changed, Missing, Unknown};
-    let cases: [(&str, &str, (DriftKind, DriftAction), [bool; 4]); 3] = [
+    type Case = (&'static str, &'static str, (DriftKind, DriftAction), [bool; 4]);
+    let cases: [Case; 3] = [
         ("DELETE FROM note WHERE id = 350", "350 1", (Missing, Rewritten), [true; 4]),
         ("INSERT INTO note VALUES (90000, 'unseen', 1)", "90000 1", (Unknown, Captured), [true; 4]),
         (
@@ -369,5 +370,76 @@ fn a_backup_put_back_is_told_in_words_and_healed() {
     let drift = alone.drift();
     assert_eq!(drift.iter().filter(|one| one.cause == DriftCause::Restored).count(), 5, "{drift:?}");
     assert!(drift.iter().all(|one| one.healed_ms.is_some()), "{drift:?}");
+    assert_eq!(alone.run(Tier::Full, false).drift, 0, "{:?}", alone.drift());
+}
+
+#[test]
+fn a_damaged_event_is_named_and_comes_from_a_peer() {
+    let sites = [1, 2].map(|seed| Site::new(seed).with("app", NOTES, &[]));
+    let mut pair = Pair::start([&sites[0], &sites[1]], &[]);
+    pair.meet();
+    for text in ["one", "two", "three"] {
+        sites[0].app("app", &format!("INSERT INTO note (text) VALUES ('{text}')"));
+        pair.work();
+    }
+    // Two events that follow each other: the second one's hash proves the first.
+    let origin = pair.nodes[0].chain.origin().id();
+    let log = pair.nodes[1].log();
+    let mut write = log.write().unwrap();
+    for seq in [1, 2] {
+        let stored = log.read().unwrap().event(&origin, seq).unwrap().unwrap();
+        let event = crate::wire::decode_event(&stored.bytes).unwrap();
+        let mut bytes = stored.bytes.clone();
+        *bytes.last_mut().unwrap() ^= 1;
+        write.put_again(&event, &bytes, stored.hash, stored.signature).unwrap();
+    }
+    write.commit_durable().unwrap();
+    assert!(log.read().unwrap().event(&origin, 1).is_err(), "the test needs a damaged event");
+    drop(log);
+    let now = pair.now;
+    let number = pair.nodes[1].order_verification(None, Tier::Full, false, now).unwrap()[0];
+    for _ in 0..10 {
+        pair.work();
+    }
+    let run = pair.nodes[1].verify_runs(5).unwrap().into_iter().find(|run| run.number == number).unwrap();
+    assert_eq!((run.state, run.drift), (RunState::Done, 2));
+    for seq in [1, 2] {
+        assert!(pair.nodes[1].log().read().unwrap().event(&origin, seq).unwrap().is_some());
+    }
+    let drift = pair.nodes[1].log().read().unwrap().drift(0, 10).unwrap();
+    let first = pair.nodes[0].id();
+    assert!(drift.iter().all(|one| one.action == DriftAction::Fetched && one.from == Some(first)), "{drift:?}");
+    assert!(pair.nodes[1].verify_log().unwrap().faults.is_empty());
+}
+
+#[test]
+fn a_damaged_record_of_a_row_is_derived_again_from_the_events() {
+    let alone = Alone::with(50, VerifySettings::default());
+    let (site, now) = (alone.site, alone.now);
+    alone.node.close().unwrap();
+    {
+        let rows: redb::TableDefinition<&[u8; 29], &[u8]> = redb::TableDefinition::new("rows");
+        let database = redb::Database::open(site.directory.path().join("events.redb")).unwrap();
+        let write = database.begin_write().unwrap();
+        {
+            let mut table = write.open_table(rows).unwrap();
+            let (key, mut bytes) = {
+                let read = redb::ReadableTable::iter(&table).unwrap().nth(7).unwrap().unwrap();
+                (*read.0.value(), read.1.value().to_vec())
+            };
+            bytes[3] ^= 4;
+            table.insert(&key, bytes.as_slice()).unwrap();
+        }
+        write.commit().unwrap();
+    }
+    let node = Node::open(site.settings(), site.log(), now).unwrap();
+    let mut alone = Alone { site, node, now };
+    let run = alone.run(Tier::Full, false);
+    assert_eq!((run.drift, run.healed), (1, 1), "{:?}", alone.drift());
+    assert_eq!(alone.drift()[0].kind, DriftKind::Record);
+    assert!(alone.drift()[0].healed_ms.is_some());
+    assert_eq!(alone.run(Tier::Full, false).drift, 0, "{:?}", alone.drift());
+    alone.site.app("app", "UPDATE note SET points = points + 1");
+    alone.tick(40);
     assert_eq!(alone.run(Tier::Full, false).drift, 0, "{:?}", alone.drift());
 }

@@ -75,6 +75,7 @@ pub const MARKS: &[&str] = &[
     "shelf: its rows are tried again",
     "steering: trials go on at the next look",
     "step: a file is busy",
+    "step: an older copy was written over the open file",
     "step: an apply moves what rows of the other file refer to",
     "step: an apply waits for what the app wrote meanwhile",
     "step: rows are merged before they are shown",

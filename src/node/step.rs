@@ -173,10 +173,29 @@ impl Node {
         if database.data_version == Some(version) && !database.file.steering_pending() {
             return Ok(());
         }
+        let version = match self.went_back(position)? {
+            true => {
+                crate::sometimes!("step: an older copy was written over the open file");
+                self.open_again(position, now)?;
+                self.databases[position].file.data_version()?
+            }
+            false => version,
+        };
         self.refresh_schema(position, now)?;
         self.capture(position, now)?;
         self.databases[position].data_version = Some(version);
         Ok(())
+    }
+
+    /// Whether the open file is older than what the log noted of it: somebody wrote a backup over it.
+    fn went_back(&self, position: usize) -> Result<bool, NodeError> {
+        let database = &self.databases[position];
+        let noted = self.log.read()?.cursor(&database.settings.name)?;
+        match database.file.meta() {
+            Ok(meta) => Ok(noted.is_some_and(|(_, epoch)| meta.epoch < epoch)),
+            Err(SqliteError::NotEnrolled) => Ok(database.ready),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Drains the outbox into the log. True when something was captured.

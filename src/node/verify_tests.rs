@@ -443,3 +443,24 @@ fn a_damaged_record_of_a_row_is_derived_again_from_the_events() {
     alone.tick(40);
     assert_eq!(alone.run(Tier::Full, false).drift, 0, "{:?}", alone.drift());
 }
+
+#[test]
+fn a_backup_written_over_the_open_file_is_noticed_at_once() {
+    let mut alone = Alone::with(40, VerifySettings::default());
+    let backup = alone.site.directory.path().join("backup.db");
+    alone.site.app("app", &format!("VACUUM INTO '{}'", backup.display()));
+    alone.site.app("app", "UPDATE note SET text = 'newer' WHERE id = 1; DELETE FROM note WHERE id = 2");
+    alone.tick(40);
+    let older = Connection::open(&backup).unwrap();
+    let mut open = Connection::open(alone.site.path("app")).unwrap();
+    let copy = rusqlite::backup::Backup::new(&older, &mut open).unwrap();
+    copy.run_to_completion(1_000, std::time::Duration::ZERO, None).unwrap();
+    drop(copy);
+    drop(open);
+    assert_eq!(alone.ask("SELECT count(*) FROM note WHERE id = 2"), ["1"], "the test needs an older file");
+    alone.tick(60);
+    assert_eq!(alone.ask("SELECT text FROM note WHERE id < 4"), ["newer", "a longer text for note 3"]);
+    let told = alone.node.alerts.join("\n");
+    assert!(told.contains("1 rows had other values") && told.contains("1 had been deleted"), "{told}");
+    assert_eq!(alone.run(Tier::Full, false).drift, 0, "{:?}", alone.drift());
+}

@@ -7,6 +7,7 @@
 //!   members    endpoints about members
 //!   carry      bundles, receipts, requests              runs      run tracking, reliability
 //!   archive    cleanup, disk use, the season's archive
+//!   verify     verifications and drift
 //! ```
 //!
 //! Invariant: nothing behind the guard runs for a caller without the token; the node's thread is asked only short
@@ -28,6 +29,7 @@ mod query;
 mod read;
 mod routes;
 mod runs;
+mod verify;
 
 #[cfg(test)]
 mod tests;

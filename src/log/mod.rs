@@ -13,6 +13,7 @@ mod archive;
 mod archive_check;
 mod archive_verify;
 mod archive_write;
+pub mod drift;
 mod frozen;
 mod names;
 mod overlay;

@@ -114,6 +114,21 @@ impl<'log> LogWrite<'log> {
         Ok(self.arrival)
     }
 
+    /// Puts an event again in the place of its damaged copy. The caller has checked hash and signature; indexes and heads
+    /// stand as they are.
+    pub fn put_again(
+        &mut self,
+        event: &Event,
+        bytes: &[u8],
+        hash: [u8; 32],
+        signature: Option<[u8; 64]>,
+    ) -> Result<(), LogError> {
+        let key = event_key(event.header.origin.id(), event.header.seq);
+        let value = stored::pack(&key, bytes, &hash, signature.as_ref());
+        self.transaction.open_table(tables::EVENTS)?.insert(&key, value.as_slice())?;
+        Ok(())
+    }
+
     /// Whether the event is the next of its chain.
     fn check_next(&self, event: &Event, origin: OriginId, hash: &[u8; 32]) -> Result<(), LogError> {
         let found = event.header.seq;
@@ -173,6 +188,12 @@ impl<'log> LogWrite<'log> {
     /// Keeps a value by name.
     pub fn put_meta(&mut self, key: &str, value: &[u8]) -> Result<(), LogError> {
         self.transaction.open_table(tables::META)?.insert(key, value)?;
+        Ok(())
+    }
+
+    /// Forgets a value kept by name.
+    pub(super) fn drop_meta(&mut self, key: &str) -> Result<(), LogError> {
+        self.transaction.open_table(tables::META)?.remove(key)?;
         Ok(())
     }
 

@@ -30,6 +30,10 @@ pub const MARKS: &[&str] = &[
     "clock: peers correct this one's clock",
     "compare: two nodes know that their content is equal",
     "drain: the outbox is another one than was drained",
+    "drift: a damaged event comes from a peer",
+    "drift: a damaged record is derived again from the events",
+    "drift: a dropped table is made again",
+    "drift: the indexes of a table are made again",
     "exchange: a fork is refused",
     "exchange: a peer asks for patience in its quiet hours",
     "exchange: a pull is answered in pages",
@@ -84,6 +88,7 @@ pub const MARKS: &[&str] = &[
     "snapshot: the history of a snapshot has come",
     "steering: trials go on at the next look",
     "step: a file is busy",
+    "step: an older copy was written over the open file",
     "step: an apply moves what rows of the other file refer to",
     "step: an apply waits for what the app wrote meanwhile",
     "step: rows are merged before they are shown",
@@ -91,6 +96,13 @@ pub const MARKS: &[&str] = &[
     "store: the log's storage failed",
     "unique: a tag tells two rows with one key apart",
     "unique: one of two rows with one key goes to the shelf",
+    "verify: SQLite cannot read a table",
+    "verify: a run goes on where a stop had cut it short",
+    "verify: an event of the log is damaged",
+    "verify: numbers of rows differ, or move, and keys are compared",
+    "verify: rows that the app keeps writing are set aside and looked at again",
+    "verify: sums differ, or move, and rows are compared",
+    "verify: the file is busy or its schema moves, the page is read again",
 ];
 
 static COUNTS: [AtomicU64; MARKS.len()] = [const { AtomicU64::new(0) }; MARKS.len()];

@@ -39,7 +39,7 @@ use crate::wire::message::Message;
 use answer::Answers;
 use pace::Pace;
 pub(super) use peer::Peer;
-pub(super) use receive::{Accepted, Forks, check};
+pub(super) use receive::{Accepted, Forks, check, is_signed};
 use receive::{Early, Pieces};
 
 /// Hellos to one peer because something moved come at most this often, ms.

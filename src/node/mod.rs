@@ -36,6 +36,12 @@ pub mod compare_view;
 mod database;
 mod decide;
 pub mod diff;
+mod drift;
+mod drift_cause;
+mod drift_evidence;
+mod drift_log;
+mod drift_table;
+pub mod drift_view;
 mod duplicates;
 pub mod effect;
 #[cfg(test)]
@@ -98,6 +104,11 @@ pub mod undo_do;
 mod undo_note;
 mod undo_plan;
 mod undo_select;
+mod verify;
+mod verify_run;
+pub mod verify_schedule;
+#[cfg(test)]
+mod verify_tests;
 pub mod view;
 mod waiting;
 #[cfg(test)]
@@ -130,6 +141,7 @@ use receipts::Receipts;
 use snapshot::Snapshots;
 use store_fault::StoreFault;
 use tally::{Ran, Tally};
+use verify::Verify;
 
 /// A node: see the module.
 pub struct Node {
@@ -168,6 +180,8 @@ pub struct Node {
     snapshots: Snapshots,
     /// See [`tally`].
     tally: Tally,
+    /// See [`verify`].
+    verify: Verify,
 }
 
 /// Why something could not be done.
@@ -303,7 +317,8 @@ impl Node {
         let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();
         let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest(), now);
         let others = [self.receipts.deadline_ms(), self.compare.deadline_ms(now), self.archiving.deadline_ms()];
-        [files, peers, self.snapshot_deadline_ms(now)].into_iter().chain(others).flatten().min()
+        let others = others.into_iter().chain([self.snapshot_deadline_ms(now), self.verify.deadline_ms()]);
+        [files, peers].into_iter().chain(others).flatten().min()
     }
 
     /// Makes everything durable and closes the files.

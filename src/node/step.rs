@@ -64,6 +64,7 @@ impl Node {
             self.sync_state()?;
         }
         self.step_cleanup(now)?;
+        self.verify_step(now)?;
         self.save_receipts_when_due(now)
     }
 
@@ -144,6 +145,7 @@ impl Node {
                     self.tally.done(Work::Apply, Subject::Database(position), rows, 0, 0);
                     self.relaxed = true;
                     database.plan_chores(now);
+                    self.verify.applied(&self.schemas[position].database);
                     self.wake_dirty(position)?;
                     self.tell_moved_accounts()?;
                     self.effects.push_back(Effect::Applied(position));
@@ -192,10 +194,29 @@ impl Node {
         if database.data_version == Some(version) && !database.file.steering_pending() {
             return Ok(());
         }
+        let version = match self.went_back(position)? {
+            true => {
+                crate::sometimes!("step: an older copy was written over the open file");
+                self.open_again(position, now)?;
+                self.databases[position].file.data_version()?
+            }
+            false => version,
+        };
         self.refresh_schema(position, now)?;
         self.capture(position, now)?;
         self.databases[position].data_version = Some(version);
         Ok(())
+    }
+
+    /// Whether the open file is older than what the log noted of it: somebody wrote a backup over it.
+    fn went_back(&self, position: usize) -> Result<bool, NodeError> {
+        let database = &self.databases[position];
+        let noted = self.log.read()?.cursor(&database.settings.name)?;
+        match database.file.meta() {
+            Ok(meta) => Ok(noted.is_some_and(|(_, epoch)| meta.epoch < epoch)),
+            Err(SqliteError::NotEnrolled) => Ok(database.ready),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Drains the outbox into the log. True when something was captured.
@@ -404,6 +425,7 @@ impl Node {
             Message::Unknown(_) => self.exchange.skipped(from),
             Message::Snapshot(message) => self.handle_snapshot(from, message, now)?,
             Message::Events(events) => {
+                self.mend_events(from, &events, now)?;
                 if !events.heads.is_empty() {
                     let heads = events.heads.iter().map(|head| (head.origin.id(), *head)).collect();
                     self.receipts.heard(from, &heads, now);

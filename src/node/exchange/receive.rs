@@ -408,7 +408,7 @@ fn vouched(events: Vec<Accepted>) -> Result<Vec<Accepted>, NodeError> {
     Ok(kept)
 }
 
-fn is_signed(event: &Event, hash: &[u8; 32], signature: &[u8; 64]) -> bool {
+pub(in crate::node) fn is_signed(event: &Event, hash: &[u8; 32], signature: &[u8; 64]) -> bool {
     let message = head_signature_message(&event.header.cluster, hash);
     VerifyingKey::from_bytes(&event.header.origin.node.0)
         .is_ok_and(|key| key.verify_strict(&message, &Signature::from_bytes(signature)).is_ok())

@@ -9,6 +9,7 @@ mod bundle;
 mod client;
 mod completions;
 mod conflicts;
+mod dashboard;
 mod decide;
 mod demo;
 mod demo_cluster;
@@ -102,6 +103,7 @@ enum Command {
     Receipts(receipts::Arguments),
     Rebuild(rebuild::Arguments),
     AsOf(rebuild::AsOfArguments),
+    Dashboard(dashboard::Arguments),
     Doctor(doctor::Arguments),
     Eject(eject::Arguments),
     Demo(demo::Arguments),
@@ -178,6 +180,7 @@ fn call(command: Command, context: &Context) -> Result<(), CommandError> {
         Command::Receipts(arguments) => receipts::call(context, &arguments),
         Command::Rebuild(arguments) => rebuild::call(context, &arguments),
         Command::AsOf(arguments) => rebuild::call_as_of(context, &arguments),
+        Command::Dashboard(arguments) => dashboard::call(context, &arguments),
         Command::Doctor(arguments) => doctor::call(context, &arguments),
         Command::Eject(arguments) => eject::call(context, arguments),
         Command::Demo(arguments) => demo::call(context, &arguments),

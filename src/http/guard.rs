@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::dashboard;
 use super::listener::{ConnectionState, PATIENCE};
 use super::problem::Problem;
 
@@ -30,7 +31,8 @@ pub(super) async fn guard(State(expected): State<Expected>, request: Request, ne
     if let Err(problem) = check_sender(&expected, request.headers()) {
         return problem.into_response();
     }
-    if !(request.method() == Method::GET && request.uri().path() == "/healthz")
+    let (method, path) = (request.method(), request.uri().path());
+    if !(method == Method::GET && path == "/healthz" || dashboard::is_part(method, path))
         && let Err(problem) = check_token(&expected, request.headers())
     {
         return problem.into_response();

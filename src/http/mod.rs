@@ -5,7 +5,7 @@
 //!   guard      who may ask: Host, Origin, token, size               routes    the table of all endpoints
 //!   answer     asking the node between two of its inputs            read, act endpoints that look, that do
 //!   members    endpoints about members
-//!   carry      bundles, receipts, requests
+//!   carry      bundles, receipts, requests                         dashboard the page at `/`
 //! ```
 //!
 //! Invariant: nothing behind the guard runs for a caller without the token; the node's thread is asked only short
@@ -15,6 +15,7 @@
 mod act;
 mod answer;
 mod carry;
+mod dashboard;
 mod decide;
 mod guard;
 mod listener;

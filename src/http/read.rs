@@ -40,6 +40,11 @@ pub(super) async fn peers(State(services): Shared) -> Reply<Value> {
     Ok(Json(json!({ "peers": status.peers, "network": network })))
 }
 
+pub(super) async fn tables(State(services): Shared) -> Reply<Value> {
+    let tables = ask(&services.port, |node, _| node.tables()).await??;
+    Ok(Json(json!({ "tables": tables })))
+}
+
 pub(super) async fn events(
     State(services): Shared,
     query: Result<Query<EventsQuery>, QueryRejection>,

@@ -142,7 +142,8 @@ fn every_route_but_healthz_wants_the_token() {
             assert_eq!(status, 401, "{line} {wrong}");
         }
     }
-    assert_eq!(server.request("GET /", &host, "").0, 401);
+    assert_eq!(server.request("GET /", &host, "").0, 200);
+    assert_eq!(server.request("POST /", &host, "{}").0, 401);
     assert_eq!(server.request("POST /healthz", &host, "{}").0, 401);
 }
 
@@ -169,7 +170,8 @@ fn the_description_lists_exactly_the_routes_and_each_is_there() {
 fn what_cannot_be_done_is_a_problem_with_a_code() {
     let server = server();
     for (line, body, want) in [
-        ("GET /", "", (404, "not_found")),
+        ("POST /", "{}", (405, "method_not_allowed")),
+        ("GET /dashboard", "", (404, "not_found")),
         ("GET /api/v1/nothing", "", (404, "not_found")),
         ("GET /api/v1/status", "", (503, "node_busy")),
         ("GET /api/v1/events?limmit=1", "", (400, "invalid_request")),

@@ -77,6 +77,7 @@ mod step;
 pub mod store_fault;
 #[cfg(test)]
 mod store_fault_tests;
+pub mod tables;
 mod too_large;
 mod transfer;
 pub mod view;

@@ -24,7 +24,13 @@ const FIXTURES: [(&str, &str); 2] = [("scouting", "scouting.sql"), ("users", "us
 
 /// A name that would be markup, and a value that would be a script and turns the text beside it round.
 const HOSTILE_NAME: &str = "<img src=x onerror=document.title='owned'>";
+/// As much of it as a name may have.
+const SHOWN_NAME: &str = "<img src=x onerr";
 const HOSTILE_VALUE: &str = "<script>document.title='owned'</script>\u{202e}gnihton <b onclick=1>";
+
+/// Keys as the driver names them.
+const TAB: &str = "\u{e004}";
+const ENTER: &str = "\u{e007}";
 
 fn seen(what: &str) {
     eprintln!("seen: {what}");
@@ -120,7 +126,27 @@ fn speaks(browser: &Browser, place: &str) {
     assert_eq!(browser.count("main h1"), 1, "{place}: one heading of the first order");
 }
 
-const PAGES: &[&str] = &["/"];
+const PAGES: &[&str] = &[
+    "/",
+    "/servers",
+    "/data",
+    "/conflicts",
+    "/shelf",
+    "/activity",
+    "/activity?row=scouting.team+2",
+    "/verify",
+    "/runs",
+    "/reliability",
+    "/care",
+    "/invite",
+];
+
+/// Goes to a page by its entry in the list of pages, or by its address.
+#[track_caller]
+fn turn_to(browser: &Browser, page: &str, heading: &str) {
+    browser.script("location.hash = arguments[0]", &[json!(page)]);
+    browser.shows("#main h1", heading);
+}
 
 #[test]
 fn a_superadmin_sees_in_the_browser_what_is_wrong_and_acts() {
@@ -134,6 +160,14 @@ fn a_superadmin_sees_in_the_browser_what_is_wrong_and_acts() {
     sign_in(&browser, server);
     verdict(&browser);
     pictures(&browser, &cluster);
+    keyboard(&browser);
+    servers(&browser);
+    conflict_is_put_back(&browser, server);
+    shelf_and_row(&browser);
+    feed(&browser, server);
+    upkeep(&browser);
+    invitation(&browser);
+    the_end(&browser, cluster);
 }
 
 fn sign_in(browser: &Browser, server: &Server) {
@@ -161,7 +195,7 @@ fn verdict(browser: &Browser) {
     browser.shows("#verdict", "To do:");
     let live = browser.script("return document.querySelector('.verdict-head').getAttribute('aria-live')", &[]);
     assert_eq!(live, "polite");
-    browser.shows("#main", HOSTILE_NAME);
+    browser.shows("#main", SHOWN_NAME);
     seen("the verdict says that a server is cut off and a row on the shelf, why, and what to do; names stay text");
     let skewed = |skews: &[i64]| {
         let peer = |(at, skew): (usize, &i64)| json!({ "id": format!("{at}"), "name": format!("s{}", at + 1), "state": "connected", "behind": 0, "ahead": 0, "last_seen": "", "unknown_frames": 0, "clock_skew_ms": skew });
@@ -174,6 +208,129 @@ fn verdict(browser: &Browser) {
     assert_eq!(skewed(&[600_000]), "The clocks of s0 and s1 are 10 min apart");
     assert_eq!(skewed(&[10, -10]), "All is well");
     seen("of three clocks the wrong machine is named; of two, that nobody can tell");
+}
+
+/// From the top of the page, without a mouse.
+fn keyboard(browser: &Browser) {
+    turn_to(browser, "/", "Overview");
+    browser.script("document.activeElement.blur(); window.scrollTo(0, 0)", &[]);
+    browser.press(TAB);
+    assert_eq!(browser.script("return document.activeElement.id", &[]), "skip");
+    browser.press(ENTER);
+    assert_eq!(browser.script("return document.activeElement.id", &[]), "main");
+    browser.press(TAB);
+    let outline = "const e = document.activeElement; return [e.tagName, getComputedStyle(e).outlineStyle]";
+    assert_eq!(browser.script(outline, &[]), json!(["A", "solid"]), "the keyboard's place can be seen");
+    seen("the first Tab offers to skip to the content, Enter goes there, and the keyboard's place is outlined");
+}
+
+fn servers(browser: &Browser) {
+    browser.click("#nav a[href='#/servers']");
+    browser.shows("#main h1", "Servers");
+    browser.shows("#main", "a computer answers, but no node listens there");
+    browser.click("[data-key='sync-all']");
+    browser.shows(".said", "hold the same");
+    seen("Sync all says that every reachable server holds the same");
+    browser.click("tbody tr:nth-child(2) button");
+    browser.shows(".said", "is cut off");
+    browser.shows(".said", SHOWN_NAME);
+    seen("Sync with the server that is cut off says so, and that it catches up by itself");
+}
+
+fn conflict_is_put_back(browser: &Browser, server: &Server) {
+    let location = "SELECT location FROM team WHERE id = 1";
+    let shown = texts(server.database("scouting"), location).remove(0);
+    let lost = if shown == "by pit" { "by stands" } else { "by pit" };
+    turn_to(browser, "/conflicts", "Conflicts");
+    browser.type_into("#conflict-filter", "location");
+    let card = ".card:has(a[href*='scouting.team+1'])";
+    browser.shows(card, &shown);
+    browser.shows(card, lost);
+    seen("a conflict shows both values side by side, with their authors");
+    browser.click(&format!("{card} .side-by button"));
+    until("the other value is back in the app's file", 20, || {
+        let now = texts(server.database("scouting"), location).remove(0);
+        if now == lost { Ok(()) } else { Err(now) }
+    });
+    browser.shows("#toast", "team");
+    seen("one click puts the other value back into the application's file");
+    browser.type_into("#conflict-filter", "team_name");
+    browser.shows(".card", "<script>document.title=");
+    browser.shows(".card", "U+202E");
+    seen("a script in a value stays text, a mark that turns the direction is named");
+}
+
+fn shelf_and_row(browser: &Browser) {
+    turn_to(browser, "/shelf", "Shelf");
+    browser.shows(".card", "scouting.team_settings");
+    browser.shows(".card", "same unique key");
+    browser.click(".card summary");
+    browser.shows(".card dl", "8123");
+    seen("the shelf says which row is not shown, why, and what it holds");
+    browser.click("[data-key='retry']");
+    browser.shows("#toast", "tried again");
+    turn_to(browser, "/activity", "Activity");
+    browser.type_into("#row-input", "scouting.team 2");
+    browser.click("#row button");
+    browser.shows("#row", "Its versions, oldest first");
+    browser.shows("#row", "at enrolment");
+    browser.shows("#row", "What lost");
+    seen("a row's history shows every version, its server, and what lost");
+}
+
+fn feed(browser: &Browser, server: &Server) {
+    turn_to(browser, "/activity", "Activity");
+    browser.shows(".events", "split");
+    browser.script("document.body.dataset.same = 'page'", &[]);
+    app(server.database("scouting"), "UPDATE team SET location = 'seen <i>live</i>' WHERE id = 5");
+    browser.shows(".event", "seen <i>live</i>");
+    assert_eq!(browser.script("return document.body.dataset.same", &[]), "page");
+    seen("a change of the application comes up in the feed by itself");
+    browser.type_into("#find-table", "team_settings");
+    browser.click("form.filters button");
+    browser.shows("#main", "Changes that fit");
+    browser.shows(".events", "team_settings");
+    assert!(!browser.text(".events").contains("seen <i>live"), "the search leaves other tables out");
+    seen("the search finds the changes of one table");
+}
+
+fn upkeep(browser: &Browser) {
+    turn_to(browser, "/data", "Data");
+    browser.shows("#main", "team_settings");
+    assert_eq!(browser.count("[data-key='row-scouting.team_settings'] a[href='#/shelf']"), 1);
+    seen("table by table, the row on the shelf is counted where it belongs");
+    turn_to(browser, "/verify", "Verify");
+    browser.click("[data-key='check-log']");
+    browser.shows("#main", "every hash and signature is right");
+    seen("the log is checked by one click");
+    turn_to(browser, "/care", "Upkeep");
+    browser.shows("#main", "Safe to unplug");
+    browser.shows("#main", "all but");
+    seen("receipts say that this machine can be unplugged, and what the one that is away lacks");
+}
+
+fn invitation(browser: &Browser) {
+    turn_to(browser, "/invite", "Invite a server");
+    browser.click("#main form button");
+    browser.shows(".code", "litemesh1:");
+    let squares = browser.script("return document.querySelector('.qr path').getAttribute('d').length", &[]);
+    assert!(squares.as_u64() > Some(1_000), "the picture of the code is drawn: {squares}");
+    seen("an invitation gives a code, and its picture for a camera");
+}
+
+fn the_end(browser: &Browser, mut cluster: Cluster) {
+    turn_to(browser, "/", "Overview");
+    browser.shows(".server-lines", "in step");
+    let _ = browser.complaints();
+    cluster.servers[0].stop();
+    browser.shows("#verdict", "The node does not answer");
+    browser.shows("#verdict", "litemesh run");
+    seen("a node that stops is said to be silent, with what to do");
+    browser.click("#sign-out");
+    browser.shows("#door", "Sign in");
+    assert!(!browser.text("body").contains("scouting"), "nothing of the node is left after signing out");
+    assert_eq!(browser.script("return sessionStorage.length", &[]), 0);
+    seen("signing out leaves nothing behind");
 }
 
 fn pictures(browser: &Browser, cluster: &Cluster) {

@@ -2,6 +2,9 @@
 //!
 //! What it does not verify: the answers themselves; those need a node and are tested through the program.
 
+#[path = "hostile_tests.rs"]
+mod hostile;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;

@@ -26,7 +26,8 @@ const BASE_DEFAULT: u64 = 20_000;
 const PATIENCE_MS: u64 = 600_000;
 
 const WALL_MS: u64 = 1_748_736_000_000;
-const COLUMNS: [&str; 10] = ["id", "team", "match", "auto", "teleop", "endgame", "scout", "robot", "notes", "photo"];
+pub(crate) const COLUMNS: [&str; 10] =
+    ["id", "team", "match", "auto", "teleop", "endgame", "scout", "robot", "notes", "photo"];
 
 /// One line of the table.
 struct Case {
@@ -85,7 +86,7 @@ struct Group {
 }
 
 /// A chain of events under the founder's key.
-struct Chain {
+pub(crate) struct Chain {
     key: SigningKey,
     cluster: [u8; 32],
     origin: Origin,
@@ -116,6 +117,7 @@ impl Chain {
             applied: Cut::new(),
             schema: [0; 16],
             continues: false,
+            note: String::new(),
         };
         let columns = COLUMNS.iter().map(|name| (*name).to_string()).collect();
         let tables = vec![TableColumns { table: "scouting_data".into(), columns }];
@@ -128,8 +130,16 @@ impl Chain {
     }
 }
 
+impl Chain {
+    /// The first event of a chain.
+    pub(crate) fn new(seed: [u8; 32], cluster: [u8; 32]) -> Chain {
+        let origin = Origin { node: node_id(&seed), incarnation: 77 };
+        Chain { key: SigningKey::from_bytes(&seed), cluster, origin, seq: 0, previous: [0; 32] }
+    }
+}
+
 /// Ten values, and their bytes as plain data.
-fn values(number: u64) -> (Vec<Value>, u64) {
+pub(crate) fn values(number: u64) -> (Vec<Value>, u64) {
     let mut state = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut draw = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -158,9 +168,7 @@ impl Group {
             membership.add(record.clone())?;
             records.push(record);
         }
-        let origin = Origin { node: node_id(&seed(0)), incarnation: 77 };
-        let key = SigningKey::from_bytes(&seed(0));
-        let mut chain = Chain { key, cluster: membership.cluster().0, origin, seq: 0, previous: [0; 32] };
+        let mut chain = Chain::new(seed(0), membership.cluster().0);
         let folder = folder.join(format!("{}-{}-{}", case.servers, case.behind.0, case.behind.1));
         std::fs::create_dir_all(&folder)?;
         let stock = folder.join("stock.redb");
@@ -187,6 +195,7 @@ impl Group {
                 entropy: seed(at),
                 machine_id: "measured".into(),
                 pace: Default::default(),
+                retention: Default::default(),
             };
             nodes.push(Node::open(settings, log, now)?);
         }
@@ -249,7 +258,12 @@ impl Group {
 }
 
 /// Bytes of the rows and of the events that were appended.
-fn append(log: &Log, chain: &mut Chain, events: u64, rows: u64) -> Result<(u64, u64), Box<dyn std::error::Error>> {
+pub(crate) fn append(
+    log: &Log,
+    chain: &mut Chain,
+    events: u64,
+    rows: u64,
+) -> Result<(u64, u64), Box<dyn std::error::Error>> {
     let (mut rows_bytes, mut events_bytes) = (0, 0);
     let mut write = log.write()?;
     for number in 1..=events {

@@ -10,6 +10,7 @@ mod crash;
 mod disk;
 mod ledger;
 mod plant;
+mod reconcile;
 mod run;
 mod world;
 
@@ -34,6 +35,7 @@ const CRASH: &str = "crash";
 
 /// Figures instead of faults.
 const BYTES: &str = "bytes";
+const RECONCILE: &str = "reconcile";
 
 /// A failure is made small for at most so long.
 const SHRINK_LIMIT: Duration = Duration::from_secs(300);
@@ -52,10 +54,15 @@ fn main() -> ExitCode {
         }
         println!("{:<16} one or two small servers, and a crash in every cycle, at any operation of their disks", CRASH);
         println!("{:<16} no faults: what travels, in sync and behind, among 2, 5 and 12 servers", BYTES);
+        println!(
+            "{:<16} no faults: what it takes to find the rows that differ, and to keep the fingerprints",
+            RECONCILE
+        );
         return ExitCode::SUCCESS;
     }
-    if asked.scenario == BYTES {
-        return match bytes::run(asked.count) {
+    if asked.scenario == BYTES || asked.scenario == RECONCILE {
+        let table = if asked.scenario == BYTES { bytes::run(asked.count) } else { reconcile::run(asked.count) };
+        return match table {
             Ok(table) => {
                 println!("{table}");
                 ExitCode::SUCCESS

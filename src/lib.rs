@@ -14,18 +14,19 @@
 //! | L0    | [`model`]  | ids, values, stamps, events, heads: plain data and total orders                          |
 //! | L1    | [`clock`]  | hybrid logical clock, pure                                                               |
 //! | L1    | [`merge`]  | identity, cells, liveness, uniqueness: state = F(set of events)                          |
+//! | L1    | [`reconcile`] | range fingerprints: which rows differ, without sending those that do not; sans-IO      |
 //! | L2    | [`wire`]   | protobuf to model and back; every size limit in one file                                 |
 //! | L2    | [`log`]    | append-only event log and the evaluator's storage on redb                                |
 //! | L2    | [`sqlite`] | the only room that speaks SQL to the app's files: triggers, drain, apply, scan           |
 //! | L3    | [`node`]   | the deterministic heart: inputs in, effects out; owns log and files                      |
 //! | L4    | `net`      | libp2p: effects become frames, frames become inputs; discovery; the gate for members     |
+//! | L4    | `monitor`  | run tracking, reliability, alerts, metrics                                               |
 //! | L4    | `http`     | API on localhost                                                                         |
 //! | L4    | `config`   | defaults, file, environment and flags become validated settings                          |
 //! | L5    | `daemon`   | wiring, threads, signals, the data directory                                             |
 //! | L5    | `cli`      | one file per command                                                                     |
 //!
-//! `simulations/` drives whole clusters of [`node::Node`] on a virtual network and clock. Range fingerprints (`reconcile`)
-//! and run tracking (`monitor`) are rooms of later versions; heads are exchanged in [`node`].
+//! `simulations/` drives whole clusters of [`node::Node`] on a virtual network and clock. Heads are exchanged in [`node`].
 
 #[cfg(feature = "daemon")]
 pub mod cli;
@@ -40,7 +41,10 @@ pub mod log;
 pub mod merge;
 pub mod model;
 #[cfg(feature = "daemon")]
+pub mod monitor;
+#[cfg(feature = "daemon")]
 pub mod net;
 pub mod node;
+pub mod reconcile;
 pub mod sqlite;
 pub mod wire;

@@ -27,7 +27,10 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// Neighbours on one floor that may know each other: (who, whom, why).
-const NEIGHBOURS: &[(&str, &str, &str)] = &[];
+const NEIGHBOURS: &[(&str, &str, &str)] = &[
+    ("reconcile", "merge", "a block's sum is the evaluator's fingerprint, over fewer rows"),
+    ("http", "monitor", "the API shows runs, reliability and alerts, and its orders are runs themselves"),
+];
 
 /// The deterministic rooms (L0–L3).
 const CORE: &[&str] = &["model", "clock", "merge", "reconcile", "wire", "log", "sqlite", "node"];

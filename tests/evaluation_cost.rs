@@ -151,6 +151,7 @@ impl Bench {
                 applied: Cut::default(),
                 schema: [0; 16],
                 continues: false,
+                note: String::new(),
             },
             tables: vec![names("team", &["id", "number", "name"]), names("entry", &["id", "team_id", "score"])],
             changes: changes(&birth),

@@ -76,6 +76,7 @@ impl Cluster {
                 database: "users".to_string(),
                 applied: Cut::default(),
                 continues: false,
+                note: String::new(),
                 ..event.header
             },
             tables: vec![TableColumns { table: "user".to_string(), columns: vec!["marker".to_string()] }],

@@ -138,6 +138,7 @@ fn settings(directory: &Path, seed: u64, position: usize, runs: u32) -> NodeSett
         entropy,
         machine_id: "simulated".to_string(),
         pace: Default::default(),
+        retention: Default::default(),
     }
 }
 

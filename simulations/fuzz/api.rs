@@ -111,6 +111,7 @@ fn start() -> Server {
         port: Arc::new(Direct { arena: Mutex::new(Arena::new()), jobs: jobs.clone() }),
         network: Arc::new(Counted(jobs.clone())),
         checks: Arc::new(Vec::new),
+        monitor: litemesh::monitor::Monitor::off(),
         token: TOKEN.to_string(),
     };
     runtime.spawn(serve(listener, services, shutdown));

@@ -282,6 +282,7 @@ fn header(author: &Author, cluster: [u8; 32], (stamp, applied): (Stamp, Cut)) ->
         applied,
         schema: [0; 16],
         continues: false,
+        note: String::new(),
     }
 }
 
@@ -301,5 +302,6 @@ fn settings(data_dir: PathBuf, path: PathBuf) -> NodeSettings {
         entropy: [9; 32],
         machine_id: "fuzz".to_string(),
         pace: Default::default(),
+        retention: Default::default(),
     }
 }

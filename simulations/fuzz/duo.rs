@@ -172,5 +172,6 @@ fn settings(home: &Path, key_seed: [u8; 32], steering_runs: u32) -> NodeSettings
         entropy: key_seed,
         machine_id: "fuzz".to_string(),
         pace: Default::default(),
+        retention: Default::default(),
     }
 }

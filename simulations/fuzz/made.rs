@@ -154,6 +154,7 @@ fn header(draws: &mut Draws<'_>, origin: Origin, seq: u64) -> Header {
         applied: Cut { dots },
         schema: draws.fixed(),
         continues: draws.chance(20),
+        note: if draws.chance(10) { "undo: why".to_string() } else { String::new() },
     }
 }
 
@@ -228,6 +229,8 @@ pub fn message(draws: &mut Draws<'_>) -> Message {
             all: draws.chance(50),
             more: draws.chance(20),
             member_heads: (0..draws.below(3)).map(|_| draws.fixed()).collect(),
+            content: draws.chance(50).then(|| draws.fixed()),
+            snapshot_rows: draws.number(),
         }),
         1 => Message::Pull(Pull {
             request: draws.number(),

@@ -310,6 +310,7 @@ impl<'w> World<'w> {
             applied: Cut::default(),
             schema: [0; 16],
             continues: false,
+            note: String::new(),
         };
         let fact = Fact { event: Event { header, tables, changes }, origin: origin.id(), cut };
         self.entries.push(Entry { fact, database, needs, author });

@@ -210,6 +210,12 @@ pub fn check_fingerprints(world: &World) -> Result<(), String> {
             if anew != kept {
                 return Err(format!("server {position}: {database}.{table} has {kept:?}, its rows give {anew:?}"));
             }
+            let (blocks, wrong_sums) = read.check_prints(id).map_err(wrong)?;
+            if wrong_sums > 0 {
+                return Err(format!(
+                    "server {position}: {database}.{table}: {wrong_sums} of {blocks} kept sums are wrong"
+                ));
+            }
         }
     }
     Ok(())

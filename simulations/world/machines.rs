@@ -267,6 +267,7 @@ impl World {
             entropy,
             machine_id: format!("machine-{position}"),
             pace: Default::default(),
+            retention: Default::default(),
         }
     }
 }

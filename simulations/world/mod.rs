@@ -263,6 +263,7 @@ fn kind(input: &Input) -> u8 {
         Input::MembersLearnt(_) => 15,
         Input::RoundTrip { .. } => 16,
         Input::SyncRequested(_) => 17,
+        Input::CompareRequested(_) => 20,
         Input::LocalTime { .. } => 19,
         Input::ShutOut { .. } => 18,
     }
@@ -279,6 +280,7 @@ fn input_words(input: &Input) -> String {
         Input::MembersLearnt(records) => format!("{} member records", records.len()),
         Input::RoundTrip { .. } => "round trip".to_string(),
         Input::SyncRequested(_) => "sync requested".to_string(),
+        Input::CompareRequested(_) => "comparison requested".to_string(),
         Input::LocalTime { .. } => "local time".to_string(),
         Input::ShutOut { by, .. } => format!("shut out, says {}", &by.to_string()[..8]),
     }

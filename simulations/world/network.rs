@@ -297,6 +297,10 @@ pub(super) fn frame_words(frame: &[u8]) -> String {
             format!("hello({all}{} heads{}{tell})", hello.heads.len(), if hello.reply { ", asks" } else { "" })
         }
         Ok(Message::Pull(pull)) => format!("pull#{}({} ranges)", pull.request, pull.ranges.len()),
+        Ok(Message::Compare(compare)) => format!("compare {}: {} blocks", compare.number, compare.blocks.len()),
+        Ok(Message::Compared(compared)) => format!("compared {}: {} blocks", compared.number, compared.blocks.len()),
+        Ok(Message::Differences(differences)) => format!("{} differences", differences.count),
+        Ok(Message::Snapshot(_)) => format!("snapshot, {} bytes", frame.len()),
         Ok(Message::Unknown(kind)) => format!("unknown({kind})"),
         Ok(Message::Events(events)) => {
             let piece = if events.piece.is_some() { ", a piece" } else { "" };

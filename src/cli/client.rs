@@ -59,11 +59,21 @@ impl Client {
 
     /// Asks.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, CommandError> {
+        self.get_within(path, query, SHORT)
+    }
+
+    /// Asks what may take long.
+    pub(super) fn get_within<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        within: Duration,
+    ) -> Result<T, CommandError> {
         let mut request = self.agent.get(format!("{}{path}", self.base)).header("authorization", self.bearer());
         for (name, value) in query {
             request = request.query(*name, value);
         }
-        read(request.config().timeout_global(Some(SHORT)).build().call())
+        read(request.config().timeout_global(Some(within)).build().call())
     }
 
     /// Orders; `within` bounds the wait.
@@ -118,9 +128,11 @@ fn refused(status: u16, body: &[u8]) -> CommandError {
         _ => Kind::Internal,
     };
     let error = CommandError::new(kind, if detail.is_empty() { format!("the node answered {status}") } else { detail });
+    let error = error.coded(&code);
     match code.as_str() {
         "integrity" => error.hint("see what is damaged: litemesh log verify"),
         "exists" => error.hint("choose another --out directory"),
+        "lease_held" => error.hint("wait for it with --wait SECONDS, or run both with --parallel"),
         _ => error,
     }
 }

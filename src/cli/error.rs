@@ -51,11 +51,12 @@ pub(super) struct CommandError {
     message: String,
     causes: Vec<String>,
     hints: Vec<String>,
+    code: Option<String>,
 }
 
 impl CommandError {
     pub(super) fn new(kind: Kind, message: impl Into<String>) -> CommandError {
-        CommandError { kind, message: message.into(), causes: Vec::new(), hints: Vec::new() }
+        CommandError { kind, message: message.into(), causes: Vec::new(), hints: Vec::new(), code: None }
     }
 
     pub(super) fn user(message: impl Into<String>) -> CommandError {
@@ -64,6 +65,17 @@ impl CommandError {
 
     pub(super) fn usage(message: impl Into<String>) -> CommandError {
         CommandError::new(Kind::Usage, message)
+    }
+
+    /// The stable code of the API's refusal.
+    pub(super) fn coded(mut self, code: &str) -> CommandError {
+        self.code = Some(code.to_string());
+        self
+    }
+
+    /// See [`CommandError::coded`].
+    pub(super) fn code(&self) -> Option<&str> {
+        self.code.as_deref()
     }
 
     /// Adds a next action.
@@ -177,6 +189,7 @@ fn log_kind(error: &LogError) -> Kind {
     match error {
         // What redb says of a file that is none of its own any more.
         LogError::Storage(error) if error.kind() == std::io::ErrorKind::InvalidData => Kind::Integrity,
+        LogError::SegmentNotWritten(_) => Kind::User,
         LogError::Storage(_) | LogError::Newer { .. } | LogError::Locked => Kind::User,
         _ => Kind::Integrity,
     }

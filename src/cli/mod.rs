@@ -5,14 +5,18 @@
 //! cause names its cause and the next action. Called by `main`.
 
 mod admit;
+mod archive;
 mod bundle;
+mod cleanup;
 mod client;
+mod compare;
 mod completions;
 mod conflicts;
 mod dashboard;
 mod decide;
 mod demo;
 mod demo_cluster;
+mod diff;
 mod doctor;
 mod duplicates;
 mod eject;
@@ -30,13 +34,16 @@ mod preflight;
 mod rebuild;
 mod receipts;
 mod recover_admin;
+mod reliability;
 mod request;
 mod rules;
 mod run;
 mod shelf;
 mod status;
 mod sync;
+mod track;
 mod trust_lan;
+mod undo;
 mod whereabouts;
 
 use std::path::PathBuf;
@@ -101,9 +108,16 @@ enum Command {
     Key(key::Arguments),
     Bundle(bundle::Arguments),
     Receipts(receipts::Arguments),
+    Reliability(reliability::Arguments),
+    Track(track::Arguments),
     Rebuild(rebuild::Arguments),
     AsOf(rebuild::AsOfArguments),
     Dashboard(dashboard::Arguments),
+    Cleanup(cleanup::Arguments),
+    Archive(archive::Arguments),
+    Diff(diff::Arguments),
+    Undo(undo::Arguments),
+    Restore(undo::RestoreArguments),
     Doctor(doctor::Arguments),
     Eject(eject::Arguments),
     Demo(demo::Arguments),
@@ -146,14 +160,18 @@ pub fn main() -> ExitCode {
     let output = Output::new(cli.json, cli.quiet);
     let directory = match std::env::current_dir() {
         Ok(directory) => directory,
-        Err(source) => return finish(Err(CommandError::user("the working directory is gone").because(&source))),
+        Err(source) => return finish(&CommandError::user("the working directory is gone").because(&source)),
     };
     let flags = Flags { config: cli.config, data: cli.data, ..Flags::default() };
     let context = Context { flags, directory, output };
-    finish(call(cli.command, &context))
+    match call(cli.command, &context) {
+        Ok(code) => code,
+        Err(error) => finish(&error),
+    }
 }
 
-fn call(command: Command, context: &Context) -> Result<(), CommandError> {
+/// Does it. Only a command that runs another one has an exit code of its own.
+fn call(command: Command, context: &Context) -> Result<ExitCode, CommandError> {
     match command {
         Command::Run(arguments) => run::call(context, arguments),
         Command::Init(arguments) => init::call(context, arguments),
@@ -178,24 +196,27 @@ fn call(command: Command, context: &Context) -> Result<(), CommandError> {
         Command::Key(arguments) => key::call(context, &arguments),
         Command::Bundle(arguments) => bundle::call(context, &arguments),
         Command::Receipts(arguments) => receipts::call(context, &arguments),
+        Command::Reliability(arguments) => reliability::call(context, &arguments),
+        Command::Track(arguments) => return track::call(context, arguments),
         Command::Rebuild(arguments) => rebuild::call(context, &arguments),
         Command::AsOf(arguments) => rebuild::call_as_of(context, &arguments),
         Command::Dashboard(arguments) => dashboard::call(context, &arguments),
+        Command::Cleanup(arguments) => cleanup::call(context, &arguments),
+        Command::Archive(arguments) => archive::call(context, &arguments),
+        Command::Diff(arguments) => diff::call(context, &arguments),
+        Command::Undo(arguments) => undo::call(context, &arguments),
+        Command::Restore(arguments) => undo::call_restore(context, &arguments),
         Command::Doctor(arguments) => doctor::call(context, &arguments),
         Command::Eject(arguments) => eject::call(context, arguments),
         Command::Demo(arguments) => demo::call(context, &arguments),
         Command::Completions(arguments) => completions::call(context, &arguments),
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
-fn finish(result: Result<(), CommandError>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::write_error(&error.to_string());
-            ExitCode::from(error.kind.exit_code())
-        }
-    }
+fn finish(error: &CommandError) -> ExitCode {
+    output::write_error(&error.to_string());
+    ExitCode::from(error.kind.exit_code())
 }
 
 /// Log lines on stderr: for `run` what happens, for the others what goes wrong. `LITEMESH_LOG` overrides.

@@ -59,6 +59,14 @@ enum What {
         /// The new name
         to: String,
     },
+    /// Whether the others' files show the same rows as this server's, looked at now; 4: they do not, each row is named
+    Compare {
+        /// Only this peer: name, id, or number in the list
+        peer: Option<String>,
+        /// How long to wait
+        #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+        wait: f64,
+    },
     /// Everybody who was ever admitted, this server included
     Members,
     /// The membership log: every signed record, and whether it counts
@@ -99,6 +107,7 @@ pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), Comma
             let view = order(&client, "rename", &json!({ "name": name, "to": to }))?;
             context.output.result(&view, |view| format!("{} is called {} now", &view.id[..8], view.name));
         }
+        Some(What::Compare { peer, wait }) => super::compare::call(context, peer.as_deref(), *wait)?,
         Some(What::Members) => members(context, &client)?,
         Some(What::Log) => log(context, &client)?,
         Some(What::Late) => late(context, &client)?,

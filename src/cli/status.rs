@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Context;
+use super::cleanup::bytes;
 use super::error::CommandError;
 use super::output::{count, table};
 use crate::node::view::Status;
@@ -63,6 +64,7 @@ pub(super) fn describe(status: &Status) -> String {
     text += &format!("\n{}\n", table(&headings, &rows));
     text += &format!("\n{}\n", peers(status));
     text += &transfers(status);
+    text += &disk(status);
     text += &match status.only_here.events {
         0 => "\nnothing exists only here\n".to_string(),
         events => format!(
@@ -76,6 +78,28 @@ pub(super) fn describe(status: &Status) -> String {
         text += &format!("\nALERT {alert}");
     }
     text
+}
+
+/// What it all takes, and a cleanup under way.
+fn disk(status: &Status) -> String {
+    let (disk, cleanup) = (&status.disk, &status.cleanup);
+    let mut text = format!("\ndisk: log {}", bytes(disk.log_bytes));
+    if disk.segments > 0 {
+        let events = count(disk.segment_events, "older event");
+        text += &format!(", archive {} ({events} in {})", bytes(disk.segment_bytes), count(disk.segments, "segment"));
+    }
+    let lost: u64 = disk.segments_missing.iter().map(|missing| missing.events).sum();
+    if lost > 0 {
+        text += &format!(
+            "; MISSING: {} with {}: see litemesh doctor",
+            count(disk.segments_missing.len() as u64, "segment"),
+            count(lost, "event")
+        );
+    }
+    if cleanup.state == "running" {
+        text += &format!("; a cleanup is under way, {} of {} events moved", cleanup.removed, cleanup.wanted);
+    }
+    text + "\n"
 }
 
 /// What is on its way, and what holds it back.
@@ -113,6 +137,10 @@ pub(super) fn peers(status: &Status) -> String {
             peer.state.clone(),
             peer.behind.to_string(),
             peer.ahead.to_string(),
+            match peer.content.rows {
+                0 => peer.content.state.clone(),
+                rows => format!("{} ({rows} rows)", peer.content.state),
+            },
             number(peer.rtt_ms.map(|ms| format!("{ms:.1} ms"))),
             number(peer.clock_skew_ms.map(|ms| format!("{ms} ms"))),
             if peer.last_seen.is_empty() { "never".into() } else { peer.last_seen.clone() },
@@ -120,7 +148,8 @@ pub(super) fn peers(status: &Status) -> String {
         ]
     };
     let rows: Vec<_> = status.peers.iter().enumerate().map(line).collect();
-    let headings = ["#", "peer", "id", "state", "we lack", "it lacks", "round trip", "clock", "last seen", "address"];
+    let headings =
+        ["#", "peer", "id", "state", "we lack", "it lacks", "content", "round trip", "clock", "last seen", "address"];
     table(&headings, &rows)
 }
 

@@ -24,6 +24,10 @@ pub(super) fn layer(read: &dyn Fn(&str) -> Option<String>) -> Result<RawConfig, 
     layer.network.quiet_hours = list("LITEMESH_NETWORK_QUIET_HOURS");
     layer.network.wan = read("LITEMESH_NETWORK_WAN").map(|text| boolean("LITEMESH_NETWORK_WAN", &text)).transpose()?;
     layer.network.relays = list("LITEMESH_NETWORK_RELAYS");
+    layer.retention.days_to_keep = read("LITEMESH_RETENTION_DAYS_TO_KEEP")
+        .map(|text| number("LITEMESH_RETENTION_DAYS_TO_KEEP", &text))
+        .transpose()?;
+    layer.retention.daily_at = read("LITEMESH_RETENTION_DAILY_AT");
     layer.capture.include = list("LITEMESH_CAPTURE_INCLUDE");
     layer.capture.exclude = list("LITEMESH_CAPTURE_EXCLUDE");
     Ok(layer)
@@ -64,6 +68,8 @@ const KNOWN: &[&str] = &[
     "LITEMESH_NETWORK_QUIET_HOURS",
     "LITEMESH_NETWORK_WAN",
     "LITEMESH_NETWORK_RELAYS",
+    "LITEMESH_RETENTION_DAYS_TO_KEEP",
+    "LITEMESH_RETENTION_DAILY_AT",
     "LITEMESH_CAPTURE_INCLUDE",
     "LITEMESH_CAPTURE_EXCLUDE",
 ];

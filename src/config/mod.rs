@@ -8,6 +8,7 @@ mod environment;
 mod pace;
 mod raw;
 mod resolve;
+mod retention;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ pub struct Config {
     pub network: NetworkConfig,
     /// Rules for tables that no `[[database]]` names.
     pub capture: CaptureConfig,
+    /// What stays in the log, and when the rest is moved.
+    pub retention: crate::node::RetentionSettings,
     /// The databases that flags, environment or file name; empty: the daemon looks for them.
     pub databases: Vec<DatabaseSettings>,
     /// What the user set and has no effect, in words.

@@ -17,6 +17,7 @@ pub(super) struct RawConfig {
     pub(super) capture: RawCapture,
     pub(super) alerts: RawAlerts,
     pub(super) verify: RawVerify,
+    pub(super) retention: RawRetention,
     pub(super) database: Vec<RawDatabase>,
 }
 
@@ -91,6 +92,13 @@ pub(super) struct RawVerify {
     pub(super) ids: Option<String>,
     pub(super) checksum: Option<String>,
     pub(super) full: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawRetention {
+    pub(super) days_to_keep: Option<i64>,
+    pub(super) daily_at: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -180,6 +188,10 @@ impl RawConfig {
                 ids: self.verify.ids.or(below.verify.ids),
                 checksum: self.verify.checksum.or(below.verify.checksum),
                 full: self.verify.full.or(below.verify.full),
+            },
+            retention: RawRetention {
+                days_to_keep: self.retention.days_to_keep.or(below.retention.days_to_keep),
+                daily_at: self.retention.daily_at.or(below.retention.daily_at),
             },
             database: if self.database.is_empty() { below.database } else { self.database },
         }

@@ -49,6 +49,7 @@ pub(super) fn resolve(
             relays: relays(raw.network.relays)?,
         },
         capture,
+        retention: super::retention::resolve(&raw.retention)?,
         databases: resolved,
         warnings,
     })

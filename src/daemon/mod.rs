@@ -13,6 +13,7 @@
 //! Invariant: one process owns a data directory (an advisory lock says so); the node lives on one thread; the clock is
 //! read once per turn of that thread. Callers: cli.
 
+mod archive;
 mod carry;
 mod control;
 mod data_dir;
@@ -30,6 +31,7 @@ mod sample;
 mod supervised;
 mod watch;
 
+pub use archive::{cleanup, copy_archive, list_archive};
 pub use carry::{
     Outlet, Requested, admit_request, export_bundle, import_bundle, inspect_bundle, receipts, request_admission, spool,
 };

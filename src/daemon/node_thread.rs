@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,6 +21,8 @@ use super::machine::clock_now;
 use super::reserve::Reserve;
 use crate::log::Log;
 use crate::model::NodeId;
+use crate::monitor::Monitor;
+use crate::node::archive::{compact, is_worth_compacting};
 use crate::node::port::{Job, NodePort};
 use crate::node::store_fault::StoreFault;
 use crate::node::{Effect, Input, Node, NodeError, NodeSettings, Now};
@@ -127,6 +129,15 @@ impl NodeHandle {
 impl NodeThread {
     /// Opens the node on a thread of its own; returns when it is open. Effects go to `effects`.
     pub fn start(start: Start, effects: mpsc::Sender<Effect>) -> Result<NodeThread, DaemonError> {
+        NodeThread::start_watched(start, effects, None)
+    }
+
+    /// The same; what the node does is noted by `monitor`.
+    pub fn start_watched(
+        start: Start,
+        effects: mpsc::Sender<Effect>,
+        monitor: Option<Monitor>,
+    ) -> Result<NodeThread, DaemonError> {
         let (messages, queue) = sync_channel(QUEUE_MAX);
         let touched: Arc<[AtomicBool]> = start.settings.databases.iter().map(|_| AtomicBool::new(false)).collect();
         let handle = NodeHandle { messages, touched, stop: Arc::new(AtomicBool::new(false)) };
@@ -150,7 +161,8 @@ impl NodeThread {
             }
             let fault = Fault { store: fault, ..Fault::default() };
             let local_time_at_ms = 0;
-            Loop { start, reserve, node: Some(node), queue, effects, handle: inside, fault, local_time_at_ms }.run()
+            let handle = inside;
+            Loop { start, reserve, node: Some(node), queue, effects, handle, fault, local_time_at_ms, monitor }.run()
         };
         let thread = std::thread::Builder::new().name("node".into()).spawn(body);
         let thread = thread.map_err(|source| DaemonError::Runtime { source })?;
@@ -164,9 +176,9 @@ impl NodeThread {
     /// Asks the node to stop, and waits at most `patience` for its last commit. `false`: it is still at work.
     pub fn stop(self, patience: Duration) -> Result<bool, DaemonError> {
         self.handle.stop();
-        let until = std::time::Instant::now() + patience;
+        let until = Instant::now() + patience;
         while !self.thread.is_finished() {
-            if std::time::Instant::now() >= until {
+            if Instant::now() >= until {
                 return Ok(false);
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -186,7 +198,12 @@ pub(super) fn open(start: &Start) -> Result<Node, DaemonError> {
 }
 
 fn open_after(start: &Start, fault: Option<StoreFault>) -> Result<Node, DaemonError> {
-    let log = Arc::new(Log::open(&start.log_path).map_err(NodeError::from)?);
+    let mut log = Log::open(&start.log_path).map_err(NodeError::from)?;
+    // Nobody reads or writes yet. A disk that is in trouble is spared.
+    if fault.is_none() && is_worth_compacting(&log)? {
+        compact(&mut log)?;
+    }
+    let log = Arc::new(log);
     if let Some(founding) = &start.found
         && !Node::has_cluster(&log)?
     {
@@ -212,10 +229,10 @@ fn open_making_room(start: &Start, reserve: &Reserve) -> Result<(Node, Option<St
 /// Tries again, with growing pauses, while an app holds a lock.
 pub(super) fn while_busy<T>(mut attempt: impl FnMut() -> Result<T, DaemonError>) -> Result<T, DaemonError> {
     let (mut pause, longest) = BUSY_PAUSE;
-    let until = std::time::Instant::now() + BUSY_WITHIN;
+    let until = Instant::now() + BUSY_WITHIN;
     loop {
         match attempt() {
-            Err(error) if is_busy(&error) && std::time::Instant::now() < until => std::thread::sleep(pause),
+            Err(error) if is_busy(&error) && Instant::now() < until => std::thread::sleep(pause),
             done => return done,
         }
         pause = (pause * 2).min(longest);
@@ -241,6 +258,7 @@ struct Loop {
     fault: Fault,
     /// When the node is told again what local time is.
     local_time_at_ms: u64,
+    monitor: Option<Monitor>,
 }
 
 /// A store that fails: how long to leave it alone, and what was said about it.
@@ -255,7 +273,7 @@ struct Fault {
 
 impl Loop {
     fn run(mut self) -> Result<(), NodeError> {
-        self.drain();
+        self.drain(Instant::now());
         while !self.handle.stop.load(Ordering::Acquire) {
             let now = clock_now();
             self.tell_local_time(now);
@@ -288,7 +306,7 @@ impl Loop {
 
     /// Quiet hours are local time, which may change: summer ends, a laptop travels.
     fn tell_local_time(&mut self, now: Now) {
-        if now.mono_ms < self.local_time_at_ms || self.start.settings.pace.quiet_hours.is_empty() {
+        if now.mono_ms < self.local_time_at_ms || !self.start.settings.needs_local_time() {
             return;
         }
         self.local_time_at_ms = now.mono_ms + LOCAL_TIME_EVERY_MS;
@@ -321,9 +339,10 @@ impl Loop {
         match message {
             // A job without a node is dropped: who waits for its answer is told "not now".
             Message::Job(job) => {
+                let began = Instant::now();
                 if let Some(node) = &mut self.node {
                     job(node, clock_now());
-                    self.look_after();
+                    self.look_after(began);
                 }
             }
             Message::Touched(position) => {
@@ -338,19 +357,19 @@ impl Loop {
 
     fn handle_input(&mut self, input: Input) {
         let Some(node) = &mut self.node else { return };
-        let (now, tick) = (clock_now(), input == Input::Tick);
+        let (now, tick, began) = (clock_now(), input == Input::Tick, Instant::now());
         match node.handle(input, now) {
             // Only a tick writes what waits: success of anything else proves nothing.
             Ok(()) if tick => self.fault = Fault::default(),
             Ok(()) => {}
             Err(error) => self.pause(&error.to_string(), now),
         }
-        self.look_after();
+        self.look_after(began);
     }
 
-    /// After whatever the node did: its effects, and its health.
-    fn look_after(&mut self) {
-        self.drain();
+    /// After whatever the node began then: its effects, and its health.
+    fn look_after(&mut self, began: Instant) {
+        self.drain(began);
         let Some(node) = self.node.as_ref().filter(|node| node.is_broken()) else { return };
         self.fault.store = node.store_fault().cloned().or(self.fault.store.take());
         // Dropped before it is opened: the log's lock goes with it.
@@ -374,7 +393,7 @@ impl Loop {
                 self.local_time_at_ms = 0;
                 // The network has ended: nobody to tell.
                 let _ = self.effects.blocking_send(Effect::Reopened);
-                self.drain();
+                self.drain(Instant::now());
             }
             Err(error) => self.pause(&error.to_string(), clock_now()),
         }
@@ -393,7 +412,10 @@ impl Loop {
         }
     }
 
-    fn drain(&mut self) {
+    fn drain(&mut self, began: Instant) {
+        if let (Some(node), Some(monitor)) = (&mut self.node, &self.monitor) {
+            monitor.note(node.take_ran(), began.elapsed());
+        }
         while let Some(effect) = self.node.as_mut().and_then(Node::poll_effect) {
             // The network has ended: its effects have nowhere to go.
             let _ = self.effects.blocking_send(effect);

@@ -24,6 +24,8 @@ use super::{DaemonError, DataDir, DataLock, RunInfo, checks, choose, file_settin
 use crate::config::Config;
 use crate::http::{self, Services};
 use crate::model::NodeId;
+use crate::monitor::recorder::MonitorThread;
+use crate::monitor::{Monitor, MonitorSettings};
 use crate::net::{self, NetCommand, NetError, NetSettings};
 use crate::node::membership::node_id;
 use crate::node::port::NodePort as _;
@@ -38,6 +40,12 @@ const COMMANDS_MAX: usize = 16;
 
 /// How long the goodbyes may take, and the node's last commit.
 const GOODBYE: (Duration, Duration) = (Duration::from_millis(1_000), Duration::from_millis(2_500));
+
+/// How long run tracking may take for its last rows.
+const MONITOR_GOODBYE: Duration = Duration::from_millis(500);
+
+/// History of runs is kept so long.
+const DAYS_TO_KEEP: u32 = 30;
 
 /// What the ready line tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -121,6 +129,7 @@ pub(super) fn node_settings(config: &Config, data: &DataDir, choice: Choice) -> 
         entropy: random()?,
         machine_id: machine_id(),
         pace: config.network.pace.clone(),
+        retention: config.retention,
     })
 }
 
@@ -160,7 +169,10 @@ async fn run_locked(
     let (phrase, recovery) = new_phrase()?;
     let found = Some(Founding { cluster_name: format!("{}'s cluster", settings.name), recovery });
     let start = Start { settings, log_path: data.log_path(), found };
-    let starting = tokio::task::spawn_blocking(move || NodeThread::start(start, effects));
+    let tracking = start_monitor(data, &databases)?;
+    let monitor = tracking.monitor.clone();
+    let noted = Some(monitor.clone());
+    let starting = tokio::task::spawn_blocking(move || NodeThread::start_watched(start, effects, noted));
     let thread = tokio::select! {
         thread = starting => thread.map_err(|_| DaemonError::NodeDied)??,
         () = stop.wait() => {
@@ -188,7 +200,7 @@ async fn run_locked(
             return Err(error);
         }
     };
-    let (services, token_file) = services(config, data, &thread, &network)?;
+    let (services, token_file) = services(config, data, &thread, &network, monitor)?;
     let url = listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|it| format!("http://{it}"));
     let serving = listener.map(|listener| tokio::spawn(http::serve(listener, services, shutdown)));
     let ready = Ready {
@@ -202,7 +214,20 @@ async fn run_locked(
     announce(&ready);
     let outcome = wait(&mut stop, &mut network, thread, shut, serving).await;
     drop(watcher);
+    // Its last rows are worth a moment, no more.
+    let _ = tokio::task::spawn_blocking(move || tracking.stop(MONITOR_GOODBYE)).await;
     outcome
+}
+
+/// Starts run tracking beside the node.
+fn start_monitor(data: &DataDir, databases: &[crate::node::DatabaseSettings]) -> Result<MonitorThread, DaemonError> {
+    let settings = MonitorSettings {
+        path: data.path().join("monitor.db"),
+        instance: format!("{}:{}", host_name(), std::process::id()),
+        databases: databases.iter().map(|database| database.name.clone()).collect(),
+        days_to_keep: DAYS_TO_KEEP,
+    };
+    Monitor::start(settings).map_err(|source| DaemonError::Runtime { source })
 }
 
 /// Whether the cluster was founded just now; opens the door to the local network where that was asked for.
@@ -304,6 +329,7 @@ fn services(
     data: &DataDir,
     thread: &NodeThread,
     network: &RunningNetwork,
+    monitor: Monitor,
 ) -> Result<(Services, PathBuf), DaemonError> {
     let (token, token_file) = data.token_or_new(config.http.token_file.as_deref())?;
     let (config, data) = (config.clone(), data.clone());
@@ -311,6 +337,7 @@ fn services(
         port: Arc::new(thread.handle.clone()),
         network: network.control.clone(),
         checks: Arc::new(move || checks(&config, &data)),
+        monitor,
         token,
     };
     Ok((services, token_file))

@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 
 use super::Services;
 use super::answer::ask;
+use super::moment::{bad_moment, parse_moment};
 use super::problem::Problem;
-use super::query::{bad_moment, check_absolute, parse_moment, parse_peer};
+use super::query::{check_absolute, parse_peer};
 use super::read::status_of;
 use crate::model::{NodeId, Role};
 use crate::node::view::{LogReport, RebuildReport, RuleView};

@@ -5,7 +5,8 @@
 //!   guard      who may ask: Host, Origin, token, size               routes    the table of all endpoints
 //!   answer     asking the node between two of its inputs            read, act endpoints that look, that do
 //!   members    endpoints about members
-//!   carry      bundles, receipts, requests                         dashboard the page at `/`
+//!   carry      bundles, receipts, requests              runs      run tracking, reliability
+//!   archive    cleanup, disk use, the season's archive              dashboard the page at `/`
 //! ```
 //!
 //! Invariant: nothing behind the guard runs for a caller without the token; the node's thread is asked only short
@@ -14,19 +15,24 @@
 
 mod act;
 mod answer;
+mod archive;
 mod carry;
+mod compare;
 mod dashboard;
 mod decide;
 mod guard;
 mod listener;
 mod members;
+mod moment;
 mod problem;
 mod query;
 mod read;
 mod routes;
+mod runs;
 
 #[cfg(test)]
 mod tests;
+mod travel;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -36,9 +42,12 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub use query::{parse_moment, parse_peer};
+pub use archive::{CleanupReply, free_bytes};
+pub use moment::parse_moment;
+pub use query::{node_of, parse_peer};
 pub use routes::{ROUTES, Route};
 
+use crate::monitor::Monitor;
 use crate::node::port::NodePort;
 use listener::{ConnectionState, LimitedListener};
 
@@ -77,6 +86,8 @@ pub struct Services {
     pub network: Arc<dyn NetworkControl>,
     /// The checks of `doctor` that look at files; called off the async threads.
     pub checks: Arc<dyn Fn() -> Vec<Check> + Send + Sync>,
+    /// Run tracking.
+    pub monitor: Monitor,
     /// The bearer token.
     pub token: String,
 }

@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::log::LogError;
+use crate::monitor::MonitorError;
 use crate::node::NodeError;
 use crate::node::bundle::BundleError;
 use crate::sqlite::SqliteError;
@@ -57,9 +58,25 @@ impl From<NodeError> for Problem {
             NodeError::Sqlite(SqliteError::Corrupt { .. })
             | NodeError::Wire(_)
             | NodeError::Record(_)
-            | NodeError::Log(LogError::CorruptRecord { .. }) => (StatusCode::INTERNAL_SERVER_ERROR, "integrity"),
+            | NodeError::Log(LogError::CorruptRecord { .. } | LogError::Archived { .. }) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "integrity")
+            }
             NodeError::Io { .. } => (StatusCode::CONFLICT, "cannot_write"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "node_error"),
+        };
+        Problem::new(status, code, error.to_string())
+    }
+}
+
+impl From<MonitorError> for Problem {
+    fn from(error: MonitorError) -> Problem {
+        let (status, code) = match &error {
+            MonitorError::Held { .. } => (StatusCode::CONFLICT, "lease_held"),
+            MonitorError::Ended { .. } => (StatusCode::CONFLICT, "run_ended"),
+            MonitorError::Unknown(_) => (StatusCode::NOT_FOUND, "not_found"),
+            MonitorError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
+            MonitorError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "node_busy"),
+            MonitorError::Sqlite(_) => (StatusCode::INTERNAL_SERVER_ERROR, "monitor_error"),
         };
         Problem::new(status, code, error.to_string())
     }

@@ -3,10 +3,10 @@
 //! Invariant: unknown parameters are refused, times are checked, numbers are bounded. Called by `read`, `act` and `cli`.
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::moment::{bad_moment, parse_moment};
 use super::problem::Problem;
 use crate::model::NodeId;
 use crate::node::view::{EventFilter, Status};
@@ -65,30 +65,12 @@ impl EventsQuery {
     }
 }
 
-pub(super) fn bad_moment(name: &str, text: &str) -> String {
-    format!("`{name}` is `{text}`, but must be a time like 2025-03-06T09:00:00Z, 2025-03-06, or an age like 2h")
-}
-
 /// A path of this machine in a request must not depend on where the node was started.
 pub(super) fn check_absolute(name: &str, path: &Path) -> Result<(), Problem> {
     match path.is_absolute() {
         true => Ok(()),
         false => Err(Problem::invalid(format!("`{name}` is `{}`, but must be an absolute path", path.display()))),
     }
-}
-
-/// A time as people write it, in ms since 1970 (UTC): RFC 3339, a date, a number of milliseconds, or an age like `2h`.
-pub fn parse_moment(text: &str, now_ms: u64) -> Option<u64> {
-    if let Ok(ms) = text.parse() {
-        return Some(ms);
-    }
-    if let Ok(age) = humantime::parse_duration(text) {
-        return Some(now_ms.saturating_sub(u64::try_from(age.as_millis()).ok()?));
-    }
-    let dated = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_string() };
-    let time = humantime::parse_rfc3339_weak(&dated).ok()?;
-    let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).ok()
 }
 
 /// A peer as people name it: its name, its id or the beginning of it, or its number in `peers list`. The error says
@@ -112,29 +94,18 @@ pub fn parse_peer(status: &Status, text: &str) -> Result<NodeId, String> {
             ));
         }
     };
-    let key = data_encoding::HEXLOWER.decode(peer.id.as_bytes()).ok().and_then(|key| key.try_into().ok());
-    key.map(NodeId).ok_or_else(|| format!("the id of peer `{text}` cannot be read"))
+    node_of(&peer.id).ok_or_else(|| format!("the id of peer `{text}` cannot be read"))
+}
+
+/// A node's key from its hex.
+pub fn node_of(hex: &str) -> Option<NodeId> {
+    data_encoding::HEXLOWER.decode(hex.as_bytes()).ok()?.try_into().ok().map(NodeId)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::node::view::PeerView;
-
-    #[test]
-    fn moments_are_times_dates_numbers_and_ages() {
-        let now = 1_741_251_600_000;
-        for (text, want) in [
-            ("2025-03-06T09:00:00Z", Some(now)),
-            ("2025-03-06 09:00:00", Some(now)),
-            ("2025-03-06", Some(now - 9 * 3_600_000)),
-            ("1741251600000", Some(now)),
-            ("2h", Some(now - 7_200_000)),
-            ("yesterday", None),
-        ] {
-            assert_eq!(parse_moment(text, now), want, "{text}");
-        }
-    }
 
     #[test]
     fn peers_go_by_name_id_and_number() {

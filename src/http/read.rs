@@ -2,6 +2,7 @@
 //!
 //! Invariant: each asks the node one short question. Called through [`super::routes`].
 
+use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use axum::Json;
@@ -10,18 +11,24 @@ use axum::extract::{Path, Query, State};
 use serde_json::{Value, json};
 
 use super::answer::ask;
+use super::archive::free_bytes;
 use super::problem::Problem;
-use super::query::{ConflictsQuery, EventsQuery, PAGE_MAX, RowQuery};
+use super::query::{ConflictsQuery, EventsQuery, PAGE_MAX, RowQuery, node_of};
 use super::{Check, Services};
+use crate::model::NodeId;
+use crate::node::archive_view::DiskView;
 use crate::node::view::{ConflictView, EventPage, HistoryView, PaceView, PeerView, Status, WhereView};
 
 /// Conflicts on one page when nobody says how many.
 const CONFLICTS_DEFAULT: usize = 100;
 
+/// Less room than this on the data directory's disk is told.
+const FREE_BYTES_LOW: u64 = 200 << 20;
+
 type Shared = State<Arc<Services>>;
 type Reply<T> = Result<Json<T>, Problem>;
 
-fn checked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+pub(super) fn checked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     query.map(|query| query.0).map_err(|rejection| Problem::invalid(rejection.body_text()))
 }
 
@@ -30,12 +37,27 @@ pub(super) async fn status_of(services: &Services) -> Result<Status, Problem> {
     Ok(ask(&services.port, |node, now| node.status(now)).await??)
 }
 
+/// The same, with what run tracking knows of the peers.
+pub(super) async fn scored_status(services: &Services) -> Result<Status, Problem> {
+    let mut status = status_of(services).await?;
+    let ids: Vec<_> = status.peers.iter().map(|peer| node_of(&peer.id)).collect();
+    let scores = services.monitor.ask(move |store, now_ms| {
+        let of = |id: &Option<NodeId>| id.map(|id| store.server_score(&id, now_ms)).transpose();
+        ids.iter().map(of).collect::<Result<Vec<_>, _>>()
+    });
+    // Without run tracking the node's own estimate stands.
+    for (peer, (score, band)) in status.peers.iter_mut().zip(scores.await.unwrap_or_default().into_iter().flatten()) {
+        (peer.score, peer.band) = (score, band.to_string());
+    }
+    Ok(status)
+}
+
 pub(super) async fn status(State(services): Shared) -> Reply<Status> {
-    Ok(Json(status_of(&services).await?))
+    Ok(Json(scored_status(&services).await?))
 }
 
 pub(super) async fn peers(State(services): Shared) -> Reply<Value> {
-    let status = status_of(&services).await?;
+    let status = scored_status(&services).await?;
     let network = services.network.diagnosis().await;
     Ok(Json(json!({ "peers": status.peers, "network": network })))
 }
@@ -112,6 +134,32 @@ pub(super) async fn history(
     Ok(Json(history.await??))
 }
 
+/// Log, archive and free room.
+fn disk_check(disk: &DiskView) -> Check {
+    let free = free_bytes(FilePath::new(&disk.data_dir));
+    let lost: u64 = disk.segments_missing.iter().map(|missing| missing.events).sum();
+    let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+    let (state, next) = match (lost, free) {
+        (1.., _) => ("failed", "put the segment files back into the data directory's folder `segments`".to_string()),
+        (0, Some(free)) if free < FREE_BYTES_LOW => ("warning", "make room on the data directory's disk".to_string()),
+        _ => ("ok", String::new()),
+    };
+    let mut found = format!(
+        "log {} ({} events), archive {} ({} events in {} segments), {} free",
+        mb(disk.log_bytes),
+        disk.log_events,
+        mb(disk.segment_bytes),
+        disk.segment_events,
+        disk.segments,
+        free.map_or("unknown".to_string(), mb)
+    );
+    if lost > 0 {
+        let names: Vec<&str> = disk.segments_missing.iter().map(|missing| missing.name.as_str()).collect();
+        found += &format!("; MISSING: {} with {lost} events", names.join(", "));
+    }
+    Check { check: "disk".into(), state: state.into(), found, next }
+}
+
 pub(super) async fn doctor(State(services): Shared) -> Reply<Value> {
     let status = status_of(&services).await?;
     let network = services.network.diagnosis().await;
@@ -126,6 +174,7 @@ pub(super) async fn doctor(State(services): Shared) -> Reply<Value> {
         ),
         next: String::new(),
     }));
+    checks.push(disk_check(&status.disk));
     let connected = status.peers.iter().filter(|peer| peer.state == "connected").count();
     let alone = !status.peers.is_empty() && connected == 0;
     checks.push(Check {

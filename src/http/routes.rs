@@ -11,7 +11,7 @@ use axum::{Json, Router, middleware};
 
 use super::guard::{Expected, guard};
 use super::problem::Problem;
-use super::{Services, act, carry, dashboard, decide, members, read};
+use super::{Services, act, archive, carry, compare, dashboard, decide, members, read, runs, travel};
 
 /// One endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,13 @@ pub const ROUTES: &[Route] = &[
     ),
     route("get", "/api/v1/peers", "The other members", &[]),
     route("post", "/api/v1/peers", "Stays connected to the peer at an address, across restarts", &["address"]),
+    route("get", "/api/v1/comparisons", "Whether the other members' files show the same rows, and which differ", &[]),
+    route(
+        "post",
+        "/api/v1/peers/compare",
+        "Compares content now; waits up to wait_s (at most 5) seconds",
+        &["peer", "wait_s", "since"],
+    ),
     route("post", "/api/v1/invites", "Makes a join code", &["expires_s", "role"]),
     route("get", "/api/v1/members", "Everybody who was ever admitted: role, rank, slot, state", &[]),
     route("get", "/api/v1/members/log", "The membership log: every signed record, and whether it counts", &[]),
@@ -79,6 +86,24 @@ pub const ROUTES: &[Route] = &[
     route("get", "/api/v1/shelf", "Rows that cannot be shown now, and why", &[]),
     route("get", "/api/v1/where", "Where an id went", &["db", "table", "id", "node"]),
     route("get", "/api/v1/history", "Every version of one row", &["db", "table", "id"]),
+    route(
+        "get",
+        "/api/v1/diff",
+        "What changed between two times: rows added, changed, deleted, moved",
+        &["from", "to", "db", "table", "node", "limit"],
+    ),
+    route(
+        "post",
+        "/api/v1/undo",
+        "Takes changes back: a preview, or with `yes` by new events",
+        &["change", "node", "from", "to", "db", "table", "force", "yes", "by", "reason", "limit"],
+    ),
+    route(
+        "post",
+        "/api/v1/restore",
+        "Rolls databases back to a time: a preview, or with `yes` by new events",
+        &["as_of", "db", "table", "yes", "by", "reason", "limit"],
+    ),
     route("get", "/api/v1/rules", "Rules of tables and columns that somebody set", &[]),
     route(
         "post",
@@ -99,6 +124,31 @@ pub const ROUTES: &[Route] = &[
     route("post", "/api/v1/bundle/import", "Takes a bundle from a file of this machine", &["path", "news_only"]),
     route("post", "/api/v1/bundle/inspect", "Says what a bundle holds; stores nothing", &["path"]),
     route("post", "/api/v1/admit", "Admits who asked by a request that was carried here", &["request"]),
+    route("get", "/api/v1/cleanup", "The cleanup that is under way, or the last one", &[]),
+    route(
+        "post",
+        "/api/v1/cleanup",
+        "Moves old events that every member holds into compressed segments; waits up to wait_s (at most 25) seconds",
+        &["days_to_keep", "all", "dry_run", "wait_s"],
+    ),
+    route("get", "/api/v1/disk", "What log, archive and files take on the disk", &[]),
+    route("get", "/api/v1/archive", "The segments of the archive, and how far each author's events lie in them", &[]),
+    route("post", "/api/v1/archive", "Copies the archive into a directory of this machine", &["out"]),
+    route(
+        "get",
+        "/api/v1/runs",
+        "A page of runs, the newest first; pass next_before as `before` to go on",
+        runs::LISTED,
+    ),
+    route("post", "/api/v1/runs", "Begins a run of a job of yours; it must end, or give a sign of life", runs::BEGUN),
+    route("get", "/api/v1/runs/kinds", "How every kind of run stands now", &[]),
+    route("get", "/api/v1/runs/{n}", "One run", &[]),
+    route("post", "/api/v1/runs/{n}/heartbeat", "A sign of life", &[]),
+    route("post", "/api/v1/runs/{n}/progress", "How far a run is; also a sign of life", runs::PROGRESSED),
+    route("post", "/api/v1/runs/{n}/complete", "Ends a run well", runs::COMPLETED),
+    route("post", "/api/v1/runs/{n}/fail", "Ends a run that failed", runs::FAILED),
+    route("get", "/api/v1/reliability", "How well every peer does each operation", &[]),
+    route("get", "/api/v1/reliability/{peer}", "The same of one peer: its name, id, or number in `peers list`", &[]),
     route("get", "/api/v1/doctor", "Checks of the installation", &[]),
 ];
 
@@ -110,6 +160,8 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("get", "/api/v1/tables") => get(read::tables),
         ("get", "/api/v1/peers") => get(read::peers),
         ("post", "/api/v1/peers") => post(act::add_peer),
+        ("get", "/api/v1/comparisons") => get(compare::comparisons),
+        ("post", "/api/v1/peers/compare") => post(compare::compare),
         ("post", "/api/v1/invites") => post(act::invite),
         ("get", "/api/v1/members") => get(members::members),
         ("get", "/api/v1/members/log") => get(members::log),
@@ -131,6 +183,9 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("get", "/api/v1/shelf") => get(read::shelf),
         ("get", "/api/v1/where") => get(read::where_is),
         ("get", "/api/v1/history") => get(read::history),
+        ("get", "/api/v1/diff") => get(travel::diff),
+        ("post", "/api/v1/undo") => post(travel::undo),
+        ("post", "/api/v1/restore") => post(travel::restore),
         ("get", "/api/v1/rules") => get(read::rules),
         ("post", "/api/v1/rules") => post(act::set_rule),
         ("post", "/api/v1/log/verify") => post(act::verify_log),
@@ -141,6 +196,21 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("post", "/api/v1/bundle/import") => post(carry::import),
         ("post", "/api/v1/bundle/inspect") => post(carry::inspect),
         ("post", "/api/v1/admit") => post(carry::admit),
+        ("get", "/api/v1/cleanup") => get(archive::cleanup_state),
+        ("post", "/api/v1/cleanup") => post(archive::cleanup),
+        ("get", "/api/v1/disk") => get(archive::disk),
+        ("get", "/api/v1/archive") => get(archive::list),
+        ("post", "/api/v1/archive") => post(archive::copy),
+        ("get", "/api/v1/runs") => get(runs::list),
+        ("post", "/api/v1/runs") => post(runs::begin),
+        ("get", "/api/v1/runs/kinds") => get(runs::kinds),
+        ("get", "/api/v1/runs/{n}") => get(runs::show),
+        ("post", "/api/v1/runs/{n}/heartbeat") => post(runs::heartbeat),
+        ("post", "/api/v1/runs/{n}/progress") => post(runs::progress),
+        ("post", "/api/v1/runs/{n}/complete") => post(runs::complete),
+        ("post", "/api/v1/runs/{n}/fail") => post(runs::fail),
+        ("get", "/api/v1/reliability") => get(runs::reliability_of_all),
+        ("get", "/api/v1/reliability/{peer}") => get(runs::reliability_of_one),
         ("get", "/api/v1/doctor") => get(read::doctor),
         (method, path) => unreachable!("{method} {path} is in the table of routes without a handler"),
     }
@@ -182,8 +252,9 @@ fn openapi() -> serde_json::Value {
             operation["security"] = json!([]);
         }
         let mut parameters = Vec::new();
-        if entry.path.contains("{n}") {
-            parameters.push(json!({ "name": "n", "in": "path", "required": true, "schema": { "type": "integer" } }));
+        for name in entry.path.split('{').skip(1).filter_map(|part| part.split('}').next()) {
+            let kind = if name == "n" { "integer" } else { "string" };
+            parameters.push(json!({ "name": name, "in": "path", "required": true, "schema": { "type": kind } }));
         }
         if entry.method == "get" {
             parameters.extend(entry.parameters.iter().map(|name| json!({ "name": name, "in": "query", "schema": {} })));

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::*;
+use crate::monitor::recorder::MonitorThread;
 use crate::node::port::Job;
 
 const TOKEN: &str = "0123456789abcdef";
@@ -46,6 +47,7 @@ struct Server {
     address: SocketAddr,
     _runtime: tokio::runtime::Runtime,
     _shut: watch::Sender<bool>,
+    _tracking: (MonitorThread, tempfile::TempDir),
 }
 
 fn server() -> Server {
@@ -57,14 +59,23 @@ fn server_with(patience: std::time::Duration) -> Server {
     let listener = runtime.block_on(bind("127.0.0.1:0".parse().unwrap())).unwrap();
     let address = listener.local_addr().unwrap();
     let (shut, shutdown) = watch::channel(false);
+    let directory = tempfile::tempdir().unwrap();
+    let settings = crate::monitor::MonitorSettings {
+        path: directory.path().join("monitor.db"),
+        instance: "test:1".into(),
+        databases: Vec::new(),
+        days_to_keep: 30,
+    };
+    let tracking = Monitor::start(settings).unwrap();
     let services = Services {
         port: Arc::new(Stopped),
         network: Arc::new(NoNetwork),
         checks: Arc::new(Vec::new),
+        monitor: tracking.monitor.clone(),
         token: TOKEN.to_string(),
     };
     runtime.spawn(serve_within(listener, services, shutdown, patience));
-    Server { address, _runtime: runtime, _shut: shut }
+    Server { address, _runtime: runtime, _shut: shut, _tracking: (tracking, directory) }
 }
 
 impl Server {
@@ -137,7 +148,11 @@ fn every_route_but_healthz_wants_the_token() {
     let host = format!("Host: {}\r\nContent-Type: application/json\r\n", server.address);
     assert_eq!(server.request("GET /healthz", &host, ""), (200, "ok\n".to_string()));
     for route in ROUTES.iter().filter(|route| route.path != "/healthz") {
-        let line = format!("{} {}", route.method.to_uppercase(), route.path.replace("{n}", "1"));
+        let line = format!(
+            "{} {}",
+            route.method.to_uppercase(),
+            route.path.replace("{n}", "1").replace("{peer}", "1").replace("{server_id}", "1")
+        );
         let (status, body) = server.request(&line, &host, "{}");
         assert_eq!((status, code(&body).as_str()), (401, "token_missing"), "{line}");
         for wrong in ["Bearer 0123456789abcdeg", "Bearer", "Basic 0123456789abcdef", "Bearer 0123456789abcdef0"] {
@@ -161,7 +176,11 @@ fn the_description_lists_exactly_the_routes_and_each_is_there() {
     assert_eq!(operations, ROUTES.len());
     for route in ROUTES {
         assert!(description["paths"][route.path][route.method].is_object(), "{} {}", route.method, route.path);
-        let line = format!("{} {}", route.method.to_uppercase(), route.path.replace("{n}", "1"));
+        let line = format!(
+            "{} {}",
+            route.method.to_uppercase(),
+            route.path.replace("{n}", "1").replace("{peer}", "1").replace("{server_id}", "1")
+        );
         assert!(!["not_found", "method_not_allowed"].contains(&code(&server.good(&line, "{}").1).as_str()), "{line}");
         let other = if route.method == "get" { "DELETE" } else { "PUT" };
         let (status, body) = server.good(&format!("{other} {}", route.path), "{}");

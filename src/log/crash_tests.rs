@@ -14,13 +14,13 @@ const SECTOR: usize = 512;
 
 /// What reached the platter, and what was written since the last sync.
 #[derive(Debug, Default)]
-struct Platter {
+pub(super) struct Platter {
     durable: Vec<u8>,
     live: Vec<u8>,
     pending: Vec<Pending>,
-    cut: bool,
+    pub(super) cut: bool,
     /// Operations until the power fails.
-    fuse: Option<u64>,
+    pub(super) fuse: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ enum Pending {
 }
 
 impl Platter {
-    fn operate(&mut self) -> io::Result<()> {
+    pub(super) fn operate(&mut self) -> io::Result<()> {
         if let Some(fuse) = &mut self.fuse {
             *fuse = fuse.saturating_sub(1);
             self.cut |= *fuse == 0;
@@ -39,7 +39,7 @@ impl Platter {
     }
 
     /// The power comes back: of the writes since the last sync some arrived, sector by sector.
-    fn recover(&mut self, dice: &mut Dice) {
+    pub(super) fn recover(&mut self, dice: &mut Dice) {
         let mut disk = std::mem::take(&mut self.durable);
         for pending in std::mem::take(&mut self.pending) {
             match pending {
@@ -60,7 +60,7 @@ impl Platter {
 
 /// A redb backend on a [`Platter`].
 #[derive(Clone, Debug, Default)]
-struct Disk(Arc<Mutex<Platter>>);
+pub(super) struct Disk(pub(super) Arc<Mutex<Platter>>);
 
 impl StorageBackend for Disk {
     fn len(&self) -> io::Result<u64> {
@@ -107,10 +107,10 @@ impl StorageBackend for Disk {
 }
 
 /// xorshift64: the seed decides everything.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

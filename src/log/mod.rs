@@ -9,12 +9,21 @@
 //! evaluator's changes in memory and writes them in key order when it commits: redb takes ascending keys several times
 //! faster than random ones, and the evaluator reads its own writes without decoding them again.
 
+mod archive;
+mod archive_check;
+mod archive_verify;
+mod archive_write;
+mod frozen;
 mod names;
 mod overlay;
+mod prints;
 mod read;
 mod receipts;
 mod record;
 mod row_record;
+pub mod segment;
+mod segment_store;
+mod snapshot;
 mod state;
 mod store;
 mod stored;
@@ -30,10 +39,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::{Builder, Database, ReadableDatabase};
 
 use crate::model::OriginId;
+use archive::Home;
 use names::Names;
 
+pub use archive_check::{ArchiveSize, Orphan, StoredSegment};
+pub use archive_verify::ArchiveCheck;
+pub use archive_write::{SealLimits, Sealer};
+pub use frozen::Frozen;
+pub use prints::Printed;
 pub use read::{Arrival, LogRead};
 pub use redb::StorageBackend;
+pub use segment_store::{SEGMENT_FOLDER, SegmentFolder, SegmentStore};
+pub use snapshot::{LoadedRow, LoadedTable, SnapshotNote, SnapshotStage, StoredPart};
 pub use stored::StoredEvent;
 pub use verify::{VerifyReport, verify};
 pub use write::LogWrite;
@@ -58,6 +75,26 @@ pub enum LogError {
         /// Its sequence number.
         seq: u64,
     },
+    /// An event whose body was moved to a segment that is missing or damaged. Other events are not affected, nothing was
+    /// changed; a retry helps once the file is back.
+    #[error(
+        "event {seq} of origin {origin} lies in the archive's segment {segment}…, which {problem}: put that file back into \
+         the folder `segments` of the data directory, or run `litemesh archive repair` while a peer is connected"
+    )]
+    Archived {
+        /// Its origin.
+        origin: OriginId,
+        /// Its sequence number.
+        seq: u64,
+        /// The first digits of the segment's name.
+        segment: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A segment of the archive could not be written. Nothing was changed, all events are where they were; a retry helps
+    /// once the cause (a full disk, a folder that is not this user's) is gone.
+    #[error("a segment of the archive cannot be written: {0}; nothing was moved")]
+    SegmentNotWritten(#[source] io::Error),
     /// A record of this node's own differs from what was stored. A retry does not help; the evaluator's records can be
     /// derived again from the events.
     #[error("a record of table `{table}` is damaged in the log")]
@@ -121,6 +158,10 @@ impl LogError {
 pub struct Log {
     database: Database,
     names: Mutex<Arc<Names>>,
+    /// See [`Log::leave_out_prints`].
+    #[cfg(feature = "simulation")]
+    printless: std::sync::atomic::AtomicBool,
+    home: Arc<Home>,
 }
 
 impl Log {
@@ -135,12 +176,18 @@ impl Log {
             create_aside(path)?;
         }
         let database = builder().open(path)?;
-        Log::with_database(database)
+        let segments = SegmentFolder::at(&path.with_file_name(SEGMENT_FOLDER));
+        Log::with_database(database, Some(Arc::new(segments)))
     }
 
-    /// A log on any storage, empty or holding a log: for simulated disks.
+    /// A log on any storage, empty or holding a log: for simulated disks. Segments of its archive lie in it too.
     pub fn with_backend(backend: impl StorageBackend) -> Result<Log, LogError> {
-        Log::with_database(builder().create_with_backend(backend)?)
+        Log::with_database(builder().create_with_backend(backend)?, None)
+    }
+
+    /// The same with another place for the segments.
+    pub fn with_segments(backend: impl StorageBackend, segments: Arc<dyn SegmentStore>) -> Result<Log, LogError> {
+        Log::with_database(builder().create_with_backend(backend)?, Some(segments))
     }
 
     /// Starts the one write transaction, waiting for the one before it to end. Dropping it undoes it.
@@ -153,10 +200,20 @@ impl Log {
     pub fn read(&self) -> Result<LogRead, LogError> {
         let names = self.names();
         let transaction = self.database.begin_read()?;
-        LogRead::new(&transaction, names.clone())
+        LogRead::new(&transaction, names.clone(), self.home.clone())
     }
 
-    fn with_database(database: Database) -> Result<Log, LogError> {
+    /// Gives the room that a cleanup freed back to the disk; false when there was none to give. Nobody may read or write
+    /// meanwhile, and a power cut meanwhile costs the next start a repair: it is for a start or a deliberate stop.
+    pub fn compact(&mut self) -> Result<bool, LogError> {
+        match self.database.compact() {
+            Ok(compacted) => Ok(compacted),
+            Err(redb::CompactionError::Storage(error)) => Err(error.into()),
+            Err(other) => Err(LogError::Storage(io::Error::other(other.to_string()))),
+        }
+    }
+
+    fn with_database(database: Database, segments: Option<Arc<dyn SegmentStore>>) -> Result<Log, LogError> {
         if tables::version(&database)?.is_none() {
             tables::create_all(&database)?;
         }
@@ -167,9 +224,22 @@ impl Log {
             Some(_) => {}
             None => return Err(LogError::Corruption("no format version".to_owned())),
         }
+        prints::build_where_missing(&database)?;
         let transaction = database.begin_read()?;
         let names = Names::load(&transaction.open_table(tables::NAMES)?)?;
-        Ok(Log { database, names: Mutex::new(Arc::new(names)) })
+        Ok(Log {
+            database,
+            names: Mutex::new(Arc::new(names)),
+            home: Arc::new(Home::new(segments)),
+            #[cfg(feature = "simulation")]
+            printless: Default::default(),
+        })
+    }
+
+    /// From now on no range fingerprints are kept: those that are there become wrong. For measuring what they cost.
+    #[cfg(feature = "simulation")]
+    pub fn leave_out_prints(&self) {
+        self.printless.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// The committed names. Whoever commits new ones holds this across the commit, so that a snapshot never shows a table
@@ -267,6 +337,8 @@ impl From<redb::DatabaseError> for LogError {
     }
 }
 
+#[cfg(test)]
+mod archive_tests;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableError, TableHandle};
 use serde::{Deserialize, Serialize};
 
+use super::archive::{ArchiveRead, Home};
 use super::names::Names;
 use super::overlay::Keys;
 use super::stored::{self, StoredEvent};
@@ -60,16 +61,19 @@ pub struct LogRead {
     pub(super) referrers: Keys<58>,
     pub(super) unique: Keys<49>,
     pub(super) fingerprints: ReadOnlyTable<u32, &'static [u8]>,
+    pub(super) prints: ReadOnlyTable<&'static [u8; 34], &'static [u8]>,
     pub(super) audit: ReadOnlyTable<u64, &'static [u8]>,
     pub(super) audit_rows: Keys<37>,
     pub(super) shelf: Keys<29>,
     pub(super) dirty: Keys<33>,
+    pub(super) archive: ArchiveRead,
     pub(super) names: Arc<Names>,
 }
 
 impl LogRead {
-    pub(super) fn new(transaction: &ReadTransaction, names: Arc<Names>) -> Result<LogRead, LogError> {
+    pub(super) fn new(transaction: &ReadTransaction, names: Arc<Names>, home: Arc<Home>) -> Result<LogRead, LogError> {
         Ok(LogRead {
+            archive: ArchiveRead::new(transaction, home)?,
             meta: transaction.open_table(tables::META)?,
             events: transaction.open_table(tables::EVENTS)?,
             heads: transaction.open_table(tables::HEADS)?,
@@ -94,6 +98,7 @@ impl LogRead {
             referrers: transaction.open_table(tables::REFERRERS)?,
             unique: transaction.open_table(tables::UNIQUE)?,
             fingerprints: transaction.open_table(tables::FINGERPRINTS)?,
+            prints: transaction.open_table(super::prints::PRINTS)?,
             audit: transaction.open_table(tables::AUDIT)?,
             audit_rows: transaction.open_table(tables::AUDIT_ROWS)?,
             shelf: transaction.open_table(tables::SHELF)?,
@@ -124,11 +129,19 @@ impl LogRead {
     /// One event; `None` beyond the origin's head.
     pub fn event(&self, origin: &OriginId, seq: u64) -> Result<Option<StoredEvent>, LogError> {
         let origin = *origin;
-        let found = stored::find(&self.events, origin, seq)?;
+        let found = self.find(origin, seq)?;
         if found.is_none() && seq > 0 && self.head(&origin)?.is_some_and(|head| head.seq >= seq) {
             return Err(LogError::CorruptEvent { origin, seq });
         }
         Ok(found)
+    }
+
+    /// One event, wherever its body lies; `None` when it is not stored.
+    pub(super) fn find(&self, origin: OriginId, seq: u64) -> Result<Option<StoredEvent>, LogError> {
+        match stored::find(&self.events, origin, seq)? {
+            None => self.archive.event(origin, seq),
+            found => Ok(found),
+        }
     }
 
     /// The events of an origin from `from_seq` on, until their bytes exceed `bytes_max` (the first one in any case).
@@ -138,7 +151,18 @@ impl LogRead {
         from_seq: u64,
         bytes_max: usize,
     ) -> Result<Vec<StoredEvent>, LogError> {
-        stored::find_from(&self.events, *origin, from_seq, bytes_max)
+        let (mut found, bytes, full) = self.archive.events_from(*origin, from_seq, bytes_max)?;
+        let left = bytes_max.saturating_sub(bytes);
+        if !full && (found.is_empty() || left > 0) {
+            let from = from_seq + found.len() as u64;
+            let through = self.archive.next_block(*origin, from)?.map_or(u64::MAX, |(_, first, _)| first - 1);
+            let hot = stored::find_from(&self.events, *origin, from, through, left)?;
+            let fits = |event: &StoredEvent| event.bytes.len() <= left;
+            if found.is_empty() || hot.first().is_some_and(fits) {
+                found.extend(hot);
+            }
+        }
+        Ok(found)
     }
 
     /// The first event of a database in an origin's chain, at or after `from_seq`, with its number.
@@ -149,8 +173,10 @@ impl LogRead {
         database: &str,
     ) -> Result<Option<(u64, StoredEvent)>, LogError> {
         let Some(record) = self.database(database)? else { return Ok(None) };
-        match next_seq(&self.database_events, record.number, *origin, from_seq)? {
-            Some(seq) => match stored::find(&self.events, *origin, seq)? {
+        let archived = self.archive.next_seq(*origin, from_seq, record.number)?;
+        let hot = next_seq(&self.database_events, record.number, *origin, from_seq)?;
+        match archived.into_iter().chain(hot).min() {
+            Some(seq) => match self.find(*origin, seq)? {
                 Some(event) => Ok(Some((seq, event))),
                 None => Err(LogError::CorruptEvent { origin: *origin, seq }),
             },
@@ -167,15 +193,18 @@ impl LogRead {
         most: usize,
     ) -> Result<u64, LogError> {
         let Some(record) = self.database(database)? else { return Ok(0) };
+        let (archived, from_seq) = self.archive.count(*origin, from_seq, record.number, most as u64)?;
         let from = database_key(record.number, *origin, from_seq);
         let through = database_key(record.number, *origin, u64::MAX);
-        Ok(self.database_events.range::<&[u8; 28]>(&from..=&through)?.take(most).count() as u64)
+        let left = most.saturating_sub(archived as usize);
+        Ok(archived + self.database_events.range::<&[u8; 28]>(&from..=&through)?.take(left).count() as u64)
     }
 
     /// At most `limit` events in the order in which this node stored them, behind the arrival number `after`.
     pub fn arrivals(&self, after: u64, limit: usize) -> Result<Vec<Arrival>, LogError> {
-        let mut found = Vec::new();
-        for entry in self.arrivals.range(after.saturating_add(1)..)?.take(limit) {
+        let mut found = self.archive.arrivals(after, limit)?;
+        let (after, left) = (found.last().map_or(after, |last| last.number), limit - found.len());
+        for entry in self.arrivals.range(after.saturating_add(1)..)?.take(left) {
             let (number, key) = entry?;
             let (origin, seq) = stored::split_key(key.value());
             found.push(Arrival { number: number.value(), origin, seq });
@@ -185,7 +214,10 @@ impl LogRead {
 
     /// The number of the last arrival; 0 in an empty log.
     pub fn last_arrival(&self) -> Result<u64, LogError> {
-        Ok(self.arrivals.last()?.map_or(0, |(number, _)| number.value()))
+        match self.arrivals.last()? {
+            Some((number, _)) => Ok(number.value()),
+            None => self.archive.last_arrival(),
+        }
     }
 
     /// How many events of a database the log holds.
@@ -196,7 +228,7 @@ impl LogRead {
     /// The full cut an event's author had applied, its own earlier events included.
     pub fn cut_of(&self, database: &str, origin: OriginId, seq: u64) -> Result<Cut, LogError> {
         let number = self.database(database)?.map(|record| record.number);
-        cut_at(&self.cuts, number, origin, seq)
+        cut_at(&self.cuts, &self.archive, number, origin, seq)
     }
 
     /// Marks that own events hold and that the file of a database may still hold, oldest event first.
@@ -285,7 +317,7 @@ pub(super) fn database_key(number: u32, origin: OriginId, seq: u64) -> [u8; 28] 
 }
 
 /// Origin and sequence number in a key of [`database_key`].
-fn split_database_key(key: &[u8; 28]) -> (OriginId, u64) {
+pub(super) fn split_database_key(key: &[u8; 28]) -> (OriginId, u64) {
     key.last_chunk::<24>().map_or((OriginId([0; 16]), 0), stored::split_key)
 }
 
@@ -306,16 +338,24 @@ pub(super) fn next_seq(
 /// The full cut of an event: the last one stored at or before it, and the author's own events before this one.
 pub(super) fn cut_at(
     cuts: &impl ReadableTable<&'static [u8; 28], &'static [u8]>,
+    archive: &ArchiveRead,
     database: Option<u32>,
     origin: OriginId,
     seq: u64,
 ) -> Result<Cut, LogError> {
     let mut cut = Cut::default();
     if let Some(number) = database {
-        let (from, through) = (database_key(number, origin, 0), database_key(number, origin, seq));
-        if let Some(entry) = cuts.range::<&[u8; 28]>(&from..=&through)?.next_back() {
-            let (key, value) = entry?;
+        let archived = archive.cut_at(number, origin, seq)?;
+        let after = archived.as_ref().map_or(0, |(last, _)| last.saturating_add(1));
+        let (from, through) = (database_key(number, origin, after), database_key(number, origin, seq));
+        let stated = match after <= seq {
+            true => cuts.range::<&[u8; 28]>(&from..=&through)?.next_back().transpose()?,
+            false => None,
+        };
+        if let Some((key, value)) = stated {
             cut = record::unseal(tables::CUTS.name(), key.value(), value.value())?;
+        } else if let Some((_, archived)) = archived {
+            cut = archived;
         }
     }
     match seq.saturating_sub(1) {

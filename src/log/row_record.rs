@@ -124,6 +124,13 @@ pub(super) fn pack(id: &RowId, row: &Row) -> Vec<u8> {
     record::seal(&id.to_bytes(), &packed)
 }
 
+/// The hash of the image that the file shows of the row in these bytes; `None` while it shows none.
+pub(super) fn shown_image(id: &RowId, bytes: &[u8]) -> Result<Option<[u8; 32]>, LogError> {
+    record::unseal_borrowed(ROWS.name(), &id.to_bytes(), bytes, |packed: PackedRow<'_>| {
+        Some(packed.shown.map(|_| packed.image_hash.unwrap_or_default()))
+    })
+}
+
 /// The row in these bytes.
 pub(super) fn unpack(id: &RowId, bytes: &[u8]) -> Result<Row, LogError> {
     record::unseal_borrowed(ROWS.name(), &id.to_bytes(), bytes, |packed: PackedRow<'_>| {

@@ -169,6 +169,21 @@ impl Store for LogWrite<'_> {
         Ok(())
     }
 
+    fn note_shown(
+        &mut self,
+        table: TableId,
+        row: &RowId,
+        was: Option<[u8; 32]>,
+        is: Option<[u8; 32]>,
+    ) -> Result<(), LogError> {
+        #[cfg(feature = "simulation")]
+        if self.log.printless.load(std::sync::atomic::Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.changed.prints.note(table, row, was, is);
+        Ok(())
+    }
+
     fn add_audit(&mut self, record: AuditRecord) -> Result<(), LogError> {
         let last = match self.changed.last_audit {
             Some(last) => last,

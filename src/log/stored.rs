@@ -95,14 +95,15 @@ pub(super) fn find(events: &impl EventTable, origin: OriginId, seq: u64) -> Resu
     }
 }
 
-/// The events of an origin from `from_seq` on, gapless, until their bytes exceed `bytes_max` (the first one always).
+/// The events of an origin from `from_seq` through `through`, gapless, until their bytes exceed `bytes_max` (the first one always).
 pub(super) fn find_from(
     events: &impl EventTable,
     origin: OriginId,
     from_seq: u64,
+    through: u64,
     bytes_max: usize,
 ) -> Result<Vec<StoredEvent>, LogError> {
-    let (from, through) = (event_key(origin, from_seq), event_key(origin, u64::MAX));
+    let (from, through) = (event_key(origin, from_seq), event_key(origin, through));
     let mut found = Vec::new();
     let mut bytes = 0usize;
     for entry in events.range::<&[u8; 24]>(&from..=&through)? {

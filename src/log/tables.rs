@@ -130,6 +130,7 @@ pub(super) fn create_all(database: &Database) -> Result<(), LogError> {
     transaction.open_table(REFERRERS)?;
     transaction.open_table(UNIQUE)?;
     transaction.open_table(FINGERPRINTS)?;
+    transaction.open_table(super::prints::PRINTS)?;
     transaction.open_table(AUDIT)?;
     transaction.open_table(AUDIT_ROWS)?;
     transaction.open_table(SHELF)?;

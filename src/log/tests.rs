@@ -47,6 +47,7 @@ impl Chain {
                 applied,
                 schema: [0; 16],
                 continues: false,
+                note: String::new(),
             },
             tables: vec![TableColumns { table: "note".into(), columns: vec!["id".into(), "text".into()] }],
             changes: vec![Change::Insert {

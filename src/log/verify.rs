@@ -7,7 +7,7 @@
 use ed25519_dalek::{Signature, VerifyingKey};
 use redb::ReadableTable;
 
-use super::stored::{self, StoredEvent, split_key};
+use super::stored::{StoredEvent, split_key};
 use super::{LogError, LogRead};
 use crate::model::{Event, Head, Origin, OriginId};
 use crate::wire::{decode_event, head_signature_message};
@@ -50,6 +50,8 @@ pub fn verify(
     may_write: &dyn Fn(&Origin) -> bool,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<VerifyReport, LogError> {
+    // What is in memory says nothing of the disk.
+    log.archive.home().forget();
     let mut report = VerifyReport::default();
     let heads = log.heads()?;
     for (&origin, head) in &heads {
@@ -83,10 +85,15 @@ fn verify_chain(
 ) -> Result<(), LogError> {
     let mut previous = Some([0; 32]);
     for seq in 1..=head.seq {
-        let stored = match stored::find(&log.events, origin, seq) {
+        let stored = match log.find(origin, seq) {
             Ok(stored) => stored,
             Err(LogError::CorruptEvent { .. }) => {
                 report.fault(format!("event {seq} of {origin}: its bytes are not what was stored"));
+                previous = None;
+                continue;
+            }
+            Err(error @ LogError::Archived { .. }) => {
+                report.fault(error.to_string());
                 previous = None;
                 continue;
             }

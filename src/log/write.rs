@@ -21,8 +21,8 @@ use crate::model::{Cut, Event, Head, Heads, OriginId, RowId, Stamp};
 
 /// A write transaction. Dropping it undoes everything.
 pub struct LogWrite<'log> {
-    log: &'log Log,
-    transaction: WriteTransaction,
+    pub(super) log: &'log Log,
+    pub(super) transaction: WriteTransaction,
     /// What was committed before.
     pub(super) base: LogRead,
     /// The evaluator's changes, written at the commit.
@@ -50,6 +50,7 @@ pub(super) struct Changed {
     pub(super) shelf: KeySet<29>,
     pub(super) dirty: KeySet<33>,
     pub(super) fingerprints: BTreeMap<TableId, Fingerprint>,
+    pub(super) prints: super::prints::PrintNotes,
     pub(super) audit: Vec<AuditRecord>,
     /// The last audit number given, once one was.
     pub(super) last_audit: Option<u64>,
@@ -57,7 +58,7 @@ pub(super) struct Changed {
 
 impl<'log> LogWrite<'log> {
     pub(super) fn new(log: &'log Log, transaction: WriteTransaction) -> Result<LogWrite<'log>, LogError> {
-        let base = LogRead::new(&log.database.begin_read()?, log.names().clone())?;
+        let base = LogRead::new(&log.database.begin_read()?, log.names().clone(), log.home.clone())?;
         let mut databases = BTreeMap::new();
         for entry in base.databases.iter()? {
             let name = entry?.0.value().to_owned();
@@ -104,7 +105,7 @@ impl<'log> LogWrite<'log> {
         self.transaction.open_table(tables::DATABASE_EVENTS)?.insert(&key, ())?;
         if !header.applied.dots.is_empty() {
             let mut cuts = self.transaction.open_table(tables::CUTS)?;
-            let mut cut = cut_at(&cuts, Some(number), origin, seq)?;
+            let mut cut = cut_at(&cuts, &self.base.archive, Some(number), origin, seq)?;
             cut.dots.extend(header.applied.dots.iter().map(|(&other, &count)| (other, count)));
             cuts.insert(&key, record::seal(&key, &cut).as_slice())?;
         }
@@ -136,7 +137,11 @@ impl<'log> LogWrite<'log> {
     /// One event, of this transaction or before; `None` beyond the origin's head.
     pub fn event(&self, origin: &OriginId, seq: u64) -> Result<Option<StoredEvent>, LogError> {
         let origin = *origin;
-        let found = stored::find(&self.transaction.open_table(tables::EVENTS)?, origin, seq)?;
+        let hot = stored::find(&self.transaction.open_table(tables::EVENTS)?, origin, seq)?;
+        let found = match hot {
+            None => self.base.archive.event(origin, seq)?,
+            found => found,
+        };
         if found.is_none() && seq > 0 && self.heads.get(&origin).is_some_and(|head| head.seq >= seq) {
             return Err(LogError::CorruptEvent { origin, seq });
         }
@@ -151,8 +156,9 @@ impl<'log> LogWrite<'log> {
         database: &str,
     ) -> Result<Option<(u64, StoredEvent)>, LogError> {
         let Some(record) = self.databases.get(database) else { return Ok(None) };
-        let next = next_seq(&self.transaction.open_table(tables::DATABASE_EVENTS)?, record.number, *origin, from_seq)?;
-        match next {
+        let hot = next_seq(&self.transaction.open_table(tables::DATABASE_EVENTS)?, record.number, *origin, from_seq)?;
+        let archived = self.base.archive.next_seq(*origin, from_seq, record.number)?;
+        match archived.into_iter().chain(hot).min() {
             Some(seq) => Ok(self.event(origin, seq)?.map(|event| (seq, event))),
             None => Ok(None),
         }
@@ -161,7 +167,7 @@ impl<'log> LogWrite<'log> {
     /// The full cut an event's author had applied, its own earlier events included.
     pub fn cut_of(&self, database: &str, origin: OriginId, seq: u64) -> Result<Cut, LogError> {
         let number = self.databases.get(database).map(|record| record.number);
-        cut_at(&self.transaction.open_table(tables::CUTS)?, number, origin, seq)
+        cut_at(&self.transaction.open_table(tables::CUTS)?, &self.base.archive, number, origin, seq)
     }
 
     /// Keeps a value by name.
@@ -340,6 +346,7 @@ impl<'log> LogWrite<'log> {
             let value = record::seal(&table.0.to_be_bytes(), fingerprint);
             fingerprints.insert(table.0, value.as_slice())?;
         }
+        changed.prints.flush(&mut transaction.open_table(super::prints::PRINTS)?)?;
         let mut audit = transaction.open_table(tables::AUDIT)?;
         let mut audit_rows = transaction.open_table(tables::AUDIT_ROWS)?;
         for entry in &changed.audit {

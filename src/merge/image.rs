@@ -175,6 +175,7 @@ impl<S: Store> Evaluator<'_, S> {
             self.store.set_shown(table, key, Some(*id))?;
         }
         self.store.put_fingerprint(table, fingerprint)?;
+        self.store.note_shown(table, id, old_key.map(|_| old_hash), new_key.as_ref().map(|_| new_hash))?;
         if let Some(row) = self.row_mut(id)? {
             row.shown = new_key;
             row.image_hash = new_hash;

@@ -34,6 +34,11 @@ pub(super) struct Position<'e> {
 impl<S: Store> Evaluator<'_, S> {
     /// Adds an event to what is known. `event`'s causes must have been added before.
     pub fn integrate(&mut self, event: &Event) -> Result<(), S::Error> {
+        self.integrate_chosen(event, &|_, _| true)
+    }
+
+    /// Adds those changes of an event that `chosen` says (position, change), as if its author had made no others.
+    pub fn integrate_chosen(&mut self, event: &Event, chosen: &dyn Fn(u32, &Change) -> bool) -> Result<(), S::Error> {
         let header = &event.header;
         let cut = self.store.cut_of(&header.database, header.origin.id(), header.seq)?;
         let mut tables = Vec::with_capacity(event.tables.len());
@@ -45,7 +50,8 @@ impl<S: Store> Evaluator<'_, S> {
             }
             tables.push(Resolved { table, columns });
         }
-        for (index, change) in event.changes.iter().enumerate() {
+        let changes = event.changes.iter().enumerate();
+        for (index, change) in changes.filter(|(index, change)| chosen(*index as u32, change)) {
             let at = Position { cut: &cut, dot: event.dot(index as u32), stamp: header.stamp };
             self.integrate_change(change, &tables[change.table() as usize], &at)?;
         }

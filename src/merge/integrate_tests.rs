@@ -38,6 +38,7 @@ fn event(member: u8, seq: u64, changes: Vec<Change>) -> Event {
         applied: Cut::new(),
         schema: [0; 16],
         continues: false,
+        note: String::new(),
     };
     Event { header, tables, changes }
 }

@@ -33,6 +33,11 @@ impl MemoryStore {
         self.cuts.insert((database.to_string(), origin, seq), cut);
     }
 
+    /// Calls no row dirty any more: what becomes dirty from here on may show something else than now.
+    pub fn forget_dirty(&mut self) {
+        self.dirty.clear();
+    }
+
     /// The audit so far.
     pub fn audit(&self) -> &[AuditRecord] {
         &self.audit

@@ -207,6 +207,7 @@ impl World {
             applied: Cut::default(),
             schema: [0; 16],
             continues: false,
+            note: String::new(),
         };
         let columns = COLUMNS.iter().map(ToString::to_string).collect();
         let tables = vec![TableColumns { table: "team".to_string(), columns }];

@@ -431,6 +431,18 @@ pub trait Store {
     /// Stores the fingerprint.
     fn put_fingerprint(&mut self, table: TableId, fingerprint: Fingerprint) -> Result<(), Self::Error>;
 
+    /// Notes of a row the hash of the image that its file showed and of the one that it shows: for range fingerprints. A
+    /// store that is compared with nobody keeps none.
+    fn note_shown(
+        &mut self,
+        _table: TableId,
+        _row: &RowId,
+        _was: Option<[u8; 32]>,
+        _is: Option<[u8; 32]>,
+    ) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
     /// Appends to the audit; `record.number` is ignored and given by the store.
     fn add_audit(&mut self, record: AuditRecord) -> Result<(), Self::Error>;
     /// Notes a row on the shelf, or takes it off.

@@ -33,6 +33,9 @@ pub struct Header {
     pub schema: [u8; 16],
     /// The next event of this origin belongs to the same capture: both are shown together or not at all.
     pub continues: bool,
+    /// Who ordered it and why, for what a person ordered (undo, restore); empty for what an app wrote. Says nothing to the
+    /// merge.
+    pub note: String,
 }
 
 /// The names that changes refer to by position.

@@ -34,7 +34,10 @@ pub(super) enum Outcome {
     /// Nothing is waiting.
     Done,
     /// Something was applied; there may be more.
-    Applied,
+    Applied {
+        /// Rows whose image was written.
+        rows: usize,
+    },
     /// The app wrote meanwhile: drain first.
     DrainFirst,
     /// The file is locked by somebody else.
@@ -85,10 +88,10 @@ pub(super) fn apply(
             }
         }
         match apply_in(context, transaction, &ready, cursor, may_move)? {
-            Attempt::Committed { cursor } => {
+            Attempt::Committed { cursor, rows } => {
                 database.cursor = cursor;
                 database.was_free();
-                return Ok(Outcome::Applied);
+                return Ok(Outcome::Applied { rows });
             }
             Attempt::Merges(pairs) => return Ok(Outcome::Merges(pairs)),
             Attempt::Moves { before: 0 } => {
@@ -110,6 +113,7 @@ enum Attempt {
     Merges(Vec<MergePair>),
     Committed {
         cursor: Cut,
+        rows: usize,
     },
     /// Ids would move; the events before this one move none.
     Moves {
@@ -158,7 +162,7 @@ fn apply_in(
             settled = position + 1;
         }
     }
-    write_rows(&mut evaluator, &mut transaction, (context.log, &schema.database, context.now.wall_ms))?;
+    let rows = write_rows(&mut evaluator, &mut transaction, (context.log, &schema.database, context.now.wall_ms))?;
     evaluator.finish()?;
     for event in ready {
         cursor.apply(crdts::Dot::new(event.header.origin.id(), event.header.seq));
@@ -167,7 +171,7 @@ fn apply_in(
     let epoch = transaction.commit(&cursor)?;
     write.put_cursor(&schema.database, &cursor, epoch)?;
     write.commit_relaxed()?;
-    Ok(Attempt::Committed { cursor })
+    Ok(Attempt::Committed { cursor, rows })
 }
 
 /// Whether showing these rows would change an id that people see, or `met` are to be merged: that takes one of two ids
@@ -189,13 +193,14 @@ fn moves_ids(
     Ok(!evaluator.mergeable(met)?.is_empty())
 }
 
-/// Writes all dirty rows of the database. Rows that SQLite refuses are shelved, and those that need them with them.
+/// Writes all dirty rows of the database; how many. Rows that SQLite refuses are shelved, and those that need them with them.
 fn write_rows(
     evaluator: &mut Evaluator<'_, LogWrite>,
     transaction: &mut Apply<'_>,
     (log, database, seen_ms): (&Log, &str, u64),
-) -> Result<(), NodeError> {
+) -> Result<usize, NodeError> {
     let mut refused: BTreeSet<RowId> = BTreeSet::new();
+    let mut rows = 0;
     loop {
         let mut changes: Vec<Presentation> = Vec::new();
         for row in evaluator.store().dirty(database)? {
@@ -213,6 +218,7 @@ fn write_rows(
             })
             .collect();
         let refusals = transaction.write(&writes)?;
+        rows += writes.len() - refusals.len();
         let failed: BTreeSet<usize> = refusals.iter().map(|refusal| refusal.index).collect();
         // First the rows that leave their keys, then those that take them over.
         for change in changes.iter().filter(|change| change.old_key.is_some()) {
@@ -226,7 +232,7 @@ fn write_rows(
             clean(evaluator, &row)?;
         }
         if refusals.is_empty() {
-            return Ok(());
+            return Ok(rows);
         }
         for refusal in &refusals {
             let row = changes[refusal.index].row;

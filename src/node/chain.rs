@@ -42,6 +42,8 @@ pub(super) struct Sealing<'s> {
     pub(super) applied: Cut,
     pub(super) schema: [u8; 16],
     pub(super) stamp: Stamp,
+    /// Who ordered it and why; empty for what an app wrote.
+    pub(super) note: &'s str,
 }
 
 impl Chain {
@@ -74,6 +76,7 @@ impl Chain {
                 applied: std::mem::take(&mut applied),
                 schema: sealing.schema,
                 continues: position + 1 < count,
+                note: sealing.note.to_string(),
             };
             let event = Event { header, tables: part.tables, changes: part.changes };
             let bytes = encode_event(&event);

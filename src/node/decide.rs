@@ -44,7 +44,20 @@ impl Node {
 
     /// Writes an event of this node that no app wrote.
     pub(super) fn write_decision(&mut self, position: usize, part: Part, now: Now) -> Result<(), NodeError> {
-        if part.changes.is_empty() {
+        self.write_ordered(position, vec![part], "", now)
+    }
+
+    /// Writes events of this node that no app wrote and that are shown together or not at all. `note`: who ordered them, and
+    /// why.
+    pub(super) fn write_ordered(
+        &mut self,
+        position: usize,
+        mut parts: Vec<Part>,
+        note: &str,
+        now: Now,
+    ) -> Result<(), NodeError> {
+        parts.retain(|part| !part.changes.is_empty());
+        if parts.is_empty() {
             return Ok(());
         }
         let database = &mut self.databases[position];
@@ -57,8 +70,9 @@ impl Node {
             applied: delta(&said, &database.said),
             schema: self.schemas[position].fingerprint,
             stamp: self.clock.stamp(now.wall_ms, now.wall_ms),
+            note,
         };
-        let sealed = self.chain.seal(head, vec![part], sealing);
+        let sealed = self.chain.seal(head, parts, sealing);
         let mut write = self.log.write()?;
         let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
         append_own(&mut evaluator, &sealed)?;

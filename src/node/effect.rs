@@ -68,6 +68,8 @@ pub enum Input {
     },
     /// Somebody asked for a sync now, with one peer or all.
     SyncRequested(Option<NodeId>),
+    /// Somebody wants to know now whether the content is equal to one peer's, or all peers'.
+    CompareRequested(Option<NodeId>),
 }
 
 /// What a node wants done. An effect that reveals an event comes out only after the commit that holds the event.

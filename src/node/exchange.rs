@@ -30,6 +30,7 @@ use std::collections::BTreeMap;
 
 use super::genesis::GENESIS_INCARNATION;
 use super::membership::Membership;
+use super::tally::{Subject, Tally, Work};
 use super::{Effect, Now};
 use crate::log::Log;
 use crate::model::{Bug, Head, Heads, NodeId, Origin, OriginId, planted};
@@ -60,6 +61,8 @@ pub(super) struct Exchange {
     /// Newest version that this node speaks.
     pub(super) version: u32,
     pub(super) pace: Pace,
+    /// What hellos say of this node's content.
+    pub(super) content: Option<[u8; 16]>,
     next_request: u64,
     /// Origins of which a peer holds another history than this log, by the first event that differs: not asked for again.
     forked: Forks,
@@ -68,8 +71,14 @@ pub(super) struct Exchange {
     answers: Answers,
     /// A pull waits for the pace.
     held_back: bool,
+    /// Rows of the snapshot that is offered in hellos.
+    pub(super) snapshot_rows: u64,
+    /// Nothing is pulled: a snapshot comes first.
+    pub(super) paused: bool,
     /// Mean bytes of an event, to ask for what fits one answer.
     event_bytes: usize,
+    /// What was done with peers.
+    pub(super) tally: Tally,
 }
 
 impl Exchange {
@@ -78,13 +87,17 @@ impl Exchange {
             peers: BTreeMap::new(),
             version: limits::PROTOCOL_VERSION,
             pace: Pace::new(pace),
+            content: None,
             next_request: 0,
             forked: Forks::new(),
             early: Early::default(),
             pieces: Pieces::default(),
             answers: Answers::default(),
             held_back: false,
+            snapshot_rows: 0,
+            paused: false,
             event_bytes: 512,
+            tally: Tally::default(),
         }
     }
 }
@@ -130,15 +143,25 @@ impl Exchange {
             rest_until_ms: known.rest_until_ms,
             shunned_until_ms: known.shunned_until_ms,
             hello_number: known.hello_number,
+            snapshot_rows: known.snapshot_rows,
             ..Peer::default()
         };
         self.peers.insert(id, fresh);
+        self.tally.done(Work::Connection, Subject::Peer(id), 1, 0, 0);
         self.hello(id, true, false, standing)
     }
 
     pub(super) fn disconnected(&mut self, id: NodeId, now: Now) {
         self.answers.forget(&id);
         if let Some(peer) = self.peers.get_mut(&id) {
+            if peer.connected {
+                self.tally.failed(Work::Connection, Subject::Peer(id), 0, "network: the connection was lost");
+            }
+            if let Some(asked) = &peer.pull {
+                let took_ms = now.mono_ms.saturating_sub(asked.at_ms);
+                let words = "network: the connection was lost before the answer";
+                self.tally.failed(Work::Pull, Subject::Peer(id), took_ms, words);
+            }
             let last = Peer {
                 connected: false,
                 pull: None,
@@ -210,6 +233,11 @@ impl Exchange {
             |peer: &Peer, head: &Head| peer.heads.get(&head.origin.id()).map_or(0, |known| known.seq) < head.seq;
         let others = self.peers.iter().filter(|(id, peer)| **id != from && peer.connected);
         others.into_iter().any(|(_, peer)| heads.iter().any(|head| lacks(peer, head)))
+    }
+
+    /// Whether a tick says hello to somebody.
+    pub(super) fn says_hello(&self, now: Now) -> bool {
+        self.peers.values().any(|peer| peer.connected && peer.hello_due_ms() <= now.mono_ms)
     }
 
     /// Hellos and pulls that are due.

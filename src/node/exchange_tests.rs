@@ -43,8 +43,13 @@ fn an_event_that_comes_before_its_authors_admission_is_nobodys_fault() {
     pair.meet();
     let record = admit(&[1; 32], pair.nodes[0].membership(), node_id(&[3; 32]), "third", CLOCK_LATER_MS);
     let chain = chain::Chain::new(&[3; 32], pair.nodes[0].membership().cluster().0, 5);
-    let sealing =
-        chain::Sealing { database: "app", applied: Default::default(), schema: [0; 16], stamp: crate::model::Stamp(1) };
+    let sealing = chain::Sealing {
+        database: "app",
+        applied: Default::default(),
+        schema: [0; 16],
+        stamp: crate::model::Stamp(1),
+        note: "",
+    };
     let sealed = chain.seal(None, vec![Default::default()], sealing);
     let (head, event) = sealed.into_iter().map(chain::Sealed::into_signed).next().unwrap();
     let events = crate::wire::message::Events { events: vec![event], heads: vec![head], ..Default::default() };

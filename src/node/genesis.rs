@@ -89,6 +89,7 @@ pub(super) fn genesis(
             applied: Cut::default(),
             schema: schema.fingerprint,
             stamp: Stamp(0),
+            note: "",
         };
         events.extend(chain.seal(head, vec![part], sealing));
     }

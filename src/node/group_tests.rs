@@ -50,6 +50,7 @@ pub(super) fn sealing(stamp: u64, applied: Cut) -> Sealing<'static> {
         applied,
         schema: [0; 16],
         stamp: Stamp::from_wall_ms(CLOCK_MS - 1_000_000 + stamp),
+        note: "",
     }
 }
 

@@ -24,7 +24,7 @@ fn pair() -> ([Site; 2], Pair) {
 fn written(pair: &Pair, by: u8, wall_ms: u64) -> (Head, SignedEvent) {
     let chain = chain::Chain::new(&[by; 32], pair.nodes[0].membership().cluster().0, 5);
     let stamp = crate::model::Stamp::from_wall_ms(wall_ms);
-    let sealing = chain::Sealing { database: "app", applied: Default::default(), schema: [0; 16], stamp };
+    let sealing = chain::Sealing { database: "app", applied: Default::default(), schema: [0; 16], stamp, note: "" };
     chain.seal(None, vec![Default::default()], sealing).into_iter().map(chain::Sealed::into_signed).next().unwrap()
 }
 

@@ -18,6 +18,10 @@ mod accounts;
 mod address_tests;
 mod adopt;
 mod apply;
+pub mod archive;
+pub mod archive_copy;
+mod archive_disk;
+pub mod archive_view;
 mod base;
 pub mod bundle;
 mod bundle_lock;
@@ -27,8 +31,11 @@ pub mod bundle_view;
 pub mod bundle_write;
 pub mod capture;
 mod chain;
+mod compare;
+pub mod compare_view;
 mod database;
 mod decide;
+pub mod diff;
 mod duplicates;
 pub mod effect;
 #[cfg(test)]
@@ -66,6 +73,7 @@ pub mod query_rows;
 mod rebuild;
 mod receipts;
 mod recover;
+mod reevaluate;
 #[cfg(test)]
 mod reference_tests;
 mod rehearsal;
@@ -73,13 +81,24 @@ mod rescan;
 mod rules;
 mod sameness;
 pub mod settings;
+mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 mod step;
 pub mod store_fault;
 #[cfg(test)]
 mod store_fault_tests;
 pub mod tables;
+pub mod tally;
 mod too_large;
 mod transfer;
+mod travel;
+pub mod travel_view;
+pub mod undo;
+pub mod undo_do;
+mod undo_note;
+mod undo_plan;
+mod undo_select;
 pub mod view;
 mod waiting;
 #[cfg(test)]
@@ -89,7 +108,9 @@ mod whole;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+pub use archive::RetentionSettings;
 pub use effect::{Effect, Input, Now};
+pub use rebuild::Replay;
 pub use settings::{DatabaseSettings, NodeSettings, PaceSettings, QuietHours};
 
 use crate::clock::HybridClock;
@@ -99,6 +120,7 @@ use crate::model::{DatabaseSchema, Heads, NodeId, OriginId};
 use crate::sqlite::SqliteError;
 use crate::wire::WireError;
 use crate::wire::message::{Message, MessageError};
+use archive::Archiving;
 use chain::Chain;
 use database::Database;
 use exchange::{Exchange, Standing};
@@ -106,7 +128,9 @@ use invite::Invites;
 use members::Admitting;
 use membership::{Membership, MembershipError};
 use receipts::Receipts;
+use snapshot::Snapshots;
 use store_fault::StoreFault;
+use tally::{Ran, Tally};
 
 /// A node: see the module.
 pub struct Node {
@@ -122,7 +146,9 @@ pub struct Node {
     /// Parallel to `databases`.
     schemas: Vec<DatabaseSchema>,
     exchange: Exchange,
+    compare: compare::Comparisons,
     receipts: Receipts,
+    archiving: Archiving,
     effects: VecDeque<Effect>,
     alerts: Vec<String>,
     started: Now,
@@ -139,6 +165,10 @@ pub struct Node {
     broken: bool,
     /// See [`members`].
     admitting: Admitting,
+    /// See [`snapshot`].
+    snapshots: Snapshots,
+    /// See [`tally`].
+    tally: Tally,
 }
 
 /// Why something could not be done.
@@ -218,11 +248,16 @@ impl Node {
                 self.effects.push_back(Effect::MembersChanged);
             }
             Input::PeerConnected { peer, address } => {
+                self.refresh_content()?;
+                self.offer_snapshot()?;
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let effects = self.exchange.connected(peer, address, &standing);
                 self.effects.extend(effects);
             }
-            Input::PeerDisconnected { peer } => self.exchange.disconnected(peer, now),
+            Input::PeerDisconnected { peer } => {
+                self.exchange.disconnected(peer, now);
+                self.compare.disconnected(&peer);
+            }
             Input::Received { peer, frame } => self.receive(peer, &frame, now)?,
             Input::Announced { frame } => self.handle_announcement(&frame),
             Input::MembersLearnt(records) => self.learn_members(records)?,
@@ -233,7 +268,9 @@ impl Node {
                     peer.round_trip_micros = Some(micros);
                 }
             }
+            Input::CompareRequested(peer) => self.compare_now(peer, now)?,
             Input::SyncRequested(peer) => {
+                self.offer_snapshot()?;
                 for database in &mut self.databases {
                     database.touch(now);
                 }
@@ -252,6 +289,13 @@ impl Node {
         self.effects.pop_front()
     }
 
+    /// What was done since the last call, counted ([`tally`]); call after every input, or never.
+    pub fn take_ran(&mut self) -> Vec<Ran> {
+        let mut ran = self.tally.take();
+        ran.extend(self.exchange.tally.take());
+        ran
+    }
+
     /// When `Input::Tick` is wanted, in monotonic ms.
     pub fn next_deadline(&self, now: Now) -> Option<u64> {
         if self.due {
@@ -259,7 +303,8 @@ impl Node {
         }
         let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();
         let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest(), now);
-        [files, peers, self.receipts.deadline_ms()].into_iter().flatten().min()
+        let others = [self.receipts.deadline_ms(), self.compare.deadline_ms(now), self.archiving.deadline_ms()];
+        [files, peers, self.snapshot_deadline_ms(now)].into_iter().chain(others).flatten().min()
     }
 
     /// Makes everything durable and closes the files.
@@ -277,7 +322,12 @@ impl Node {
             Ok(Message::Unknown(kind)) if self.exchange.version == 1 => {
                 Err(NodeError::PeerFault { reason: format!("a frame of the unknown kind {kind}") })
             }
-            Ok(message) => self.handle_message(peer, message, now),
+            Ok(message) => {
+                if matches!(message, Message::Compared(_)) {
+                    self.count_compared(&peer, frame.len());
+                }
+                self.handle_message(peer, message, now)
+            }
             Err(error) => Err(NodeError::PeerFault { reason: format!("a frame does not decode: {error}") }),
         };
         match result {

@@ -116,7 +116,9 @@ impl Node {
 
     /// Gives every origin of the log its node's rank and slot.
     pub(super) fn rank_origins(&mut self) {
-        self.ranks = ranks(&self.heads, &self.membership);
+        let taken_in = self.base().iter().map(|head| (head.origin.id(), *head));
+        let known: Heads = self.heads.iter().map(|(id, head)| (*id, *head)).chain(taken_in).collect();
+        self.ranks = ranks(&known, &self.membership);
         let own = self.chain.origin();
         if let Some(member) = self.membership.member(&own.node) {
             self.ranks.set(own.id(), member.rank, member.slot);

@@ -62,6 +62,7 @@ impl Site {
             entropy: self.seed,
             machine_id: String::new(),
             pace: Default::default(),
+            retention: Default::default(),
         }
     }
 
@@ -152,18 +153,9 @@ impl Pair {
 
     /// Lets time pass and frames travel until both hold and show the same.
     pub(super) fn work(&mut self) {
-        let ids = [self.nodes[0].id(), self.nodes[1].id()];
         let mut calm = 0;
         for _ in 0..3_000 {
-            self.now = Now { mono_ms: self.now.mono_ms + 50, wall_ms: self.now.wall_ms + 50 };
-            for at in [0, 1] {
-                self.nodes[at].handle(Input::Tick, self.now).unwrap();
-                while let Some(effect) = self.nodes[at].poll_effect() {
-                    if let Effect::Send { frame, .. } = effect {
-                        self.nodes[1 - at].handle(Input::Received { peer: ids[at], frame }, self.now).unwrap();
-                    }
-                }
-            }
+            self.pass();
             let ready = |node: &Node| node.applied_all() && node.databases.iter().all(|one| one.ready);
             let done = self.nodes[0].in_sync(&[]) && self.nodes[1].in_sync(&[]) && self.nodes.iter().all(ready);
             calm = if done { calm + 1 } else { 0 };
@@ -172,5 +164,19 @@ impl Pair {
             }
         }
         panic!("they did not come to rest: {:?} {:?}", self.nodes[0].status(self.now), self.nodes[1].status(self.now));
+    }
+
+    /// Lets 50 ms pass, and what was sent arrive.
+    pub(super) fn pass(&mut self) {
+        let ids = [self.nodes[0].id(), self.nodes[1].id()];
+        self.now = Now { mono_ms: self.now.mono_ms + 50, wall_ms: self.now.wall_ms + 50 };
+        for at in [0, 1] {
+            self.nodes[at].handle(Input::Tick, self.now).unwrap();
+            while let Some(effect) = self.nodes[at].poll_effect() {
+                if let Effect::Send { frame, .. } = effect {
+                    self.nodes[1 - at].handle(Input::Received { peer: ids[at], frame }, self.now).unwrap();
+                }
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::{Node, NodeError, Now};
 use crate::log::{Log, LogRead, verify};
 use crate::merge::image::digest;
 use crate::merge::store::Shelved;
-use crate::model::{Cell, Change, Event, NodeId, Origin, OriginId, Role, RowId, Stamp};
+use crate::model::{Cell, Change, Event, Heads, NodeId, Origin, OriginId, Role, RowId, Stamp};
 use crate::node::genesis::GENESIS_INCARNATION;
 use crate::wire::decode_event;
 
@@ -64,6 +64,9 @@ impl Node {
             only_here: self.only_here(&read)?,
             alerts,
             pace: self.pace_view(now),
+            disk: self.disk_of(&read)?,
+            cleanup: self.cleanup(),
+            joining: self.joining_view(now),
         })
     }
 
@@ -85,6 +88,8 @@ impl Node {
             fault.words.clone()
         } else if !database.trouble.is_empty() {
             database.trouble.clone()
+        } else if self.takes_snapshot() {
+            "ok: takes a snapshot of the cluster's rows".to_string()
         } else if database.adopt_by_ms.is_some() {
             "ok: waits for the cluster before it reads the rows that are here".to_string()
         } else if database.waits_for_quiet() {
@@ -162,6 +167,7 @@ impl Node {
             protocol: peer.version,
             unknown_frames: peer.unknown_frames,
             role: self.membership.role(id).map_or("none", Role::word).to_string(),
+            content: self.content_view(id),
         })
     }
 
@@ -256,15 +262,7 @@ impl Node {
 
     /// Name of the node that wrote under an origin.
     pub(super) fn author(&self, origin: &OriginId) -> String {
-        match self.heads.get(origin) {
-            Some(head) if head.origin.incarnation == GENESIS_INCARNATION => "genesis".to_string(),
-            Some(head) => {
-                let member = self.membership.member(&head.origin.node);
-                member.map(|member| member.name.clone()).unwrap_or_else(|| head.origin.node.to_string())
-            }
-            None if *origin == crate::merge::integrate::GENESIS_ORIGIN => "genesis".to_string(),
-            None => origin.to_string(),
-        }
+        author_of(&self.heads, &self.membership, origin)
     }
 
     /// (row, database, reason) of everything on the shelf.
@@ -336,6 +334,19 @@ impl Node {
     /// The log, for long reads in other threads.
     pub fn log(&self) -> std::sync::Arc<Log> {
         self.log.clone()
+    }
+}
+
+/// Name of the node that wrote under an origin.
+pub(super) fn author_of(heads: &Heads, membership: &Membership, origin: &OriginId) -> String {
+    match heads.get(origin) {
+        Some(head) if head.origin.incarnation == GENESIS_INCARNATION => "genesis".to_string(),
+        Some(head) => {
+            let member = membership.member(&head.origin.node);
+            member.map(|member| member.name.clone()).unwrap_or_else(|| head.origin.node.to_string())
+        }
+        None if *origin == crate::merge::integrate::GENESIS_ORIGIN => "genesis".to_string(),
+        None => origin.to_string(),
     }
 }
 

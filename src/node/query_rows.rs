@@ -175,10 +175,7 @@ impl Node {
 
     /// The position of a database that a person names.
     pub(super) fn position_of(&self, database: &str) -> Result<usize, NodeError> {
-        self.schemas.iter().position(|schema| schema.database == database).ok_or_else(|| {
-            let known: Vec<&str> = self.schemas.iter().map(|schema| schema.database.as_str()).collect();
-            NodeError::Invalid(format!("no database is named {database}: this node has {}", known.join(", ")))
-        })
+        super::travel::position_of(&self.schemas, database)
     }
 
     /// A table that a person names.

@@ -10,28 +10,32 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::apply::ready_events;
 use super::database::{SCHEMA_SEPARATOR, schema_key};
+use super::membership::Membership;
 use super::rescan::all_rows;
+use super::travel::World;
 use super::view::{RebuildReport, RebuiltDatabase};
 use super::{DatabaseSettings, Node, NodeError};
-use crate::log::Log;
+use crate::log::{Log, LogRead};
 use crate::merge::Evaluator;
 use crate::merge::image::{digest, image_hash};
-use crate::merge::memory::MemoryStore;
 use crate::merge::rank::Ranks;
 use crate::merge::store::{Fingerprint, Store};
-use crate::model::{Cut, DatabaseSchema, Key, Stamp, Value};
+use crate::model::{Cut, DatabaseSchema, Heads, Key, NodeId, OriginId, Stamp, Value};
 use crate::sqlite::{FileSettings, NewFile};
-use crate::wire::decode_event;
+use crate::wire::event::peek_header;
 
 /// What a node's log says, to be replayed wherever there is time for it.
 pub struct Replay {
-    log: Arc<Log>,
-    ranks: Ranks,
-    schemas: Vec<DatabaseSchema>,
+    pub(super) log: Arc<Log>,
+    pub(super) ranks: Ranks,
+    pub(super) schemas: Vec<DatabaseSchema>,
     /// Settings, what the file shows, and the digest of it; parallel to `schemas`.
-    databases: Vec<(DatabaseSettings, Cut, String)>,
+    pub(super) databases: Vec<(DatabaseSettings, Cut, String)>,
+    pub(super) heads: Heads,
+    pub(super) membership: Membership,
+    /// The node whose log it is.
+    pub(super) own: NodeId,
 }
 
 impl Node {
@@ -49,6 +53,9 @@ impl Node {
             ranks: self.ranks.clone(),
             schemas: self.schemas.clone(),
             databases: parts.map(|(one, live)| (one.settings.clone(), one.cursor.clone(), live.digest)).collect(),
+            heads: self.heads.clone(),
+            membership: self.membership.clone(),
+            own: self.id(),
         })
     }
 }
@@ -81,26 +88,13 @@ impl Replay {
     }
 
     /// Per database, what its file shows, or showed at a time.
-    fn cuts(&self, until_ms: Option<u64>) -> Result<Vec<Cut>, NodeError> {
+    pub(super) fn cuts(&self, until_ms: Option<u64>) -> Result<Vec<Cut>, NodeError> {
         let shown = self.databases.iter().map(|(_, cursor, _)| cursor.clone());
         let Some(until_ms) = until_ms else { return Ok(shown.collect()) };
-        let end = Stamp::from_wall_ms(until_ms.saturating_add(1));
         let read = self.log.read()?;
         let mut cuts = vec![Cut::default(); self.databases.len()];
-        for (origin, head) in read.heads()? {
-            // Stamps grow along a chain.
-            let (mut from, mut to) = (0, head.seq);
-            while from < to {
-                let middle = from + (to - from).div_ceil(2);
-                let stored = read.event(&origin, middle)?;
-                let stamp =
-                    stored.map(|stored| decode_event(&stored.bytes)).transpose()?.map(|event| event.header.stamp);
-                if stamp.is_some_and(|stamp| stamp < end) {
-                    from = middle;
-                } else {
-                    to = middle - 1;
-                }
-            }
+        for origin in read.heads()?.into_keys() {
+            let from = self.last_at(&read, &origin, until_ms)?;
             for (cut, (_, cursor, _)) in cuts.iter_mut().zip(&self.databases) {
                 crdts::CmRDT::apply(cut, crdts::Dot::new(origin, from.min(cursor.get(&origin))));
             }
@@ -108,12 +102,29 @@ impl Replay {
         Ok(cuts)
     }
 
+    /// The last event of an origin up to a time, that millisecond included; 0: none.
+    pub(super) fn last_at(&self, read: &LogRead, origin: &OriginId, until_ms: u64) -> Result<u64, NodeError> {
+        let end = Stamp::from_wall_ms(until_ms.saturating_add(1));
+        // Stamps grow along a chain.
+        let (mut from, mut to) = (0, read.head(origin)?.map_or(0, |head| head.seq));
+        while from < to {
+            let middle = from + (to - from).div_ceil(2);
+            let stored = read.event(origin, middle)?;
+            let stamp = stored.map(|stored| peek_header(&stored.bytes)).transpose()?.map(|(stamp, _)| stamp);
+            if stamp.is_some_and(|stamp| stamp < end) {
+                from = middle;
+            } else {
+                to = middle - 1;
+            }
+        }
+        Ok(from)
+    }
+
     fn replay(&self, position: usize, cuts: &[Cut], file: &mut NewFile) -> Result<(u64, String), NodeError> {
         // References may lead to other files: all databases are evaluated, one is written.
-        let mut store = MemoryStore::default();
-        for ((settings, ..), cut) in self.databases.iter().zip(cuts) {
-            self.evaluate_all(&settings.name, cut, &mut store)?;
-        }
+        let mut world = World::before_all(self);
+        world.advance(self, cuts, &mut |_| {})?;
+        let mut store = world.store;
         let mut schemas: Vec<DatabaseSchema> = self.schemas.clone();
         schemas[position] = file.schema().clone();
         let mut evaluator = Evaluator::new(&mut store, &self.ranks, &schemas, 0);
@@ -140,29 +151,6 @@ impl Replay {
         fingerprints.sort_by(|a, b| a.0.cmp(&b.0));
         let root = digest(fingerprints.iter().map(|(name, fingerprint)| (name.as_str(), *fingerprint)));
         Ok((total, data_encoding::HEXLOWER.encode(&root)))
-    }
-
-    /// Evaluates a database's events up to a cut.
-    fn evaluate_all(&self, name: &str, through: &Cut, store: &mut MemoryStore) -> Result<(), NodeError> {
-        let mut cut = Cut::default();
-        loop {
-            let events = ready_events(&self.log, name, &cut, Some(through), super::capture::CHANGES_MAX)?;
-            if events.is_empty() {
-                return Ok(());
-            }
-            let read = self.log.read()?;
-            for event in &events {
-                let (origin, seq) = (event.header.origin.id(), event.header.seq);
-                store.put_cut(name, origin, seq, read.cut_of(name, origin, seq)?);
-                crdts::CmRDT::apply(&mut cut, crdts::Dot::new(origin, seq));
-            }
-            let mut evaluator = Evaluator::new(store, &self.ranks, &self.schemas, 0);
-            for event in &events {
-                let Ok(()) = evaluator.integrate(event);
-            }
-            let Ok(_) = evaluator.settle();
-            let Ok(()) = evaluator.finish();
-        }
     }
 }
 

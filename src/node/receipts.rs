@@ -14,7 +14,7 @@ use super::bundle_view::{ReceiptView, ReceiptsView};
 use super::query::rfc3339;
 use super::view::{OnlyHere, OnlyHereTable};
 use super::{Node, NodeError, Now};
-use crate::log::{LogRead, LogWrite};
+use crate::log::{LogError, LogRead, LogWrite};
 use crate::model::{Head, Heads, NodeId, OriginId, Receipt, RowId, Way};
 use crate::wire::decode_event;
 
@@ -150,14 +150,14 @@ impl Node {
     }
 
     /// Up to where a member is known to hold an origin of this log.
-    fn holds(&self, node: &NodeId, origin: &OriginId, mine: &Head) -> Option<u64> {
+    pub(super) fn holds(&self, node: &NodeId, origin: &OriginId, mine: &Head) -> Option<u64> {
         let theirs = self.receipts.heads_of(node)?.get(origin)?;
         // The same number with another hash is another history.
         let forked = theirs.seq == mine.seq && theirs.hash != mine.hash;
         Some(if forked { mine.seq - 1 } else { theirs.seq.min(mine.seq) })
     }
 
-    fn other_members(&self) -> impl Iterator<Item = NodeId> {
+    pub(super) fn other_members(&self) -> impl Iterator<Item = NodeId> {
         let own = self.id();
         let members = self.membership.members().into_iter().map(|member| member.node);
         members.filter(move |node| *node != own && self.membership.may_connect(node))
@@ -185,7 +185,12 @@ impl Node {
             }
             let (_, mut through) = counted.places.get(origin).copied().unwrap_or((from, from));
             while through < head.seq && budget > 0 && counted.rows < ROWS_MAX {
-                let Some(stored) = read.event(origin, through + 1)? else { break };
+                let stored = match read.event(origin, through + 1) {
+                    // Its rows are not counted, and it is said that not all were.
+                    Err(LogError::Archived { .. }) => None,
+                    stored => stored?,
+                };
+                let Some(stored) = stored else { break };
                 counted.add(&stored.bytes)?;
                 through += 1;
                 budget -= 1;

@@ -138,6 +138,7 @@ impl Node {
             ranks: ranks(&heads, &membership),
             invites: load_invites(&log)?,
             exchange: Exchange::new(settings.pace.clone()),
+            compare: super::compare::Comparisons::default(),
             settings,
             log,
             membership,
@@ -147,6 +148,7 @@ impl Node {
             databases: Vec::new(),
             schemas: Vec::new(),
             receipts: Receipts::default(),
+            archiving: Default::default(),
             effects: Default::default(),
             alerts: Vec::new(),
             started: now,
@@ -157,6 +159,8 @@ impl Node {
             fault,
             broken: false,
             admitting: Default::default(),
+            snapshots: Default::default(),
+            tally: Default::default(),
         };
         node.receipts = Receipts::load(&node.log.read()?)?;
         node.accounts_told = node.log.read()?.last_audit()?;
@@ -173,7 +177,10 @@ impl Node {
         for position in node.parents_first() {
             node.recover(position, now)?;
         }
+        node.resume_snapshot(now)?;
+        node.rank_origins();
         node.sync_state()?;
+        node.resume_cleanup(now)?;
         Ok(node)
     }
 
@@ -304,7 +311,7 @@ impl Node {
     }
 
     /// Notes in the file that no table needs a scan any more.
-    fn all_scanned(&mut self, position: usize) -> Result<(), NodeError> {
+    pub(super) fn all_scanned(&mut self, position: usize) -> Result<(), NodeError> {
         let file = &mut self.databases[position].file;
         for table in file.tables_to_scan() {
             file.table_scanned(&table)?;

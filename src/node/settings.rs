@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+pub use super::archive::RetentionSettings;
 pub use super::exchange::pace::{PaceSettings, QuietHours};
 /// A database to replicate.
 pub use crate::sqlite::FileSettings as DatabaseSettings;
@@ -32,4 +33,13 @@ pub struct NodeSettings {
     pub machine_id: String,
     /// How much may travel, and when.
     pub pace: PaceSettings,
+    /// What stays in the log, and when the rest is moved by itself.
+    pub retention: RetentionSettings,
+}
+
+impl NodeSettings {
+    /// Whether something depends on the local time of the day.
+    pub fn needs_local_time(&self) -> bool {
+        !self.pace.quiet_hours.is_empty() || self.retention.daily_at.is_some()
+    }
 }

@@ -11,9 +11,10 @@ use super::chain::{Sealed, Sealing};
 use super::database::Database;
 use super::exchange::Accepted;
 use super::lag::{note_lag, take_over};
+use super::tally::{Subject, Work};
 use super::too_large::{is_about, too_large};
 use super::{Effect, Node, NodeError, Now, standing};
-use crate::log::LogWrite;
+use crate::log::{LogError, LogWrite};
 use crate::merge::Evaluator;
 use crate::merge::image::Shown;
 use crate::merge::store::{AuditKind, Store};
@@ -33,6 +34,7 @@ const RETRY_REFUSED_MS: u64 = 30_000;
 impl Node {
     pub(super) fn step(&mut self, now: Now) -> Result<(), NodeError> {
         self.due = false;
+        self.step_snapshots(now)?;
         // A file that must be recovered needs the rows of those it refers to.
         for position in self.parents_first() {
             match self.step_database(position, now) {
@@ -44,22 +46,29 @@ impl Node {
                     self.databases[position].touch(now);
                 }
                 Err(NodeError::Sqlite(error)) => self.database_trouble(position, &error, now),
+                // What the file waits for lies in a segment that is gone: the other files and the peers go on.
+                Err(NodeError::Log(error @ LogError::Archived { .. })) => self.archive_trouble(position, &error, now),
                 Err(error) => return Err(error),
             }
+        }
+        if self.exchange.says_hello(now) {
+            self.refresh_content()?;
         }
         let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
         let effects = self.exchange.tick(&standing);
         self.effects.extend(effects);
         let effects = self.exchange.answer(&standing)?;
         self.effects.extend(effects);
+        self.compare_step(now)?;
         if self.relaxed && self.applied_all() {
             self.sync_state()?;
         }
+        self.step_cleanup(now)?;
         self.save_receipts_when_due(now)
     }
 
     /// One file's trouble is told and tried again; the other files and the peers go on.
-    fn database_trouble(&mut self, position: usize, error: &SqliteError, now: Now) {
+    pub(super) fn database_trouble(&mut self, position: usize, error: &SqliteError, now: Now) {
         let database = &mut self.databases[position];
         database.trouble = error.to_string();
         // After a failed read or sync nobody knows what of the file reached the disk: it is opened and recovered again.
@@ -68,6 +77,17 @@ impl Node {
         // The next step looks at all of it again: only then it may say that the trouble is over.
         database.data_version = None;
         database.touch(now);
+        let name = database.settings.name.clone();
+        let work = if database.behind { Work::Apply } else { Work::Capture };
+        self.tally.failed(work, Subject::Database(position), 0, format!("database: {error}"));
+        self.alert(format!("database {name}: {error}"));
+    }
+
+    /// A file waits for an event that cannot be read at the moment.
+    fn archive_trouble(&mut self, position: usize, error: &LogError, now: Now) {
+        let database = &mut self.databases[position];
+        database.trouble = error.to_string();
+        database.was_busy(now);
         let name = database.settings.name.clone();
         self.alert(format!("database {name}: {error}"));
     }
@@ -120,7 +140,8 @@ impl Node {
                 Outcome::Done => {
                     database.behind = false;
                 }
-                Outcome::Applied => {
+                Outcome::Applied { rows } => {
+                    self.tally.done(Work::Apply, Subject::Database(position), rows, 0, 0);
                     self.relaxed = true;
                     database.plan_chores(now);
                     self.wake_dirty(position)?;
@@ -295,6 +316,7 @@ impl Node {
             applied: delta(&said, &database.said),
             schema: self.schemas[position].fingerprint,
             stamp: self.clock.stamp(captured.last_wall_ms, now.wall_ms),
+            note: "",
         };
         let sealed = self.chain.seal(head, captured.parts, sealing);
         append_own(&mut evaluator, &sealed)?;
@@ -322,6 +344,8 @@ impl Node {
         let commit = if planted(Bug::PublishedEarly) { LogWrite::commit_relaxed } else { LogWrite::commit_durable };
         commit(write)?;
         if let Some((head, _)) = fresh.last() {
+            let bytes = fresh.iter().map(|(_, event)| event.bytes.len()).sum();
+            self.tally.done(Work::Capture, Subject::Database(position), marks.len(), bytes, 0);
             self.heads.insert(origin, *head);
             database.file.note_logged(origin, head.seq);
             database.said = said;
@@ -344,6 +368,10 @@ impl Node {
         let effects = self.exchange.push(fresh, &standing);
         // Who was pushed needs no announcement.
         let announce = effects.len() + 1 < self.membership.len();
+        if !effects.is_empty() || announce {
+            let bytes = fresh.iter().map(|(_, event)| event.bytes.len()).sum::<usize>() * effects.len();
+            self.tally.done(Work::Announce, Subject::Node, fresh.len(), bytes, 0);
+        }
         self.effects.extend(effects);
         if announce {
             let announcement = Announcement { heads: vec![*last], more: false };
@@ -356,6 +384,10 @@ impl Node {
             Message::Hello(hello) => {
                 self.learn_members(hello.members.clone())?;
                 self.notice_own_chain(&hello.heads, now)?;
+                self.refresh_content()?;
+                self.compare.look |= hello.content.is_some();
+                self.offer_snapshot()?;
+                self.consider_snapshot(from, hello.snapshot_rows, now)?;
                 let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
                 let effects = self.exchange.handle_hello(from, &hello, &standing);
                 self.effects.extend(effects);
@@ -366,7 +398,11 @@ impl Node {
             }
             // Answered by the next tick, in turn with what others asked.
             Message::Pull(pull) => self.exchange.take_pull(from, pull),
+            Message::Compare(question) => self.take_question(from, question)?,
+            Message::Compared(compared) => self.take_answer(from, compared, now)?,
+            Message::Differences(said) => self.take_differences(from, &said, now)?,
             Message::Unknown(_) => self.exchange.skipped(from),
+            Message::Snapshot(message) => self.handle_snapshot(from, message, now)?,
             Message::Events(events) => {
                 if !events.heads.is_empty() {
                     let heads = events.heads.iter().map(|head| (head.origin.id(), *head)).collect();

@@ -23,6 +23,38 @@ pub struct Status {
     /// How much may travel, and when.
     #[serde(default)]
     pub pace: PaceView,
+    /// What all of it takes on the disk.
+    #[serde(default)]
+    pub disk: super::archive_view::DiskView,
+    /// The cleanup that is under way, or the last one.
+    #[serde(default)]
+    pub cleanup: super::archive_view::CleanupView,
+    /// How joining by a snapshot goes, or went; absent: this node did not, since it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joining: Option<JoiningView>,
+}
+
+/// Joining by a snapshot. Times are ms from its beginning (from the start of the node, where it went on after one).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoiningView {
+    /// `pulling`, `filling`, `loading`, `history` or `complete`.
+    pub stage: String,
+    /// Rows of the snapshot.
+    pub rows: u64,
+    /// Rows that the stage has gone through.
+    pub rows_done: u64,
+    /// Bytes of parts that came.
+    pub bytes: u64,
+    /// When the files showed all rows.
+    pub usable_ms: Option<u64>,
+    /// When what the app writes here began to travel.
+    pub joined_ms: Option<u64>,
+    /// When the whole history was here.
+    pub complete_ms: Option<u64>,
+    /// How much of the history is here.
+    pub history_percent: u8,
+    /// Since it began.
+    pub running_ms: u64,
 }
 
 /// `[network] bandwidth` and `quiet_hours`, and what they do now.
@@ -148,6 +180,22 @@ pub struct PeerView {
     pub unknown_frames: u64,
     /// `admin`, `member` or `read-only`.
     pub role: String,
+    /// Whether its files show the same rows, last looked at when both held the same events.
+    #[serde(default)]
+    pub content: ContentView,
+}
+
+/// Whether a peer's files show the same rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentView {
+    /// `equal`, `differs` or `unknown` (never both at the same place since the start).
+    pub state: String,
+    /// Since when, RFC 3339; empty: never looked at.
+    pub since: String,
+    /// When it was looked at last, RFC 3339.
+    pub compared: String,
+    /// Rows that differ.
+    pub rows: u64,
 }
 
 /// What would be lost with this machine.

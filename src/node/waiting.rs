@@ -106,6 +106,10 @@ impl Node {
     /// Adopts a file whose time has come. False while it, or one that refers to it, waits.
     pub(super) fn is_adopted(&mut self, position: usize, now: Now) -> Result<bool, NodeError> {
         if let Some(deadline_ms) = self.databases[position].adopt_by_ms {
+            if self.takes_snapshot() {
+                self.databases[position].look_again(now);
+                return Ok(false);
+            }
             // What its rows refer to across files comes first.
             let waits = self.parents_first().into_iter().take_while(|other| *other != position);
             let first = !waits.into_iter().any(|other| self.databases[other].adopt_by_ms.is_some());

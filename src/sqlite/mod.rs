@@ -12,6 +12,7 @@ mod copy;
 mod drain;
 mod enroll;
 mod error;
+mod fill;
 mod identity;
 mod install;
 mod keys;

@@ -84,6 +84,7 @@ fn read_origins(bytes: &[u8]) -> Result<Vec<OriginId>, WireError> {
 
 fn read_header(raw: &event_proto::Event, origins: &[OriginId]) -> Result<Header, WireError> {
     within(raw.database.len(), limits::IDENTIFIER_BYTES_MAX, "a name")?;
+    within(raw.note.len(), limits::EVENT_NOTE_BYTES_MAX, "a note")?;
     if raw.seq == 0 {
         return Err(malformed("events are numbered from 1"));
     }
@@ -108,6 +109,7 @@ fn read_header(raw: &event_proto::Event, origins: &[OriginId]) -> Result<Header,
         applied,
         schema: fixed(&raw.schema, "the schema has not 16 bytes")?,
         continues: raw.continues,
+        note: raw.note.clone(),
     })
 }
 

@@ -95,6 +95,7 @@ impl<'a> Encoder<'a> {
         self.out.database = header.database.clone();
         self.out.schema = header.schema.to_vec();
         self.out.continues = header.continues;
+        self.out.note = header.note.clone();
         for (&origin, &seq) in &header.applied.dots {
             self.origin(origin);
             write(seq, &mut self.out.applied);

@@ -84,8 +84,8 @@ fn change() -> impl Strategy<Value = Change> {
 
 fn header() -> impl Strategy<Value = Header> {
     let applied = proptest::collection::btree_map((0u8..6).prop_map(|o| OriginId([o; 16])), 1u64.., 0..4);
-    (any::<[u8; 32]>(), any::<u64>(), applied, "[a-c]{0,3}", any::<bool>()).prop_map(
-        |(cluster, stamp, dots, database, continues)| Header {
+    (any::<[u8; 32]>(), any::<u64>(), applied, "[a-c]{0,3}", any::<bool>(), "[a-c]{0,3}").prop_map(
+        |(cluster, stamp, dots, database, continues, note)| Header {
             cluster,
             origin: origin(),
             seq: 7,
@@ -95,6 +95,7 @@ fn header() -> impl Strategy<Value = Header> {
             applied: Cut { dots },
             schema: [5; 16],
             continues,
+            note,
         },
     )
 }
@@ -163,6 +164,7 @@ fn example() -> Event {
             applied: Cut { dots: [(other, 41)].into() },
             schema: [5; 16],
             continues: false,
+            note: String::new(),
         },
         tables: vec![TableColumns {
             table: "note".into(),

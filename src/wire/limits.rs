@@ -79,6 +79,9 @@ pub const EVENT_TABLES_MAX: usize = 4_096;
 /// Columns that all tables of one event name together.
 pub const EVENT_COLUMNS_MAX: usize = 1 << 16;
 
+/// Bytes of an event's note.
+pub const EVENT_NOTE_BYTES_MAX: usize = 8 << 10;
+
 /// Distinct names (tables, columns, databases) in one event.
 pub const EVENT_NAMES_MAX: usize = EVENT_COLUMNS_MAX + 2 * EVENT_TABLES_MAX;
 
@@ -117,6 +120,17 @@ pub const PARTIAL_BYTES_MAX: usize = EVENT_BYTES_MAX + (1 << 20);
 const _: () =
     assert!(ANNOUNCED_HEADS_MAX * 96 < ANNOUNCEMENT_BYTES_MAX && ANNOUNCEMENT_BYTES_MAX * 2 < GOSSIP_BYTES_MAX);
 const _: () = assert!(PUSH_BYTES_MAX < PULL_BYTES && PULL_BYTES < HELD_BYTES_MAX);
+
+// ---- comparing
+
+/// Tables that one message of a comparison names.
+pub const COMPARED_TABLES_MAX: usize = EVENT_TABLES_MAX;
+/// Blocks in one message of a comparison.
+pub const COMPARED_BLOCKS_MAX: usize = 16_384;
+/// Bytes of the blocks in one message of a comparison.
+pub const COMPARE_BYTES_MAX: usize = 512 << 10;
+/// Rows that one message names as differing.
+pub const COMPARED_ROWS_MAX: usize = 4_096;
 
 // ---- membership
 
@@ -172,3 +186,19 @@ pub const WAYS_BYTES_MAX: usize = 64 << 10;
 pub const REMEMBERED_PER_PEER_MAX: usize = 16;
 /// Addresses of all peers that a node remembers across restarts.
 pub const REMEMBERED_MAX: usize = 4096;
+
+// ---- snapshots
+
+/// Bytes of the content of a part at which it ends behind the next row: a few milliseconds of the app's write lock.
+pub const SNAPSHOT_PART_BYTES_TARGET: usize = 256 << 10;
+/// Bytes of the content of a part. A larger row has no place in a snapshot: that cluster's new members get events.
+pub const SNAPSHOT_PART_BYTES_MAX: usize = 1_000_000;
+/// Records of rows in one part.
+pub const SNAPSHOT_PART_ROWS_MAX: usize = 4096;
+/// Parts asked for at once, and contents named as held in one ask.
+pub const SNAPSHOT_PARTS_MAX: usize = 16;
+/// Tables in a plan.
+pub const SNAPSHOT_TABLES_MAX: usize = EVENT_TABLES_MAX;
+
+const _: () =
+    assert!(SNAPSHOT_PART_BYTES_TARGET < SNAPSHOT_PART_BYTES_MAX && SNAPSHOT_PART_BYTES_MAX < FRAME_BYTES_MAX);

@@ -1,4 +1,4 @@
-//! Messages between members: hello, pull, events; and the gossiped announcement.
+//! Messages between members: hello, pull, events, comparisons; and the gossiped announcement.
 //!
 //! Invariant: decoding never panics and never takes more memory than a small multiple of the frame: repeated fields are
 //! counted before anything is allocated for them, and a packed frame unfolds to at most one frame. A kind of frame that is
@@ -8,16 +8,20 @@ use prost::Message as _;
 use prost::bytes::Buf as _;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, skip_field};
 
+use super::compare::{Compare, Compared, Differences};
 use super::limits::*;
 use super::member::{self, fixed};
 use super::proto;
+use super::snapshot::Snapshot;
 use crate::model::{Head, Heads, MemberRecord, NodeId, Origin, OriginId, RecordHash};
 
 /// Fast, and on events within a few percent of what the slow levels reach.
 const ZSTD_LEVEL: i32 = 1;
 
-/// Kinds of frames are numbered from 1 to this; see `Frame` in `proto/sync.proto`.
-const KINDS: u32 = 4;
+/// Whether a kind of frame is known; see `Frame` in `proto/sync.proto`.
+fn is_known(kind: u32) -> bool {
+    matches!(kind, 0..=4 | 20..=22 | 26..=28)
+}
 
 /// The number of a frame of events.
 const EVENTS_KIND: u32 = 3;
@@ -46,6 +50,14 @@ pub enum Message {
     Pull(Pull),
     /// Answers a pull.
     Events(Events),
+    /// Asks which rows differ.
+    Compare(Compare),
+    /// Answers that.
+    Compared(Compared),
+    /// What a comparison found.
+    Differences(Differences),
+    /// The state of the databases, for a new member.
+    Snapshot(Snapshot),
     /// A kind that this version does not know, by its number: skipped.
     Unknown(u32),
 }
@@ -83,6 +95,10 @@ pub struct Hello {
     pub all: bool,
     /// Another hello with more heads follows.
     pub more: bool,
+    /// Print of all that the sender's files show; `None` while they do not show all that its log holds.
+    pub content: Option<[u8; 16]>,
+    /// Rows of the snapshot that the sender would give; 0: it gives none.
+    pub snapshot_rows: u64,
 }
 
 /// Asks for the events above `heads`.
@@ -197,6 +213,10 @@ impl Message {
             Message::Hello(hello) => Body::Hello(hello.to_proto()),
             Message::Pull(pull) => Body::Pull(pull.to_proto()),
             Message::Events(events) => Body::Events(events.to_proto()),
+            Message::Compare(compare) => Body::Compare(compare.to_proto()),
+            Message::Compared(compared) => Body::Compared(compared.to_proto()),
+            Message::Differences(differences) => Body::Differences(differences.to_proto()),
+            Message::Snapshot(snapshot) => snapshot.to_frame(),
             Message::Unknown(kind) => {
                 let mut bytes = Vec::new();
                 encode_key(*kind, WireType::LengthDelimited, &mut bytes);
@@ -227,7 +247,7 @@ impl Message {
             return Err(MessageError::TooLarge("frame"));
         }
         let (kind, content) = only_field(bytes)?;
-        if kind > KINDS {
+        if !is_known(kind) {
             return Ok(Message::Unknown(kind));
         }
         check_field_count(content, FIELDS_MAX)?;
@@ -237,6 +257,12 @@ impl Message {
             Some(Body::Pull(pull)) => Pull::from_proto(pull).map(Message::Pull),
             Some(Body::Events(events)) => Events::from_proto(events).map(Message::Events),
             Some(Body::Packed(packed)) => unpack(&packed),
+            Some(Body::Compare(compare)) => Compare::from_proto(compare).map(Message::Compare),
+            Some(Body::Compared(compared)) => Compared::from_proto(compared).map(Message::Compared),
+            Some(Body::Differences(found)) => Differences::from_proto(found).map(Message::Differences),
+            Some(body @ (Body::SnapshotAsk(_) | Body::SnapshotPlan(_) | Body::SnapshotPart(_))) => {
+                Snapshot::from_frame(body).map(Message::Snapshot)
+            }
             None => Err(MessageError::Malformed("frame of an unknown kind")),
         }
     }
@@ -281,6 +307,8 @@ impl Hello {
             tell: self.tell,
             all: self.all,
             more: self.more,
+            content: self.content.map(|content| content.to_vec()).unwrap_or_default(),
+            snapshot_rows: self.snapshot_rows,
         }
     }
 
@@ -304,6 +332,11 @@ impl Hello {
             tell: hello.tell,
             all: hello.all,
             more: hello.more,
+            content: match hello.content.is_empty() {
+                true => None,
+                false => Some(fixed(&hello.content, "content")?),
+            },
+            snapshot_rows: hello.snapshot_rows,
         })
     }
 }

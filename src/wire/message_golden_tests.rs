@@ -4,7 +4,10 @@
 //! takes a new version of the protocol; add lines, change none. The packed frame is only unpacked: another release of zstd
 //! may pack it in other bytes.
 
+use super::super::compare::ComparedTable;
 use super::*;
+use crate::model::{Birth, RowId};
+use crate::reconcile::{Block, Found, Prefix, Side, View};
 
 fn head(seed: u8) -> Head {
     let origin = Origin { node: NodeId([seed; 32]), incarnation: 0x0102_0304_0506_0700 + u64::from(seed) };
@@ -23,6 +26,39 @@ fn events() -> Message {
         applied_all: true,
         ..Events::default()
     })
+}
+
+fn row(seq: u64) -> RowId {
+    RowId::Born(Birth { origin: OriginId([0x12; 16]), seq, index: 0 })
+}
+
+fn table() -> ComparedTable {
+    ComparedTable { number: 1, database: "scouting".into(), table: "team".into(), schema: [8; 16] }
+}
+
+fn compare() -> Message {
+    let block = |length, view| Block { table: 1, prefix: Prefix::of(&row(300), length), after: None, view };
+    let prints = vec![(0, 0x0102_0304_0506_0708), (15, 7)];
+    let blocks = vec![
+        block(0, View::Print(0x1122_3344_5566_7788)),
+        block(47, View::Children { at: Prefix::of(&row(300), 48), prints }),
+        Block { after: Some(row(9)), ..block(50, View::Rows { rows: vec![(row(300), 5)], more: true }) },
+    ];
+    Message::Compare(Compare { stand: 0x8877_6655_4433_2211, number: 3, tables: vec![table()], blocks })
+}
+
+fn compared() -> Message {
+    let view = View::Rows { rows: Vec::new(), more: false };
+    let blocks = vec![Block { table: 1, prefix: Prefix::of(&row(300), 49), after: None, view }];
+    Message::Compared(Compared { stand: 0x8877_6655_4433_2211, number: 3, answered: 2, blocks, unlike: vec![0] })
+}
+
+fn differences() -> Message {
+    let rows = vec![
+        Found { table: 1, row: row(300), side: Side::Differs },
+        Found { table: 1, row: RowId::Keyed([4; 16]), side: Side::OnlyThere },
+    ];
+    Message::Differences(Differences { stand: 9, count: 2, tables: vec![table()], rows })
 }
 
 fn messages() -> Vec<(&'static str, Message)> {
@@ -61,6 +97,10 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("pull-2", Message::Pull(ranges)),
         ("events", events()),
         ("events-piece", Message::Events(last)),
+        ("hello-content", Message::Hello(Hello { version: 2, content: Some([3; 16]), ..Hello::default() })),
+        ("compare", compare()),
+        ("compared", compared()),
+        ("differences", differences()),
     ]
 }
 

@@ -83,7 +83,7 @@ fn any_message() -> impl Strategy<Value = Message> {
         .prop_map(|(request, events, piece, (more, applied_all, later_ms), heads)| {
             Message::Events(Events { request, events, piece, more, heads, applied_all, later_ms })
         });
-    prop_oneof![hello, pull, events, (5..1000u32).prop_map(Message::Unknown)]
+    prop_oneof![hello, pull, events, (40..1000u32).prop_map(Message::Unknown)]
 }
 
 proptest! {

@@ -5,6 +5,7 @@
 //! Callers: log (events), node (events, messages, members, invites), net (frames, gate).
 
 pub mod bundle;
+pub mod compare;
 pub mod event;
 mod event_decode;
 mod event_encode;
@@ -15,6 +16,11 @@ pub mod member;
 pub mod message;
 pub mod phrase;
 pub mod request;
+pub mod snapshot;
+pub mod snapshot_cuts;
+mod snapshot_decode;
+mod snapshot_encode;
+pub mod snapshot_rows;
 mod varint;
 pub mod ways;
 

@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::pace::Pace;
 use super::{Exchange, Standing};
-use crate::log::LogRead;
+use crate::log::{LogError, LogRead};
 use crate::model::{NodeId, OriginId, Stamp};
+use crate::node::tally::{Subject, Work};
 use crate::node::{Effect, NodeError, Now};
 use crate::wire::event::peek_header;
 use crate::wire::limits;
@@ -117,8 +118,10 @@ impl Exchange {
                     answer.heads = standing.heads.values().take(limits::HEADS_MAX).copied().collect();
                 }
             }
+            let count = answer.events.len() + usize::from(answer.piece.is_some());
             let effect = self.send(waiting.to, &Message::Events(answer));
             if let Effect::Send { frame, .. } = &effect {
+                self.tally.done(Work::Serve, Subject::Peer(waiting.to), count, frame.len(), 0);
                 self.pace.spend(frame.len(), standing.now);
                 left = left.saturating_sub(frame.len());
             }
@@ -148,7 +151,7 @@ impl Exchange {
                 answer.more = true;
                 break;
             }
-            let Some(stored) = read.event(&range.origin, seq)? else { break };
+            let Some(stored) = readable(read.event(&range.origin, seq))? else { break };
             if large {
                 answer.more = true;
                 answer.piece = Some(piece(&range, seq, &stored.bytes, stored.signature));
@@ -179,11 +182,24 @@ fn ranges_of(pull: &Pull, standing: &Standing<'_>) -> Vec<Range> {
     standing.heads.iter().filter_map(above).collect()
 }
 
+/// What lies in a segment that is missing or damaged is not sent: another peer has it.
+fn readable<T>(read: Result<Option<T>, LogError>) -> Result<Option<T>, LogError> {
+    match read {
+        Err(error @ LogError::Archived { .. }) => {
+            tracing::warn!("a peer asks in vain: {error}");
+            Ok(None)
+        }
+        read => read,
+    }
+}
+
 /// The ranges that are small, together.
 fn small(read: &LogRead, ranges: Vec<Range>) -> Result<Vec<Range>, NodeError> {
     let (mut left, mut kept) = (limits::PUSH_BYTES_MAX, Vec::new());
     for range in ranges {
-        let events = read.events_from(&range.origin, range.after + 1, left)?;
+        let Some(events) = readable(read.events_from(&range.origin, range.after + 1, left).map(Some))? else {
+            continue;
+        };
         let wanted = events.iter().take((range.through - range.after) as usize);
         let bytes: usize = wanted.clone().map(|event| event.bytes.len() + SIGNED_BYTES).sum();
         if wanted.count() as u64 == range.through - range.after && bytes <= left {
@@ -225,7 +241,7 @@ impl Merge {
         let range = &self.ranges[at];
         self.next[at] = None;
         if range.after < range.through
-            && let Some(stored) = read.event(&range.origin, range.after + 1)?
+            && let Some(stored) = readable(read.event(&range.origin, range.after + 1))?
         {
             let (stamp, applied) = peek_header(&stored.bytes)?;
             self.by_stamp.insert((stamp, at));

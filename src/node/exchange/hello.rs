@@ -10,11 +10,15 @@ use super::peer::Told;
 use super::{Exchange, Peer, Standing};
 use crate::model::{Head, Heads, NodeId};
 use crate::node::Effect;
+use crate::node::tally::{Subject, Work};
 use crate::wire::limits;
 use crate::wire::message::{Hello, Message, digest_of};
 
 /// Hellos overtake each other by a few; a number far below the last one is a peer that began anew.
 const OVERTAKES_MAX: u32 = 64;
+
+/// A hello that comes later than this after ours is no answer to it, ms.
+const ROUND_MS_MAX: u64 = 1_000;
 
 /// Names of member records in the first hello, at most: in sync it must stay small.
 const NAMES_FIRST_MAX: usize = 2;
@@ -23,6 +27,7 @@ impl Exchange {
     /// A hello, in as many frames as its heads need. `all`: the peer wants to hear all heads.
     pub(super) fn hello(&mut self, to: NodeId, reply: bool, all: bool, standing: &Standing<'_>) -> Vec<Effect> {
         let (version, digest) = (self.version, digest_of(standing.heads));
+        let content = self.content.filter(|_| standing.applied_all);
         let membership = standing.membership.digest();
         let peer = self.peers.entry(to).or_default();
         let speaks = if version == 1 { 1 } else { peer.version };
@@ -75,6 +80,7 @@ impl Exchange {
                 reply: reply && last,
                 membership,
                 member_heads: member_heads.clone(),
+                snapshot_rows: self.snapshot_rows,
                 ..Hello::default()
             };
             if version >= 2 {
@@ -84,6 +90,7 @@ impl Exchange {
                 hello.tell = lacking && last;
                 hello.all = all && speaks >= 2;
                 hello.more = !last;
+                hello.content = content.filter(|_| last);
             }
             hellos.push(Effect::Send { peer: to, frame: Message::Hello(hello).encode() });
         }
@@ -114,7 +121,17 @@ impl Exchange {
         } else if !peer.take_stand(hello, standing.heads, mine, now.mono_ms) {
             return Vec::new();
         }
+        peer.content =
+            hello.content.filter(|_| hello.applied_all).map(|content| (hello.heads_digest, hello.membership, content));
+        let took_ms = now.mono_ms.saturating_sub(peer.hello_at_ms);
+        let (lacking, asks) = (peer.lacking_ms.is_some(), peer.lacking_asks);
         let differs = peer.digest_heard.is_some_and(|digest| digest != mine);
+        if !lacking {
+            self.tally.done(Work::Reconcile, Subject::Peer(from), 1, 0, took_ms.min(ROUND_MS_MAX));
+        } else if asks > 0 {
+            let words = "peer: its heads do not fit what it says of them";
+            self.tally.failed(Work::Reconcile, Subject::Peer(from), took_ms.min(ROUND_MS_MAX), words);
+        }
         let untold = differs && (!peer.heads_told || peer.told_heads != *standing.heads);
         let mut effects = Vec::new();
         if hello.tell {

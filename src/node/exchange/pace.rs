@@ -80,12 +80,12 @@ impl Pace {
     }
 
     /// Whether the bucket lets bulk go.
-    pub(super) fn has_room(&self, now: Now) -> bool {
+    pub(in crate::node) fn has_room(&self, now: Now) -> bool {
         self.settings.bandwidth == 0 || self.tokens_at(now) > 0
     }
 
     /// When it will; `None`: it does.
-    pub(super) fn ready_ms(&self, now: Now) -> Option<u64> {
+    pub(in crate::node) fn ready_ms(&self, now: Now) -> Option<u64> {
         let lacking = 1 - self.tokens_at(now);
         let rate = self.settings.bandwidth;
         (rate > 0 && lacking > 0).then(|| now.mono_ms + (lacking as u64 * 1000).div_ceil(rate))
@@ -104,7 +104,7 @@ impl Pace {
         QUIET_WAIT_MS
     }
 
-    pub(super) fn spend(&mut self, bytes: usize, now: Now) {
+    pub(in crate::node) fn spend(&mut self, bytes: usize, now: Now) {
         if self.settings.bandwidth > 0 {
             self.tokens = self.tokens_at(now) - bytes as i64;
             self.at_ms = now.mono_ms;

@@ -24,6 +24,8 @@ pub(in crate::node) struct Peer {
     pub(in crate::node) address: String,
     pub(in crate::node) heads: Heads,
     pub(in crate::node) applied_all: bool,
+    /// Digests of its heads and its membership, and the print of its content then.
+    pub(in crate::node) content: Option<(u64, u64, [u8; 16])>,
     /// It said where it stands, and all its heads are known.
     pub(in crate::node) heard: bool,
     pub(in crate::node) skew_ms: Option<i64>,
@@ -55,6 +57,8 @@ pub(in crate::node) struct Peer {
     pub(super) heads_told: bool,
     pub(super) hello_at_ms: u64,
     pub(super) hello_number: u32,
+    /// Rows of the snapshot that it offers.
+    pub(in crate::node) snapshot_rows: u64,
     /// Since when there is something to tell.
     pub(super) news_ms: Option<u64>,
     /// Somebody spoke of events that are not here: it is asked where it stands.

@@ -12,6 +12,7 @@
 use super::{Exchange, Peer, Standing};
 use crate::model::{Bug, Head, NodeId, OriginId, planted};
 use crate::node::Effect;
+use crate::node::tally::{Subject, Work};
 use crate::wire::limits;
 use crate::wire::message::{Message, Partial, Pull, Range};
 
@@ -35,7 +36,7 @@ const REST_MS_MAX: u64 = 60_000;
 #[derive(Clone, Debug)]
 pub(in crate::node) struct Asked {
     pub(super) request: u64,
-    pub(super) at_ms: u64,
+    pub(in crate::node) at_ms: u64,
     pub(super) until_ms: u64,
     pub(super) ranges: Vec<Range>,
 }
@@ -45,6 +46,9 @@ impl Exchange {
     pub(in crate::node) fn pull(&mut self, standing: &Standing<'_>) -> Vec<Effect> {
         let now_ms = standing.now.mono_ms;
         self.give_up_late(now_ms);
+        if self.paused {
+            return Vec::new();
+        }
         let rested = |peer: &&mut Peer| peer.rest_until_ms <= now_ms;
         self.peers.values_mut().filter(rested).for_each(|peer| peer.rest_until_ms = 0);
         self.held_back = !self.pace.has_room(standing.now);
@@ -61,10 +65,11 @@ impl Exchange {
 
     /// Ranges of requests that were not answered in time are free again.
     fn give_up_late(&mut self, now_ms: u64) {
-        for peer in self.peers.values_mut().filter(|peer| peer.connected) {
-            if peer.pull.as_ref().is_some_and(|pull| pull.until_ms <= now_ms) {
+        for (id, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.connected) {
+            if let Some(asked) = peer.pull.take_if(|pull| pull.until_ms <= now_ms) {
                 crate::sometimes!("exchange: a pull without an answer is repeated");
-                peer.pull = None;
+                let took_ms = now_ms.saturating_sub(asked.at_ms);
+                self.tally.failed(Work::Pull, Subject::Peer(*id), took_ms, "timeout: the peer did not answer in time");
                 peer.budget = (peer.budget / 2).max(BUDGET_MIN);
                 peer.missed(now_ms);
             }

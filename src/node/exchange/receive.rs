@@ -15,6 +15,7 @@ use super::pull::PULL_WAIT_MS;
 use super::{Exchange, Standing};
 use crate::model::{Bug, Event, Head, NodeId, OriginId, Stamp, planted};
 use crate::node::NodeError;
+use crate::node::tally::{Subject, Work};
 use crate::wire::event::{decode_event, event_hash, head_signature_message};
 use crate::wire::limits;
 use crate::wire::message::{Events, Piece, Range, SignedEvent};
@@ -116,6 +117,7 @@ impl Exchange {
         let room = limits::HELD_BYTES_MAX.saturating_sub(self.early.bytes);
         self.early.keep(checked.early, room, now_ms);
         self.early.join(&mut accepted, &mut forks, standing);
+        let overtaken = ranges.iter().any(|range| standing.seq(&range.origin) > range.after);
         self.note_answer(
             from,
             asked.as_ref().map(|asked| asked.ranges.as_slice()),
@@ -125,6 +127,17 @@ impl Exchange {
         );
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.meter.note(now_ms, accepted.len() as u64, bytes as u64);
+        }
+        let subject = Subject::Peer(from);
+        let took_ms = asked.as_ref().map_or(0, |asked| now_ms.saturating_sub(asked.at_ms));
+        match asked {
+            // What nobody asked for was pushed: it came, and that is a success of the same kind.
+            None if accepted.is_empty() => {}
+            Some(_) if !came && !overtaken && events.later_ms == 0 => {
+                let words = "peer: an answer brought nothing, though the peer holds more";
+                self.tally.failed(Work::Pull, subject, took_ms, words);
+            }
+            _ => self.tally.done(Work::Pull, subject, accepted.len(), bytes, took_ms),
         }
         let fresh = forks.into_iter().filter(|(origin, _)| !self.forked.contains_key(origin));
         let fresh: Forks = fresh.collect();

@@ -1,0 +1,59 @@
+//! `[retention]`: words of people to numbers.
+//!
+//! Invariant: what is refused names the key, what stands there and what may. Caller: [`super::resolve`].
+
+use super::ConfigError;
+use super::raw::RawRetention;
+use super::resolve::refuse;
+use crate::node::RetentionSettings;
+
+/// A hundred years: longer means never.
+const DAYS_MAX: i64 = 36_500;
+
+pub(super) fn resolve(raw: &RawRetention) -> Result<RetentionSettings, ConfigError> {
+    let days = raw.days_to_keep.unwrap_or(30);
+    let allowed = format!("0 to {DAYS_MAX} days");
+    let days_to_keep = u32::try_from(days).ok().filter(|_| days <= DAYS_MAX);
+    let days_to_keep = days_to_keep.ok_or_else(|| refuse("retention.days_to_keep", days.to_string(), &allowed))?;
+    let text = raw.daily_at.as_deref().unwrap_or("off");
+    let daily_at = match text {
+        "off" => None,
+        _ => {
+            let allowed = "a time of the day in local time, like \"03:30\", or \"off\"";
+            Some(minute(text).ok_or_else(|| refuse("retention.daily_at", text, allowed))?)
+        }
+    };
+    Ok(RetentionSettings { days_to_keep, daily_at })
+}
+
+/// Minute of the day of `HH:MM`.
+fn minute(text: &str) -> Option<u16> {
+    let (hours, minutes) = text.split_once(':')?;
+    let digits = |text: &str, max: u16| {
+        let number = text.parse::<u16>().ok().filter(|number| *number < max)?;
+        (text.len() == 2).then_some(number)
+    };
+    Some(digits(hours, 24)? * 60 + digits(minutes, 60)?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_and_times_are_read_and_others_refused_in_words() {
+        let raw = |days, at: &str| RawRetention { days_to_keep: Some(days), daily_at: Some(at.to_string()) };
+        let settings = resolve(&raw(0, "03:30")).unwrap();
+        assert_eq!(settings, RetentionSettings { days_to_keep: 0, daily_at: Some(210) });
+        assert_eq!(resolve(&raw(365, "off")).unwrap().daily_at, None);
+        for at in ["3:30", "24:00", "03:60", "03.30", "", "+3:30", "noon"] {
+            let error = resolve(&raw(30, at)).unwrap_err().to_string();
+            assert!(error.contains("retention.daily_at") && error.contains("03:30"), "{error}");
+        }
+        for days in [-1, DAYS_MAX + 1] {
+            let error = resolve(&raw(days, "off")).unwrap_err().to_string();
+            assert!(error.contains("retention.days_to_keep"), "{error}");
+        }
+    }
+}

@@ -62,6 +62,7 @@ const PARTS: &[Part] = parts![
     "verify.js" as SCRIPT,
     "care.js" as SCRIPT,
     "join.js" as SCRIPT,
+    "undo.js" as SCRIPT,
     "invite.js" as SCRIPT,
     "conflicts.js" as SCRIPT,
     "shelf.js" as SCRIPT,

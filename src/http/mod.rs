@@ -48,6 +48,7 @@ pub use query::{node_of, parse_peer};
 pub use routes::{ROUTES, Route};
 
 use crate::monitor::Monitor;
+use crate::node::meeting_view::MeetingPlan;
 use crate::node::port::NodePort;
 use listener::{ConnectionState, LimitedListener};
 
@@ -86,6 +87,8 @@ pub struct Services {
     pub network: Arc<dyn NetworkControl>,
     /// The checks of `doctor` that look at files; called off the async threads.
     pub checks: Arc<dyn Fn() -> Vec<Check> + Send + Sync>,
+    /// The plan of the join by which this server came in, where there is one; called off the async threads.
+    pub join_plan: Arc<dyn Fn() -> Option<MeetingPlan> + Send + Sync>,
     /// Run tracking.
     pub monitor: Monitor,
     /// The bearer token.

@@ -160,6 +160,12 @@ fn disk_check(disk: &DiskView) -> Check {
     Check { check: "disk".into(), state: state.into(), found, next }
 }
 
+pub(super) async fn join_plan(State(services): Shared) -> Reply<Value> {
+    let look = services.join_plan.clone();
+    let plan = tokio::task::spawn_blocking(move || look()).await.unwrap_or_default();
+    Ok(Json(json!({ "plan": plan })))
+}
+
 pub(super) async fn doctor(State(services): Shared) -> Reply<Value> {
     let status = status_of(&services).await?;
     let network = services.network.diagnosis().await;

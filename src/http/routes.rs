@@ -149,6 +149,7 @@ pub const ROUTES: &[Route] = &[
     route("post", "/api/v1/runs/{n}/fail", "Ends a run that failed", runs::FAILED),
     route("get", "/api/v1/reliability", "How well every peer does each operation", &[]),
     route("get", "/api/v1/reliability/{peer}", "The same of one peer: its name, id, or number in `peers list`", &[]),
+    route("get", "/api/v1/join", "The plan of the join by which this server came in; null: there was none", &[]),
     route("get", "/api/v1/doctor", "Checks of the installation", &[]),
 ];
 
@@ -211,6 +212,7 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("post", "/api/v1/runs/{n}/fail") => post(runs::fail),
         ("get", "/api/v1/reliability") => get(runs::reliability_of_all),
         ("get", "/api/v1/reliability/{peer}") => get(runs::reliability_of_one),
+        ("get", "/api/v1/join") => get(read::join_plan),
         ("get", "/api/v1/doctor") => get(read::doctor),
         (method, path) => unreachable!("{method} {path} is in the table of routes without a handler"),
     }

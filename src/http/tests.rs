@@ -71,6 +71,7 @@ fn server_with(patience: std::time::Duration) -> Server {
         port: Arc::new(Stopped),
         network: Arc::new(NoNetwork),
         checks: Arc::new(Vec::new),
+        join_plan: Arc::new(|| None),
         monitor: tracking.monitor.clone(),
         token: TOKEN.to_string(),
     };

@@ -2,6 +2,7 @@
 
 import { follow, get, has } from './api.js';
 import { badge, button, el, foreign, heading, table, value } from './dom.js';
+import { canUndo, undo } from './undo.js';
 import { clock, when } from './words.js';
 
 /** Events that the feed keeps on the page. */
@@ -35,11 +36,15 @@ function changeLine(event, change) {
     el('div', {}, el('p', {}, el('strong', {}, change.operation), ' ', place(event, change)), change.cells.length ? cells(change.cells) : null));
 }
 
-export function eventItem(event) {
+function eventItem(event, say) {
   const rest = event.changes.length - CHANGES_MAX;
   const item = el('li', { class: 'event', data: { event: `${event.origin}:${event.seq}` } },
     el('p', { class: 'event-head quiet small' }, event.node === 'genesis' ? 'Rows that were there when the file was enrolled' : [el('time', { datetime: event.time }, clock(event.time)), ' on ', el('strong', {}, foreign(event.node)), ` · event ${event.seq}`]),
     el('ul', { class: 'changes' }, event.changes.slice(0, CHANGES_MAX).map((change) => changeLine(event, change))));
+  if (event.node !== 'genesis' && canUndo()) {
+    const change = `${event.origin}:${event.seq}`;
+    item.append(button('Take back…', () => undo(change, say), { kind: 'plain', label: `Take back event ${event.seq} of ${event.node}` }));
+  }
   if (rest > 0) {
     const more = button(`${rest} more changes`, () => { more.replaceWith(el('ul', { class: 'changes' }, event.changes.slice(CHANGES_MAX).map((change) => changeLine(event, change)))); }, { kind: 'plain' });
     item.append(more);
@@ -48,10 +53,10 @@ export function eventItem(event) {
 }
 
 /** Keeps a list of events fed with what arrives; ends when `signal` says so. */
-async function feed(list, said, filter, signal) {
+async function feed(list, said, filter, signal, say) {
   const add = (events) => {
     list.querySelector('.empty')?.remove();
-    list.prepend(...events.map(eventItem).reverse());
+    list.prepend(...events.map((event) => eventItem(event, say)).reverse());
     while (list.children.length > FEED_MAX) list.lastElementChild.remove();
   };
   let page = await get('/api/v1/events', { ...filter, limit: 30 }, signal);
@@ -147,7 +152,7 @@ const HINTS = { db: 'scouting', table: 'team', origin: 'pit', since: '2h or 2025
 export const page = {
   path: '/activity',
   title: 'Activity',
-  build(root, { query }) {
+  build(root, { query, say }) {
     const stop = new AbortController();
     const said = el('span', { role: 'status' });
     const list = el('ol', { class: 'events', 'aria-label': 'Changes, newest first' });
@@ -168,7 +173,7 @@ export const page = {
     const feedPanel = el('section', { class: 'panel' }, heading(2, Object.values(given).some(Boolean) ? 'Changes that fit' : 'Changes on all servers', said), search, list);
     root.append(el('h1', {}, 'Activity'), ...(query.get('row') ? [rowPanel, feedPanel] : [feedPanel, rowPanel]));
     if (query.get('row')) showRow(rowBox, query.get('row'));
-    feed(list, said, given, stop.signal).catch((error) => {
+    feed(list, said, given, stop.signal, say).catch((error) => {
       if (error.name !== 'AbortError') list.replaceChildren(el('li', { class: 'empty' }, 'The changes cannot be read: ', foreign(error.message)));
     });
     return { leave: () => stop.abort() };

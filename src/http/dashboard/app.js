@@ -1,7 +1,7 @@
 // The frame of the dashboard: sign-in, the pages and which one is shown, the status that is asked for every few seconds,
 // and the verdict on top. Everything else is a page in a file of its own.
 
-import { forgetToken, get, has, keepToken, learn, takeTokenFromLink, token } from './api.js';
+import { every, forgetToken, get, has, keepToken, learn, takeTokenFromLink, token } from './api.js';
 import { el, foreign, foreignText, live, sign } from './dom.js';
 import { page as activity } from './activity.js';
 import { page as care } from './care.js';
@@ -23,7 +23,7 @@ const LOOK_EVERY = 2500;
 const PAGES = [overview, servers, data, conflicts, shelf, activity, verify, runs, reliability, care, invite];
 
 const at = (id) => document.getElementById(id);
-const state = { status: null, heard: 0, drift: null, shown: null, timer: 0, looking: false };
+const state = { status: null, heard: 0, drift: null, alerts: [], shown: null, timer: 0, looking: false };
 
 /** Says for a moment what was done. */
 export function say(words) {
@@ -108,6 +108,12 @@ function drawVerdict(result) {
   verdictList.hidden = result.found.length === 0;
 }
 
+/** What only some versions can say; it changes slowly. */
+const more = every(6000, async () => {
+  if (has('get', '/api/v1/drift')) state.drift = await get('/api/v1/drift', { limit: 1 });
+  if (has('get', '/api/v1/alerts')) state.alerts = (await get('/api/v1/alerts')).alerts;
+});
+
 /** Asks the node how it is, and lets everything that is shown follow. */
 async function look() {
   clearTimeout(state.timer);
@@ -115,13 +121,13 @@ async function look() {
   state.looking = true;
   try {
     const status = await get('/api/v1/status');
-    if (has('get', '/api/v1/drift')) state.drift = await get('/api/v1/drift', { limit: 1 }).catch(() => null);
+    await more();
     Object.assign(state, { status, heard: Date.now() });
     document.body.classList.remove('silent');
     at('cluster-name').replaceChildren(foreign(status.cluster.name));
     at('whoami').replaceChildren('This is ', el('strong', {}, foreign(status.node.name)), el('br'), `${status.node.version} · ${short(status.node.id)}`);
     at('whoami').title = foreignText(status.node.id);
-    drawVerdict(verdict(status, { drift: state.drift }));
+    drawVerdict(verdict(status, { drift: state.drift, alerts: state.alerts }));
     drawNav();
     state.shown?.update?.(status);
   } catch (error) {
@@ -141,7 +147,7 @@ function signOut(words = '') {
   clearTimeout(state.timer);
   forgetToken();
   state.shown?.leave?.();
-  Object.assign(state, { status: null, shown: null, drift: null, turned: false });
+  Object.assign(state, { status: null, shown: null, drift: null, alerts: [], turned: false });
   at('main').replaceChildren();
   at('frame').hidden = true;
   at('door').hidden = false;

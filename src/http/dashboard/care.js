@@ -54,6 +54,7 @@ function alerts(list) {
 
 function disk(view) {
   const parts = [
+    ...(view.free_bytes ? [['Free on this disk', view.free_bytes, '']] : []),
     ['Event log', view.log_bytes, count(view.log_events, 'event')],
     ['Archive', view.segment_bytes, `${count(view.segment_events, 'event')} in ${count(view.segments, 'segment')}`],
     ...view.databases.map((database) => [`File of ${database.name}`, database.file_bytes, '']),

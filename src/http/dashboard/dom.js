@@ -78,7 +78,7 @@ export function table({ caption, columns, rows, empty, key, hideCaption = false 
   if (rows.length === 0) return el('p', { class: 'empty' }, empty ?? 'Nothing here.');
   const heads = columns.map((column) => el('th', { scope: 'col', role: 'columnheader', class: column.number ? 'number' : null }, column.head));
   const body = rows.map((row) => el('tr', { role: 'row', key: key ? `row-${key(row)}` : null, class: row.className ?? null }, columns.map((column, at) => {
-    const properties = { role: at === 0 ? 'rowheader' : 'cell', class: column.number ? 'number' : column.wide ? 'wide' : null, data: { head: column.head } };
+    const properties = { role: at === 0 ? 'rowheader' : 'cell', class: [column.number && 'number', column.wide && 'wide', column.action && 'action', column.zero?.(row) && 'zero'].filter(Boolean).join(' ') || null, data: { head: column.head } };
     if (at === 0) properties.scope = 'row';
     return el(at === 0 ? 'th' : 'td', properties, column.cell(row));
   })));

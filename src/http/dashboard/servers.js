@@ -49,7 +49,7 @@ function peersTable(status, sync) {
       { head: 'Clock', cell: (peer) => clockOf(status, peer) },
       { head: 'Last seen', cell: (peer) => (peer.state === 'connected' ? 'now' : ago(peer.last_seen)) },
       { head: 'Role', cell: (peer) => peer.role },
-      { head: 'Sync', cell: (peer) => button('Sync', () => sync(peer), { key: `sync-${peer.id}`, label: `Sync with ${peer.name}` }) },
+      { head: 'Sync', action: true, cell: (peer) => button('Sync', () => sync(peer), { key: `sync-${peer.id}`, label: `Sync with ${peer.name}` }) },
     ],
   });
 }
@@ -67,16 +67,24 @@ async function syncNow(peer, said) {
   return said('attention', ['Not yet equal with ', foreign(name), '. It goes on by itself.']);
 }
 
+/** What the node advises about a server that is away. */
+function next(network, away) {
+  const found = network.findings?.find((one) => one.check === `peer ${away.name}`);
+  return found?.next ? el('p', {}, el('span', { class: 'quiet' }, 'To do: '), foreign(found.next)) : null;
+}
+
 function awayList(network) {
   const away = network?.away ?? [];
   if (away.length === 0) return el('p', { class: 'empty' }, 'Every known server is connected.');
   return el('ul', { class: 'away' }, away.map((one) => el('li', {},
     el('p', {}, el('strong', {}, foreign(one.name)), one.last_reached_s === null ? ' was never reached from here.' : ` was last reached ${span(one.last_reached_s)} ago.`),
+    next(network, one),
     one.tried?.length ? el('ul', { class: 'tried' }, one.tried.map(([address, words]) => el('li', {}, el('code', {}, foreign(address)), ' ', el('span', { class: 'quiet' }, foreign(words))))) : null)));
 }
 
 function findings(network) {
-  const list = (network?.findings ?? []).filter((one) => one.state !== 'ok');
+  const told = new Set((network?.away ?? []).map((one) => `peer ${one.name}`));
+  const list = (network?.findings ?? []).filter((one) => one.state !== 'ok' && !told.has(one.check));
   return list.map((one) => el('p', { class: 'finding-line' }, badge('attention', foreign(one.check)), ' ', foreign(one.found), one.next ? [el('br'), el('span', { class: 'quiet' }, 'To do: '), foreign(one.next)] : null));
 }
 
@@ -93,6 +101,7 @@ function membersTable(members, act) {
       { head: 'Key', cell: (member) => el('code', { title: member.id }, short(member.id)) },
       {
         head: 'Admission',
+        action: true,
         cell: (member) => (member.own ? el('span', { class: 'quiet' }, 'this server')
           : member.state === 'active' ? button('Shut out…', () => act('revoke', member), { kind: 'plain', key: `revoke-${member.id}`, label: `Shut out ${member.name}` })
             : member.state === 'revoked' ? button('Let in again…', () => act('readmit', member), { kind: 'plain', key: `readmit-${member.id}`, label: `Let in ${member.name} again` }) : '–'),

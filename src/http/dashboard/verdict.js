@@ -101,11 +101,14 @@ function rowFindings(status, more) {
   return found;
 }
 
-function told(status, found) {
-  return status.alerts.map((alert) => {
-    const text = typeof alert === 'string' ? alert : alert.message ?? alert.words ?? JSON.stringify(alert);
-    return finding(alert.level === 'critical' ? 'trouble' : 'attention', text, '', '', '#/care');
-  }).filter((one) => !found.some((other) => other.what === one.what));
+/** Rules whose matter is found above already, and said better. */
+const SAID_ABOVE = /^(peer_unseen|clock|shelf|drift|database)/;
+
+function told(status, alerts) {
+  const watched = alerts.filter((alert) => !alert.recovered_at && !SAID_ABOVE.test(alert.key))
+    .map((alert) => finding(alert.severity === 'critical' ? 'trouble' : 'attention', alert.message, '', alert.next_step, '#/care'));
+  const words = status.alerts.filter((text) => !alerts.some((alert) => alert.message === text));
+  return [...watched, ...words.map((text) => finding('attention', text, '', '', '#/care'))];
 }
 
 /** The verdict. `more` holds what only some versions can say. */
@@ -114,7 +117,7 @@ export function verdict(status, more = {}) {
   if (status.node.role === 'none') {
     found.push(finding('trouble', 'This machine is no member of the cluster any more', 'Another server shut it out. What was written here since then travels nowhere.', 'Ask an admin of the cluster to let it in again.', '#/servers'));
   }
-  found.push(...told(status, found));
+  found.push(...told(status, more.alerts ?? []));
   found.sort((a, b) => ORDER[a.level] - ORDER[b.level]);
   const rows = status.databases.reduce((sum, database) => sum + database.rows, 0);
   const worst = found[0]?.level ?? 'well';

@@ -111,6 +111,7 @@ fn start() -> Server {
         port: Arc::new(Direct { arena: Mutex::new(Arena::new()), jobs: jobs.clone() }),
         network: Arc::new(Counted(jobs.clone())),
         checks: Arc::new(Vec::new),
+        join_plan: Arc::new(|| None),
         monitor: litemesh::monitor::Monitor::off(),
         token: TOKEN.to_string(),
     };

@@ -87,6 +87,13 @@ impl Client {
         read(request.config().timeout_global(Some(within.unwrap_or(SHORT))).build().send_json(body))
     }
 
+    /// The dashboard, with the token in the link's fragment.
+    pub(super) fn page_link(&self) -> String {
+        let kept = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        let text = |byte| if kept(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+        format!("{}/#token={}", self.base, self.token.bytes().map(text).collect::<String>())
+    }
+
     fn bearer(&self) -> String {
         format!("Bearer {}", self.token)
     }

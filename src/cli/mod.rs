@@ -12,6 +12,7 @@ mod client;
 mod compare;
 mod completions;
 mod conflicts;
+mod dashboard;
 mod decide;
 mod demo;
 mod demo_cluster;
@@ -112,6 +113,7 @@ enum Command {
     Track(track::Arguments),
     Rebuild(rebuild::Arguments),
     AsOf(rebuild::AsOfArguments),
+    Dashboard(dashboard::Arguments),
     Cleanup(cleanup::Arguments),
     Archive(archive::Arguments),
     Diff(diff::Arguments),
@@ -201,6 +203,7 @@ fn call(command: Command, context: &Context) -> Result<ExitCode, CommandError> {
         Command::Track(arguments) => return track::call(context, arguments),
         Command::Rebuild(arguments) => rebuild::call(context, &arguments),
         Command::AsOf(arguments) => rebuild::call_as_of(context, &arguments),
+        Command::Dashboard(arguments) => dashboard::call(context, &arguments),
         Command::Cleanup(arguments) => cleanup::call(context, &arguments),
         Command::Archive(arguments) => archive::call(context, &arguments),
         Command::Diff(arguments) => diff::call(context, &arguments),

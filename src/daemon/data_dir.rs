@@ -5,6 +5,7 @@
 //!   api-token       bearer token, 0600             run.json        pid and address of the running node
 //!   events.redb     the event log                  databases.json  databases named once on the command line
 //!   undecided       a join's plan waits for a yes    node.json       the node's name
+//!   join-plan.json  what a join does, or did, to the rows that were here
 //!   join-request    this server asked to be admitted by a bundle, and has no answer yet
 //!   base-NAME.db    the file that both sides began with, until NAME is enrolled
 //!   reserve         room for a full disk (`reserve`)
@@ -26,6 +27,7 @@ use super::machine::{clock_now, random};
 use crate::config::Config;
 use crate::log::Log;
 use crate::node::Node;
+use crate::node::meeting_view::MeetingPlan;
 use crate::node::settings::{KEY_FILE, LOG_FILE};
 
 const KEY_PREFIX: &str = "litemesh-ed25519-seed ";
@@ -278,6 +280,16 @@ impl DataDir {
     /// Tells others where the running node is.
     pub fn write_run_info(&self, info: &RunInfo) -> Result<(), DaemonError> {
         self.write(&self.path.join("run.json"), &json(info))
+    }
+
+    /// Keeps the plan of a join, for whoever asks later what happened.
+    pub(super) fn keep_join_plan(&self, plan: &MeetingPlan) -> Result<(), DaemonError> {
+        self.write(&self.path.join("join-plan.json"), &json(plan))
+    }
+
+    /// The plan of the join; none where this server founded its cluster or joined without a plan.
+    pub fn join_plan(&self) -> Result<Option<MeetingPlan>, DaemonError> {
+        self.read_json(&self.path.join("join-plan.json"))
     }
 
     /// Where the running node is; `None` when none runs.

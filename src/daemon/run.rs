@@ -332,11 +332,12 @@ fn services(
     monitor: Monitor,
 ) -> Result<(Services, PathBuf), DaemonError> {
     let (token, token_file) = data.token_or_new(config.http.token_file.as_deref())?;
-    let (config, data) = (config.clone(), data.clone());
+    let (config, data, joined) = (config.clone(), data.clone(), data.clone());
     let services = Services {
         port: Arc::new(thread.handle.clone()),
         network: network.control.clone(),
         checks: Arc::new(move || checks(&config, &data)),
+        join_plan: Arc::new(move || joined.join_plan().ok().flatten()),
         monitor,
         token,
     };

@@ -207,7 +207,9 @@ pub fn plan_join(config: &Config, choice: &Choice, progress: &mut dyn FnMut(u64)
     let runtime = runtime.map_err(|source| DaemonError::Runtime { source })?;
     runtime.block_on(pull(config, &data, progress))?;
     runtime.shutdown_timeout(Duration::from_secs(1));
-    rehearse(config, &data, choice)
+    let plan = rehearse(config, &data, choice)?;
+    data.keep_join_plan(&plan)?;
+    Ok(plan)
 }
 
 /// Takes all that a reachable member holds into the log.

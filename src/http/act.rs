@@ -83,7 +83,18 @@ pub(super) async fn invite(State(services): Shared, body: Bytes) -> Reply<Value>
     let code = ask(&services.port, move |node, now| node.invite_as(secret, role, addresses, life_s * 1000, now));
     let code = code.await??;
     let expires = rfc3339(code.expires_ms);
-    Ok(Json(json!({ "code": code.to_text(), "expires": expires, "addresses": code.addresses, "role": role.word() })))
+    let text = code.to_text();
+    let picture = picture(&text);
+    Ok(Json(json!({
+        "code": text, "expires": expires, "addresses": code.addresses, "role": role.word(), "qr": picture,
+    })))
+}
+
+/// The code as a QR picture: a string of 0 and 1 (dark) for each line, without the margin; none where it does not fit.
+fn picture(text: &str) -> Option<Vec<String>> {
+    let made = qrcode::QrCode::with_error_correction_level(text, qrcode::EcLevel::L).ok()?;
+    let digit = |color: &qrcode::Color| if *color == qrcode::Color::Dark { '1' } else { '0' };
+    Some(made.to_colors().chunks(made.width()).map(|line| line.iter().map(digit).collect()).collect())
 }
 
 pub(super) fn rfc3339(ms: u64) -> String {

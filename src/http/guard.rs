@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::dashboard;
 use super::listener::{ConnectionState, PATIENCE};
 use super::problem::Problem;
 
@@ -27,10 +28,11 @@ pub(super) struct Expected {
 
 /// Lets good requests through, with their bodies read.
 pub(super) async fn guard(State(expected): State<Expected>, request: Request, next: Next) -> Response {
-    if let Err(problem) = check_sender(&expected, request.headers()) {
+    if let Err(problem) = check_sender(&expected, request.uri(), request.headers()) {
         return problem.into_response();
     }
-    if !(request.method() == Method::GET && request.uri().path() == "/healthz")
+    let (method, path) = (request.method(), request.uri().path());
+    if !(method == Method::GET && path == "/healthz" || dashboard::is_part(method, path))
         && let Err(problem) = check_token(&expected, request.headers())
     {
         return problem.into_response();
@@ -61,11 +63,14 @@ impl Drop for Answering {
     }
 }
 
-fn check_sender(expected: &Expected, headers: &HeaderMap) -> Result<(), Problem> {
+fn check_sender(expected: &Expected, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
     let hosts = ["127.0.0.1", "[::1]", "localhost"].map(|host| format!("{host}:{}", expected.port));
     let mut named = headers.get_all(header::HOST).iter();
     let host = named.next().and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if named.next().is_some() || !hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)) {
+    let is_own = |host: &str| hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host));
+    // A request line may name a host too, which then counts more than the header.
+    let line = uri.authority().is_none_or(|authority| is_own(authority.as_str()));
+    if named.next().is_some() || !is_own(host) || !line {
         let detail = format!("this API answers only as {}", hosts.join(", "));
         return Err(Problem::new(StatusCode::FORBIDDEN, "host_refused", detail));
     }
@@ -85,7 +90,8 @@ fn check_token(expected: &Expected, headers: &HeaderMap) -> Result<(), Problem> 
             "send the header `Authorization: Bearer TOKEN`; the token is in the file api-token of the data directory";
         Problem::new(StatusCode::UNAUTHORIZED, "token_missing", detail)
     };
-    let value = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let value = given.next().filter(|_| given.next().is_none()).ok_or_else(missing)?;
     let token = value.to_str().ok().and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(missing)?;
     if !same(token.as_bytes(), expected.token.as_bytes()) {
         let detail = "the token is not this node's: read it again from the file api-token of the data directory";

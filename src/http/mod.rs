@@ -6,7 +6,7 @@
 //!   answer     asking the node between two of its inputs            read, act endpoints that look, that do
 //!   members    endpoints about members
 //!   carry      bundles, receipts, requests              runs      run tracking, reliability
-//!   archive    cleanup, disk use, the season's archive
+//!   archive    cleanup, disk use, the season's archive              dashboard the page at `/`
 //!   verify     verifications and drift
 //! ```
 //!
@@ -19,6 +19,7 @@ mod answer;
 mod archive;
 mod carry;
 mod compare;
+mod dashboard;
 mod decide;
 mod guard;
 mod listener;
@@ -49,6 +50,7 @@ pub use query::{node_of, parse_peer};
 pub use routes::{ROUTES, Route};
 
 use crate::monitor::Monitor;
+use crate::node::meeting_view::MeetingPlan;
 use crate::node::port::NodePort;
 use listener::{ConnectionState, LimitedListener};
 
@@ -87,6 +89,8 @@ pub struct Services {
     pub network: Arc<dyn NetworkControl>,
     /// The checks of `doctor` that look at files; called off the async threads.
     pub checks: Arc<dyn Fn() -> Vec<Check> + Send + Sync>,
+    /// The plan of the join by which this server came in, where there is one; called off the async threads.
+    pub join_plan: Arc<dyn Fn() -> Option<MeetingPlan> + Send + Sync>,
     /// Run tracking.
     pub monitor: Monitor,
     /// The bearer token.

@@ -62,6 +62,11 @@ pub(super) async fn peers(State(services): Shared) -> Reply<Value> {
     Ok(Json(json!({ "peers": status.peers, "network": network })))
 }
 
+pub(super) async fn tables(State(services): Shared) -> Reply<Value> {
+    let tables = ask(&services.port, |node, _| node.tables()).await??;
+    Ok(Json(json!({ "tables": tables })))
+}
+
 pub(super) async fn events(
     State(services): Shared,
     query: Result<Query<EventsQuery>, QueryRejection>,
@@ -153,6 +158,12 @@ fn disk_check(disk: &DiskView) -> Check {
         found += &format!("; MISSING: {} with {lost} events", names.join(", "));
     }
     Check { check: "disk".into(), state: state.into(), found, next }
+}
+
+pub(super) async fn join_plan(State(services): Shared) -> Reply<Value> {
+    let look = services.join_plan.clone();
+    let plan = tokio::task::spawn_blocking(move || look()).await.unwrap_or_default();
+    Ok(Json(json!({ "plan": plan })))
 }
 
 pub(super) async fn doctor(State(services): Shared) -> Reply<Value> {

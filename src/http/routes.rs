@@ -11,7 +11,7 @@ use axum::{Json, Router, middleware};
 
 use super::guard::{Expected, guard};
 use super::problem::Problem;
-use super::{Services, act, archive, carry, compare, decide, members, read, runs, travel, verify};
+use super::{Services, act, archive, carry, compare, dashboard, decide, members, read, runs, travel, verify};
 
 /// One endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,12 @@ pub const ROUTES: &[Route] = &[
     route("get", "/healthz", "200 while the program runs; needs no token", &[]),
     route("get", "/api/v1/openapi.json", "This description", &[]),
     route("get", "/api/v1/status", "Node, cluster, databases, peers, what exists only here", &[]),
+    route(
+        "get",
+        "/api/v1/tables",
+        "Table by table: rows, what waits, what is on the shelf, a digest of the content",
+        &[],
+    ),
     route("get", "/api/v1/peers", "The other members", &[]),
     route("post", "/api/v1/peers", "Stays connected to the peer at an address, across restarts", &["address"]),
     route("get", "/api/v1/comparisons", "Whether the other members' files show the same rows, and which differ", &[]),
@@ -151,6 +157,7 @@ pub const ROUTES: &[Route] = &[
         "Where files and log differed: rows, causes, what became of it, patterns",
         &["after", "limit", "run", "db", "table", "waiting"],
     ),
+    route("get", "/api/v1/join", "The plan of the join by which this server came in; null: there was none", &[]),
     route("get", "/api/v1/doctor", "Checks of the installation", &[]),
 ];
 
@@ -159,6 +166,7 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("get", "/healthz") => get(async || "ok\n"),
         ("get", "/api/v1/openapi.json") => get(async || Json(openapi())),
         ("get", "/api/v1/status") => get(read::status),
+        ("get", "/api/v1/tables") => get(read::tables),
         ("get", "/api/v1/peers") => get(read::peers),
         ("post", "/api/v1/peers") => post(act::add_peer),
         ("get", "/api/v1/comparisons") => get(compare::comparisons),
@@ -215,6 +223,7 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("post", "/api/v1/verify") => post(verify::order),
         ("get", "/api/v1/verify") => get(verify::runs),
         ("get", "/api/v1/drift") => get(verify::drift),
+        ("get", "/api/v1/join") => get(read::join_plan),
         ("get", "/api/v1/doctor") => get(read::doctor),
         (method, path) => unreachable!("{method} {path} is in the table of routes without a handler"),
     }
@@ -229,24 +238,15 @@ pub(super) fn router(services: Services, port: u16) -> Router {
     }
     router
         .method_not_allowed_fallback(wrong_method)
-        .fallback(nothing_here)
+        .fallback(dashboard::serve)
         .layer(middleware::from_fn_with_state(expected, guard))
+        .layer(middleware::from_fn(dashboard::harden))
         .with_state(Arc::new(services))
 }
 
 async fn wrong_method() -> Response {
     let detail = "this endpoint knows another method: see /api/v1/openapi.json";
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).into_response()
-}
-
-async fn nothing_here(uri: axum::http::Uri) -> Response {
-    let detail = match uri.path() {
-        "/" => {
-            "the dashboard is not part of this version: use the command line, or the API described in /api/v1/openapi.json"
-        }
-        _ => "there is no such endpoint: see /api/v1/openapi.json",
-    };
-    Problem::not_found(detail).into_response()
 }
 
 /// The OpenAPI description.

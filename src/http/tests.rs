@@ -2,6 +2,9 @@
 //!
 //! What it does not verify: the answers themselves; those need a node and are tested through the program.
 
+#[path = "hostile_tests.rs"]
+mod hostile;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -68,6 +71,7 @@ fn server_with(patience: std::time::Duration) -> Server {
         port: Arc::new(Stopped),
         network: Arc::new(NoNetwork),
         checks: Arc::new(Vec::new),
+        join_plan: Arc::new(|| None),
         monitor: tracking.monitor.clone(),
         token: TOKEN.to_string(),
     };
@@ -157,7 +161,8 @@ fn every_route_but_healthz_wants_the_token() {
             assert_eq!(status, 401, "{line} {wrong}");
         }
     }
-    assert_eq!(server.request("GET /", &host, "").0, 401);
+    assert_eq!(server.request("GET /", &host, "").0, 200);
+    assert_eq!(server.request("POST /", &host, "{}").0, 401);
     assert_eq!(server.request("POST /healthz", &host, "{}").0, 401);
 }
 
@@ -188,7 +193,8 @@ fn the_description_lists_exactly_the_routes_and_each_is_there() {
 fn what_cannot_be_done_is_a_problem_with_a_code() {
     let server = server();
     for (line, body, want) in [
-        ("GET /", "", (404, "not_found")),
+        ("POST /", "{}", (405, "method_not_allowed")),
+        ("GET /dashboard", "", (404, "not_found")),
         ("GET /api/v1/nothing", "", (404, "not_found")),
         ("GET /api/v1/status", "", (503, "node_busy")),
         ("GET /api/v1/events?limmit=1", "", (400, "invalid_request")),

@@ -94,6 +94,7 @@ mod step;
 pub mod store_fault;
 #[cfg(test)]
 mod store_fault_tests;
+pub mod tables;
 pub mod tally;
 mod too_large;
 mod transfer;

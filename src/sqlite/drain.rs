@@ -86,6 +86,17 @@ impl AppFile {
         Ok(count.unsigned_abs())
     }
 
+    /// Marks waiting by table, of the first hundred thousand.
+    pub fn outbox_by_table(&self) -> Result<BTreeMap<String, u64>, SqliteError> {
+        let sql = format!(
+            "SELECT t.name, count(*) FROM (SELECT mark FROM main._litemesh_outbox ORDER BY seq LIMIT 100000) o \
+             JOIN main._litemesh_tables t ON t.number = o.mark / {TABLE_STRIDE} GROUP BY t.name"
+        );
+        let mut statement = meta::prepare(&self.connection, &sql)?;
+        let counts = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+        Ok(counts.collect::<Result<_, _>>()?)
+    }
+
     /// Whether a mark waits; cheaper than counting.
     pub fn has_marks(&self) -> Result<bool, SqliteError> {
         has_marks(&self.connection)

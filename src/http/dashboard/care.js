@@ -1,0 +1,126 @@
+// Upkeep of this machine: who holds what and whether it can be unplugged, the checks of the installation, alerts, what
+// the disk holds and the cleanup, the plan of a join. Used by app.js.
+
+import { every, get, has, post } from './api.js';
+import { badge, button, el, foreign, heading, live, table } from './dom.js';
+import { joinPanel } from './join.js';
+import { ago, bytes, count, number } from './words.js';
+
+function receipts(view) {
+  return [
+    el('p', { class: 'unplug' }, view.safe_to_unplug ? badge('well', 'Safe to unplug') : badge('attention', 'Keep it on')),
+    el('p', {}, foreign(view.sentence)),
+    view.only_here.tables.length ? table({
+      caption: 'Rows that exist only here', rows: view.only_here.tables,
+      columns: [{ head: 'Table', cell: (row) => foreign(`${row.database}.${row.table}`) }, { head: 'Rows', number: true, cell: (row) => number(row.rows) }],
+    }) : null,
+    view.peers.length ? table({
+      caption: 'What the others are known to hold', rows: view.peers, key: (peer) => peer.id,
+      columns: [
+        { head: 'Server', cell: (peer) => foreign(peer.name) },
+        { head: 'Holds', cell: (peer) => (peer.holds_everything ? badge('well', 'everything') : badge('attention', peer.as_of ? `all but ${count(peer.lacks, 'event')}` : 'nothing that is known')) },
+        { head: 'As of', cell: (peer) => ago(peer.as_of) },
+        { head: 'Known by', cell: (peer) => peer.way || '–' },
+      ],
+    }) : null,
+  ];
+}
+
+function checks(list) {
+  const order = { failed: 0, warning: 1, ok: 2 };
+  const rows = [...list].sort((a, b) => (order[a.state] ?? 1) - (order[b.state] ?? 1));
+  return table({
+    caption: 'Checks of this installation', hideCaption: true, rows,
+    columns: [
+      { head: 'Check', cell: (check) => foreign(check.check) },
+      { head: 'State', cell: (check) => badge(check.state === 'ok' ? 'well' : check.state === 'failed' ? 'trouble' : 'attention', check.state) },
+      { head: 'Found', wide: true, cell: (check) => foreign(check.found) },
+      { head: 'To do', wide: true, cell: (check) => (check.next ? foreign(check.next) : el('span', { class: 'quiet' }, 'nothing')) },
+    ],
+  });
+}
+
+function alerts(list) {
+  return table({
+    caption: 'Alerts', hideCaption: true, empty: 'No alert.', rows: list, key: (alert) => alert.key,
+    columns: [
+      { head: 'What', cell: (alert) => foreign(alert.message) },
+      { head: 'State', cell: (alert) => (alert.recovered_at ? badge('well', ['over ', ago(alert.recovered_at)]) : badge(alert.severity === 'critical' ? 'trouble' : 'attention', foreign(alert.severity))) },
+      { head: 'Since', cell: (alert) => ago(alert.raised_at) },
+      { head: 'To do', wide: true, cell: (alert) => (alert.next_step ? foreign(alert.next_step) : '–') },
+    ],
+  });
+}
+
+function disk(view) {
+  const parts = [
+    ...(view.free_bytes ? [['Free on this disk', view.free_bytes, '']] : []),
+    ['Event log', view.log_bytes, count(view.log_events, 'event')],
+    ['Archive', view.segment_bytes, `${count(view.segment_events, 'event')} in ${count(view.segments, 'segment')}`],
+    ...view.databases.map((database) => [`File of ${database.name}`, database.file_bytes, '']),
+  ];
+  return [
+    table({
+      caption: 'What takes room', hideCaption: true, rows: parts,
+      columns: [{ head: 'What', cell: (part) => foreign(part[0]) }, { head: 'Size', number: true, cell: (part) => bytes(part[1]) }, { head: 'Holds', cell: (part) => part[2] || '–' }],
+    }),
+    view.segments_missing.length ? el('p', {}, badge('trouble', `${count(view.segments_missing.length, 'segment')} of the archive missing or cut short`)) : null,
+  ];
+}
+
+function cleanup(view) {
+  if (!view.state) return el('p', { class: 'empty' }, 'No cleanup has run since the start.');
+  const level = { done: 'well', running: 'busy', planned: 'busy', failed: 'trouble' }[view.state] ?? 'unknown';
+  return [
+    el('p', {}, badge(level, view.state), ' ', `${count(view.removed, 'event')} of ${number(view.wanted)} moved into the archive`, view.ended ? [', ', ago(view.ended)] : null, '.'),
+    view.state === 'running' ? el('progress', { max: Math.max(1, view.wanted), value: view.removed, 'aria-label': 'Cleanup' }) : null,
+    view.problem ? el('p', {}, badge('trouble', foreign(view.problem))) : null,
+    view.blocked > 0 ? el('p', {}, `${count(view.blocked, 'event')} ${view.blocked === 1 ? 'waits' : 'wait'} until these hold them too: `, view.blocking.map((peer, at) => [at ? ', ' : '', foreign(peer.name)]), '.') : null,
+  ];
+}
+
+function cleanupForm(say, ask) {
+  const days = el('input', { id: 'cleanup-days', type: 'number', min: 0, max: 3650, value: 30, required: true });
+  const submit = async (event) => {
+    event.preventDefault();
+    try {
+      const done = await post('/api/v1/cleanup', { days_to_keep: Number(days.value) });
+      say(done.success === false ? ['Not cleaned up: ', foreign(done.problem ?? '')] : `${count(done.removed ?? 0, 'event')} moved out of the log; nothing that anybody needs was dropped.`);
+    } catch (error) {
+      say(['Not cleaned up: ', foreign(error.message)]);
+    }
+    ask.soon();
+    ask();
+  };
+  return el('form', { class: 'row-form', on: { submit } },
+    el('div', { class: 'narrow' }, el('label', { for: 'cleanup-days' }, 'Days to keep in the log'), days), el('button', { class: 'button', type: 'submit' }, 'Clean up'));
+}
+
+/** A panel that shows what an endpoint gives, or that this version does not have it. */
+function panel(root, title, path, draw, { pick = (answer) => answer, more = [], below = [] } = {}) {
+  const place = el('div', {});
+  const known = has('get', path);
+  root.append(el('section', { class: 'panel' }, heading(2, title, ...(known ? more : [])), known ? place : el('p', { class: 'empty' }, 'Not available on this version.'), known ? below : null));
+  const again = live(place, draw);
+  return async () => {
+    if (known) again(pick(await get(path)));
+  };
+}
+
+export const page = {
+  path: '/care',
+  title: 'Upkeep',
+  build(root, { say }) {
+    root.append(el('h1', {}, 'Upkeep'));
+    const asks = [];
+    const ask = every(5000, () => Promise.allSettled(asks.map((one) => one())));
+    const test = () => post('/api/v1/alerts/test').then(() => say('A test alert is on its way to every place that is set up.')).catch((error) => say(['Not sent: ', foreign(error.message)]));
+    asks.push(panel(root, 'Who holds what', '/api/v1/receipts', receipts));
+    asks.push(panel(root, 'Checks', '/api/v1/doctor', checks, { pick: (answer) => answer.checks }));
+    asks.push(panel(root, 'Alerts', '/api/v1/alerts', alerts, { pick: (answer) => answer.alerts, more: has('post', '/api/v1/alerts/test') ? [button('Send a test', test, { key: 'test-alert' })] : [] }));
+    asks.push(panel(root, 'Disk', '/api/v1/disk', disk));
+    asks.push(panel(root, 'Cleanup', '/api/v1/cleanup', cleanup, { below: [cleanupForm(say, ask)] }));
+    asks.push(joinPanel(root));
+    return { update: ask };
+  },
+};

@@ -1,0 +1,125 @@
+// What lost: both values side by side with their authors, and one click to put the other back. Also rows that look like
+// one. Used by app.js.
+
+import { get, has, post } from './api.js';
+import { button, el, foreign, heading, live, value } from './dom.js';
+import { ago } from './words.js';
+
+/** Conflicts on one page of this page. */
+const PAGE = 25;
+
+/** Conflicts asked for at once; the node gives the oldest first. */
+const ASKED = 1000;
+
+const KINDS = {
+  cell: 'Same cell written twice', delete: 'Delete against a change', write: 'Change against a delete', id: 'Same id, different rows',
+  merge: 'Became one row', split: 'Taken apart', suspect: 'Written to a moved id',
+};
+
+/** What can be put back, in a word for the button; null where nothing can. */
+function undo(conflict) {
+  if (conflict.kind === 'cell') return 'Put this back';
+  if (conflict.kind === 'suspect') return 'Move it there';
+  if (conflict.kind === 'delete') return 'Delete it after all';
+  if (conflict.kind === 'write') return 'Put this back';
+  return null;
+}
+
+function side(words, authored, ...more) {
+  const empty = !authored.value && !authored.node;
+  return el('div', { class: 'side-by' },
+    el('p', { class: 'label' }, words),
+    empty ? el('p', { class: 'quiet' }, '–') : el('p', {}, value(authored.value)),
+    authored.node ? el('p', { class: 'quiet small' }, 'by ', foreign(authored.node), authored.time ? [', ', ago(authored.time)] : null) : null,
+    more);
+}
+
+function card(conflict, restore) {
+  const word = undo(conflict);
+  const place = `${conflict.database}.${conflict.table}`;
+  const id = conflict.id || conflict.row;
+  const history = `#/activity?${new URLSearchParams({ row: `${place} ${id}` })}`;
+  return el('li', { class: 'card', data: { number: conflict.number } },
+    el('div', { class: 'card-head' },
+      el('h2', {}, el('span', { class: 'quiet' }, `#${conflict.number} `), foreign(place), ' ', el('a', { href: history, title: 'Every version of this row', key: `history-${conflict.number}` }, foreign(id)), conflict.column ? [' · ', foreign(conflict.column)] : null),
+      el('p', { class: 'quiet small' }, KINDS[conflict.kind] ?? conflict.kind, ', seen ', ago(conflict.seen))),
+    el('div', { class: 'sides' },
+      side('Shown', conflict.winner),
+      side('Lost', conflict.loser, word ? button(word, () => restore(conflict), { key: `restore-${conflict.number}`, label: `${word}: conflict ${conflict.number}` }) : null)),
+    el('p', { class: 'quiet small' }, foreign(conflict.reason)));
+}
+
+async function all() {
+  const found = [];
+  for (;;) {
+    const after = found.length ? found[found.length - 1].number : 0;
+    const { conflicts } = await get('/api/v1/conflicts', { after, limit: ASKED });
+    found.push(...conflicts);
+    if (conflicts.length < ASKED) return found.reverse();
+  }
+}
+
+function lookalikes(duplicates, merge) {
+  if (duplicates.length === 0) return el('p', { class: 'empty' }, 'No rows look like the same thing twice.');
+  return el('ul', { class: 'cards' }, duplicates.map((pair, at) => el('li', { class: 'pair' },
+    el('p', {}, el('strong', {}, foreign(`${pair.database}.${pair.table}`)), ' ', foreign(`${pair.one.label} (${pair.one.id})`), ' and ', foreign(`${pair.other.label} (${pair.other.id})`)),
+    el('p', { class: 'quiet small' }, foreign(pair.reason), `; ${pair.equal_cells} of ${pair.cells} cells are equal`),
+    button('They are one row', () => merge(pair), { key: `merge-${at}`, label: `Make ${pair.one.label} and ${pair.other.label} one row` }))));
+}
+
+export const page = {
+  path: '/conflicts',
+  title: 'Conflicts',
+  build(root, { say, look }) {
+    const [place, pairs] = [el('div', {}), el('div', {})];
+    const filter = el('input', { id: 'conflict-filter', type: 'search', placeholder: 'table, id, column, server or value', autocomplete: 'off' });
+    let [known, shownCount, total] = [[], PAGE, -1];
+    const restore = async (conflict) => {
+      try {
+        const decision = await post(`/api/v1/conflicts/${conflict.number}/restore`);
+        say([foreign(decision.said)]);
+        total = -1;
+        look();
+      } catch (error) {
+        say([`Not put back: `, foreign(error.message)]);
+      }
+    };
+    const merge = async (pair) => {
+      try {
+        const decision = await post('/api/v1/merge', { db: pair.database, table: pair.table, id: pair.one.id, other: pair.other.id });
+        say([foreign(decision.said)]);
+        total = -1;
+        look();
+      } catch (error) {
+        say(['Not joined: ', foreign(error.message)]);
+      }
+    };
+    const draw = live(place, ({ found, more, filtered }) => [
+      found.length === 0 ? el('p', { class: 'empty' }, filtered ? 'No conflict fits.' : 'Nothing lost: no two servers have written the same thing apart.') : el('ul', { class: 'cards' }, found.map((conflict) => card(conflict, restore))),
+      more > 0 ? button(`Show ${Math.min(more, PAGE)} more of ${more}`, () => { shownCount += PAGE; again(); }, { key: 'more' }) : null,
+    ]);
+    const drawPairs = live(pairs, (duplicates) => lookalikes(duplicates, merge));
+    const again = () => {
+      const word = filter.value.trim().toLowerCase();
+      const fits = (one) => [one.database, one.table, one.id, one.row, one.column, one.winner.node, one.loser.node, one.winner.value, one.loser.value].some((text) => text.toLowerCase().includes(word));
+      const fitting = word ? known.filter(fits) : known;
+      draw({ found: fitting.slice(0, shownCount), more: fitting.length - Math.min(fitting.length, shownCount), filtered: word !== '' });
+    };
+    filter.addEventListener('input', () => { shownCount = PAGE; again(); });
+    root.append(
+      el('div', { class: 'title-line' }, el('h1', {}, 'Conflicts'), el('div', { class: 'search' }, el('label', { class: 'hidden-heading', for: 'conflict-filter' }, 'Find conflicts'), filter)),
+      el('p', { class: 'lead' }, 'Two servers changed the same thing without knowing of each other. One value is shown everywhere, the other is kept here, and you can put it back.'),
+      place,
+      el('section', { class: 'panel' }, heading(2, 'Rows that look like one'), pairs));
+    return {
+      update(status) {
+        const now = status.databases.reduce((sum, database) => sum + database.conflicts, 0);
+        if (now === total) return;
+        total = now;
+        all().then((found) => { known = found; again(); }).catch((error) => say(`Conflicts cannot be read: ${error.message}.`));
+        if (has('get', '/api/v1/duplicates')) get('/api/v1/duplicates', { limit: 50 }).then((answer) => drawPairs(answer.duplicates)).catch(() => {});
+      },
+    };
+  },
+};
+

@@ -1,0 +1,107 @@
+// How well every server does each operation: scores, rates, failures that read alike, and the last two days hour by hour.
+// Used by app.js.
+
+import { every, get } from './api.js';
+import { chart, meter } from './charts.js';
+import { badge, el, foreign, live, table } from './dom.js';
+import { ago, count, list, moment, number, percent } from './words.js';
+
+const LEVEL = { excellent: 'well', good: 'well', fair: 'attention', poor: 'trouble' };
+const TREND = { improving: ['well', 'improving'], steady: ['unknown', 'steady'], worsening: ['attention', 'worsening'] };
+
+const HOUR_MS = 3_600_000;
+const HOURS = 48;
+
+/** All of the last 48 hours; the node leaves those out in which nothing ran. */
+function hours(report) {
+  const known = new Map(report.hours.map((hour) => [Math.floor(moment(hour.hour) / HOUR_MS), hour]));
+  const last = Math.floor(Date.now() / HOUR_MS);
+  return Array.from({ length: HOURS }, (_, at) => {
+    const slot = last - HOURS + 1 + at;
+    const from = new Date(slot * HOUR_MS);
+    const hour = known.get(slot);
+    const runs = hour ? hour.success_count + hour.failure_count : 0;
+    return { label: `${String(from.getHours()).padStart(2, '0')}:00`, at: from, hour, runs };
+  });
+}
+
+function charts(report) {
+  const all = hours(report);
+  const titled = (point, values) => ({ label: point.label, title: `${point.at.toLocaleDateString('en-GB', { day: 'numeric', month: 'short' })}, ${point.label}`, values });
+  return el('div', { class: 'charts' },
+    chart({
+      title: 'Runs by the hour', series: [{ name: 'ended well', level: 'well' }, { name: 'failed', level: 'trouble' }],
+      points: all.map((point) => titled(point, [point.hour?.success_count ?? 0, point.hour?.failure_count ?? 0])), words: number,
+    }),
+    chart({
+      title: 'Success by the hour', kind: 'lines', top: 1, series: [{ name: 'success', level: 'busy' }],
+      points: all.map((point) => titled(point, [point.runs ? point.hour.success_count / point.runs : null])), words: percent,
+    }),
+    chart({
+      title: 'Mean duration by the hour', kind: 'lines', series: [{ name: 'seconds', level: 'busy' }],
+      points: all.map((point) => titled(point, [point.runs ? point.hour.duration_seconds / point.runs : null])), words: (seconds) => `${Number(seconds.toPrecision(2))} s`,
+    }));
+}
+
+function operations(report) {
+  return table({
+    caption: 'Operations',
+    empty: 'Nothing ran with this server yet.',
+    rows: report.operations,
+    key: (operation) => `${report.id}-${operation.operation}`,
+    columns: [
+      { head: 'Operation', cell: (operation) => operation.operation },
+      { head: 'Score', cell: (operation) => meter(operation.score, LEVEL[operation.band] ?? 'unknown', `${operation.score.toFixed(2)} ${operation.band}`) },
+      { head: 'Success', number: true, cell: (operation) => percent(operation.success_rate) },
+      { head: 'Well', number: true, cell: (operation) => number(operation.success_count) },
+      { head: 'Failed', number: true, cell: (operation) => number(operation.failure_count) },
+      { head: 'Mean', number: true, cell: (operation) => `${operation.avg_duration.toFixed(operation.avg_duration < 10 ? 2 : 0)} s` },
+      { head: 'Last success', cell: (operation) => ago(operation.last_success) },
+      { head: 'Last failure', cell: (operation) => [ago(operation.last_failure), operation.last_error ? el('p', { class: 'quiet small' }, foreign(operation.last_error)) : null] },
+    ],
+  });
+}
+
+function patterns(report) {
+  if (report.patterns.length === 0) return null;
+  return table({
+    caption: 'What fails most',
+    rows: report.patterns,
+    columns: [
+      { head: 'Failure', cell: (pattern) => foreign(pattern.pattern) },
+      { head: 'In', cell: (pattern) => pattern.operation },
+      { head: 'Kind', cell: (pattern) => foreign(pattern.class) },
+      { head: 'Times', number: true, cell: (pattern) => number(pattern.count) },
+      { head: 'Last', cell: (pattern) => ago(pattern.last_seen) },
+    ],
+  });
+}
+
+function card(report) {
+  const [level, words] = TREND[report.trend] ?? TREND.steady;
+  return el('section', { class: 'panel', 'aria-label': `Reliability of ${report.server}` },
+    el('div', { class: 'heading' }, el('h2', {}, foreign(report.server)), badge(level, words)),
+    el('div', { class: 'score-line' }, el('span', { class: 'score' }, report.score.toFixed(2)), meter(report.score, LEVEL[report.band] ?? 'unknown', report.band)),
+    charts(report), operations(report), patterns(report));
+}
+
+function draw({ servers }) {
+  if (servers.length === 0) return el('section', { class: 'panel' }, el('p', { class: 'empty' }, 'No other server yet.'));
+  const poor = servers.filter((server) => ['fair', 'poor'].includes(server.band)).map((server) => server.server);
+  return [
+    el('p', { class: 'lead' }, poor.length ? foreign(`${list(poor)} ${poor.length === 1 ? 'does' : 'do'} worse than the others: see what fails most.`) : `${count(servers.length, 'server')}, all good or better.`),
+    servers.map(card),
+  ];
+}
+
+export const page = {
+  path: '/reliability',
+  title: 'Reliability',
+  needs: ['get', '/api/v1/reliability'],
+  build(root) {
+    const place = el('div', { class: 'stack' });
+    root.append(el('h1', {}, 'Reliability'), place);
+    const again = live(place, draw);
+    return { update: every(10_000, async () => again({ servers: (await get('/api/v1/reliability')).servers, hour: Math.floor(Date.now() / HOUR_MS) })) };
+  },
+};

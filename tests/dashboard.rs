@@ -1,0 +1,360 @@
+//! The dashboard in a real browser: three servers, one cut off, a conflict, a row on the shelf, hostile names and values.
+//!
+//! Everything is clicked and read as a person would; each assertion is printed as a line `seen: …`. Pictures of every
+//! page, desktop and phone, light and dark, go to the folder that LITEMESH_SCREENSHOTS names (else a temporary one).
+//! Does not verify: browsers other than Chromium. Without chromium and chromedriver it says so and passes.
+
+#![cfg(feature = "daemon")]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+#[path = "support/browser.rs"]
+mod browser;
+mod support;
+
+use std::path::PathBuf;
+
+use browser::Browser;
+use serde_json::{Value, json};
+use support::cluster::Cluster;
+use support::dump::texts;
+use support::server::Server;
+use support::{app, until};
+
+const FIXTURES: [(&str, &str); 2] = [("scouting", "scouting.sql"), ("users", "users.sql")];
+
+/// A name that would be markup, and a value that would be a script and turns the text beside it round.
+const HOSTILE_NAME: &str = "<img src=x onerror=document.title='owned'>";
+/// As much of it as a name may have.
+const SHOWN_NAME: &str = "<img src=x onerr";
+const HOSTILE_VALUE: &str = "<script>document.title='owned'</script>\u{202e}gnihton <b onclick=1>";
+
+/// Keys as the driver names them.
+const TAB: &str = "\u{e004}";
+const ENTER: &str = "\u{e007}";
+
+fn seen(what: &str) {
+    eprintln!("seen: {what}");
+}
+
+/// Three servers; two have written the same cell apart and met; one row is on the shelf; the third is cut off and lacks
+/// what was written since.
+fn scene() -> Cluster {
+    let mut cluster = Cluster::unjoined(3, &FIXTURES, Some("scouting.toml"));
+    for (server, name) in cluster.servers.iter_mut().zip(["pit", "stands", HOSTILE_NAME]) {
+        server.name = name.to_owned();
+    }
+    for number in 0..40 {
+        let team =
+            format!("INSERT INTO team (team_number, team_name, marker) VALUES ({0}, 'Team {0}', 'made')", 100 + number);
+        app(cluster.servers[0].database("scouting"), &team);
+    }
+    cluster.enrol();
+    cluster.settled(40);
+    cluster.part();
+    for (server, locked) in cluster.servers.iter().zip([20, 21, 22]).take(2) {
+        let file = server.database("scouting");
+        app(file, &format!("UPDATE team SET location = 'by {}' WHERE id = 1", server.name));
+        app(file, &format!("INSERT INTO team_settings (team_number, locked) VALUES (8123, {locked})"));
+    }
+    let hostile = HOSTILE_VALUE.replace('\'', "''");
+    app(cluster.servers[0].database("scouting"), &format!("UPDATE team SET team_name = '{hostile}' WHERE id = 2"));
+    let long = "0123456789".repeat(1_024);
+    app(cluster.servers[1].database("scouting"), &format!("UPDATE team SET team_name = '{long}' WHERE id = 2"));
+    cluster.heal();
+    cluster.settled(40);
+    let row = texts(cluster.servers[0].database("scouting"), "SELECT id FROM team_settings WHERE team_number = 8123")
+        .remove(0);
+    cluster.servers[0].cli(&["split", "scouting.team_settings", &row]).done();
+    cluster.settled(40);
+    cluster.servers[2].stop();
+    app(
+        cluster.servers[0].database("scouting"),
+        "UPDATE team SET location = 'written while one was away' WHERE id = 3",
+    );
+    until("the first server knows who is away", 40, || {
+        let away = cluster.servers[0].status()["peers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|peer| peer["state"] != "connected")
+            .count();
+        if away == 1 { Ok(()) } else { Err(format!("{away} away")) }
+    });
+    cluster
+}
+
+/// Where the pictures go.
+fn album(cluster: &Cluster) -> PathBuf {
+    let folder =
+        std::env::var_os("LITEMESH_SCREENSHOTS").map_or_else(|| cluster.root.path().join("pictures"), PathBuf::from);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn link(server: &Server) -> String {
+    server.cli(&["dashboard"]).done().stdout.trim().to_owned()
+}
+
+/// Nothing that a row or a name holds was taken for markup, and the page broke none of its own rules.
+#[track_caller]
+fn unharmed(browser: &Browser, place: &str) {
+    let title = browser.script("return document.title", &[]);
+    assert!(title.as_str().unwrap().ends_with("· litemesh"), "{place}: the title became {title}");
+    assert_eq!(
+        browser.count("main img, main script, main b[onclick], .verdict img"),
+        0,
+        "{place}: markup from a value"
+    );
+    let complaints = browser.complaints();
+    assert!(complaints.is_empty(), "{place}: {complaints:?}");
+    let wide =
+        browser.script("return document.documentElement.scrollWidth - document.documentElement.clientWidth", &[]);
+    assert_eq!(wide, 0, "{place}: the page is wider than its window");
+}
+
+/// Who listens hears one heading of the first order, landmarks, and a name for all that can be pressed.
+#[track_caller]
+fn speaks(browser: &Browser, place: &str) {
+    let spoken = browser.spoken();
+    for role in ["main", "navigation", "banner", "heading"] {
+        assert!(spoken.iter().any(|(has, _)| has == role), "{place}: no {role}");
+    }
+    let nameless = spoken
+        .iter()
+        .find(|(role, name)| ["button", "link", "textbox", "combobox"].contains(&role.as_str()) && name.is_empty());
+    assert_eq!(nameless, None, "{place}");
+    assert_eq!(browser.count("main h1"), 1, "{place}: one heading of the first order");
+}
+
+const PAGES: &[&str] = &[
+    "/",
+    "/servers",
+    "/data",
+    "/conflicts",
+    "/shelf",
+    "/activity",
+    "/activity?row=scouting.team+2",
+    "/verify",
+    "/runs",
+    "/reliability",
+    "/care",
+    "/invite",
+];
+
+/// Goes to a page by its entry in the list of pages, or by its address.
+#[track_caller]
+fn turn_to(browser: &Browser, page: &str, heading: &str) {
+    browser.script("location.hash = arguments[0]", &[json!(page)]);
+    browser.shows("#main h1", heading);
+}
+
+#[test]
+fn a_superadmin_sees_in_the_browser_what_is_wrong_and_acts() {
+    let Some(browser) = Browser::start() else {
+        eprintln!("skipped: chromium and chromedriver are not installed here, the dashboard was not looked at");
+        return;
+    };
+    let cluster = scene();
+    let server = &cluster.servers[0];
+    browser.dress(1280, 800, false);
+    sign_in(&browser, server);
+    verdict(&browser);
+    pictures(&browser, &cluster);
+    keyboard(&browser);
+    servers(&browser);
+    conflict_is_put_back(&browser, server);
+    shelf_and_row(&browser);
+    feed(&browser, server);
+    upkeep(&browser);
+    invitation(&browser);
+    the_end(&browser, cluster);
+}
+
+fn sign_in(browser: &Browser, server: &Server) {
+    browser.go(&server.http());
+    browser.shows("#door", "Sign in");
+    assert!(!browser.text("body").contains("pit"), "nothing of the node is shown before the sign-in");
+    seen("without a token there is a sign-in and nothing of the node");
+    browser.type_into("#door-token", "0123456789abcdef-wrong");
+    browser.click("#door-form button");
+    browser.shows("#door-error", "not this node’s token");
+    assert!(
+        browser.complaints().iter().all(|line| line.contains("401")),
+        "a wrong token is refused, and nothing else fails"
+    );
+    seen("a wrong token is refused in words");
+    browser.go(&link(server));
+    browser.shows("#verdict", "need");
+    assert_eq!(browser.script("return location.hash", &[]), "#/", "the token is out of the address bar");
+    seen("the link of `litemesh dashboard` signs in, and leaves the address bar at once");
+}
+
+fn verdict(browser: &Browser) {
+    browser.shows("#verdict", "is cut off");
+    browser.shows("#verdict", "cannot be shown in the application");
+    browser.shows("#verdict", "To do:");
+    let live = browser.script("return document.querySelector('.verdict-head').getAttribute('aria-live')", &[]);
+    assert_eq!(live, "polite");
+    browser.shows("#main", SHOWN_NAME);
+    seen("the verdict says that a server is cut off and a row on the shelf, why, and what to do; names stay text");
+    let skewed = |skews: &[i64]| {
+        let peer = |(at, skew): (usize, &i64)| json!({ "id": format!("{at}"), "name": format!("s{}", at + 1), "state": "connected", "behind": 0, "ahead": 0, "last_seen": "", "unknown_frames": 0, "clock_skew_ms": skew });
+        let peers: Vec<Value> = skews.iter().enumerate().map(peer).collect();
+        let status = json!({ "node": { "name": "s0", "role": "admin" }, "cluster": { "members": skews.len() + 1 }, "databases": [], "alerts": [], "peers": peers });
+        browser.module("/dashboard/verdict.js", "m.verdict(a[0]).headline", &[status])
+    };
+    assert_eq!(skewed(&[10, 600_000]), "The clock of s2 is 10 min ahead");
+    assert_eq!(skewed(&[-7_200_000, -7_200_100]), "The clock of this machine (s0) is 2 h ahead");
+    assert_eq!(skewed(&[600_000]), "The clocks of s0 and s1 are 10 min apart");
+    assert_eq!(skewed(&[10, -10]), "All is well");
+    seen("of three clocks the wrong machine is named; of two, that nobody can tell");
+}
+
+/// From the top of the page, without a mouse.
+fn keyboard(browser: &Browser) {
+    turn_to(browser, "/", "Overview");
+    browser.script("document.activeElement.blur(); window.scrollTo(0, 0)", &[]);
+    browser.press(TAB);
+    assert_eq!(browser.script("return document.activeElement.id", &[]), "skip");
+    browser.press(ENTER);
+    assert_eq!(browser.script("return document.activeElement.id", &[]), "main");
+    browser.press(TAB);
+    let outline = "const e = document.activeElement; return [e.tagName, getComputedStyle(e).outlineStyle]";
+    assert_eq!(browser.script(outline, &[]), json!(["A", "solid"]), "the keyboard's place can be seen");
+    seen("the first Tab offers to skip to the content, Enter goes there, and the keyboard's place is outlined");
+}
+
+fn servers(browser: &Browser) {
+    browser.click("#nav a[href='#/servers']");
+    browser.shows("#main h1", "Servers");
+    browser.shows("#main", "a computer answers, but no node listens there");
+    browser.click("[data-key='sync-all']");
+    browser.shows(".said", "hold the same");
+    seen("Sync all says that every reachable server holds the same");
+    browser.click("tbody tr:nth-child(2) button");
+    browser.shows(".said", "is cut off");
+    browser.shows(".said", SHOWN_NAME);
+    seen("Sync with the server that is cut off says so, and that it catches up by itself");
+}
+
+fn conflict_is_put_back(browser: &Browser, server: &Server) {
+    let location = "SELECT location FROM team WHERE id = 1";
+    let shown = texts(server.database("scouting"), location).remove(0);
+    let lost = if shown == "by pit" { "by stands" } else { "by pit" };
+    turn_to(browser, "/conflicts", "Conflicts");
+    browser.type_into("#conflict-filter", "location");
+    let card = ".card:has(a[href*='scouting.team+1'])";
+    browser.shows(card, &shown);
+    browser.shows(card, lost);
+    seen("a conflict shows both values side by side, with their authors");
+    browser.click(&format!("{card} .side-by button"));
+    until("the other value is back in the app's file", 20, || {
+        let now = texts(server.database("scouting"), location).remove(0);
+        if now == lost { Ok(()) } else { Err(now) }
+    });
+    browser.shows("#toast", "team");
+    seen("one click puts the other value back into the application's file");
+    browser.type_into("#conflict-filter", "team_name");
+    browser.shows(".card", "<script>document.title=");
+    browser.shows(".card", "U+202E");
+    seen("a script in a value stays text, a mark that turns the direction is named");
+}
+
+fn shelf_and_row(browser: &Browser) {
+    turn_to(browser, "/shelf", "Shelf");
+    browser.shows(".card", "scouting.team_settings");
+    browser.shows(".card", "same unique key");
+    browser.click(".card summary");
+    browser.shows(".card dl", "8123");
+    seen("the shelf says which row is not shown, why, and what it holds");
+    browser.click("[data-key='retry']");
+    browser.shows("#toast", "tried again");
+    turn_to(browser, "/activity", "Activity");
+    browser.type_into("#row-input", "scouting.team 2");
+    browser.click("#row button");
+    browser.shows("#row", "Its versions, oldest first");
+    browser.shows("#row", "at enrolment");
+    browser.shows("#row", "What lost");
+    seen("a row's history shows every version, its server, and what lost");
+}
+
+fn feed(browser: &Browser, server: &Server) {
+    turn_to(browser, "/activity", "Activity");
+    browser.shows(".events", "split");
+    browser.script("document.body.dataset.same = 'page'", &[]);
+    app(server.database("scouting"), "UPDATE team SET location = 'seen <i>live</i>' WHERE id = 5");
+    browser.shows(".event", "seen <i>live</i>");
+    assert_eq!(browser.script("return document.body.dataset.same", &[]), "page");
+    seen("a change of the application comes up in the feed by itself");
+    browser.type_into("#find-table", "team_settings");
+    browser.click("form.filters button");
+    browser.shows("#main", "Changes that fit");
+    browser.shows(".events", "team_settings");
+    assert!(!browser.text(".events").contains("seen <i>live"), "the search leaves other tables out");
+    seen("the search finds the changes of one table");
+}
+
+fn upkeep(browser: &Browser) {
+    turn_to(browser, "/data", "Data");
+    browser.shows("#main", "team_settings");
+    assert_eq!(browser.count("[data-key='row-scouting.team_settings'] a[href='#/shelf']"), 1);
+    seen("table by table, the row on the shelf is counted where it belongs");
+    turn_to(browser, "/verify", "Verify");
+    browser.click("[data-key='check-log']");
+    browser.shows("#main", "every hash and signature is right");
+    seen("the log is checked by one click");
+    turn_to(browser, "/care", "Upkeep");
+    browser.shows("#main", "Safe to unplug");
+    browser.shows("#main", "all but");
+    seen("receipts say that this machine can be unplugged, and what the one that is away lacks");
+}
+
+fn invitation(browser: &Browser) {
+    turn_to(browser, "/invite", "Invite a server");
+    browser.click("#main form button");
+    browser.shows(".code", "litemesh1:");
+    let squares = browser.script("return document.querySelector('.qr path').getAttribute('d').length", &[]);
+    assert!(squares.as_u64() > Some(1_000), "the picture of the code is drawn: {squares}");
+    seen("an invitation gives a code, and its picture for a camera");
+}
+
+fn the_end(browser: &Browser, mut cluster: Cluster) {
+    turn_to(browser, "/", "Overview");
+    browser.shows(".server-lines", "in step");
+    let _ = browser.complaints();
+    cluster.servers[0].stop();
+    browser.shows("#verdict", "The node does not answer");
+    browser.shows("#verdict", "litemesh run");
+    seen("a node that stops is said to be silent, with what to do");
+    browser.click("#sign-out");
+    browser.shows("#door", "Sign in");
+    assert!(!browser.text("body").contains("scouting"), "nothing of the node is left after signing out");
+    assert_eq!(browser.script("return sessionStorage.length", &[]), 0);
+    seen("signing out leaves nothing behind");
+}
+
+fn pictures(browser: &Browser, cluster: &Cluster) {
+    let album = album(cluster);
+    for page in PAGES {
+        let name = match page.trim_matches('/') {
+            "" => "overview".to_owned(),
+            other => other.replace(['/', '?', '=', '&'], "-"),
+        };
+        for (size, width) in [("desktop", 1280), ("phone", 360)] {
+            browser.dress(width, 800, false);
+            browser.script("location.hash = arguments[0]", &[json!(page)]);
+            until(&format!("{page} is shown"), 20, || {
+                if browser.count("main h1") == 1 { Ok(()) } else { Err("no heading".to_owned()) }
+            });
+            unharmed(browser, &format!("{page} {size}"));
+            for (dress, dark) in [("light", false), ("dark", true)] {
+                browser.picture(width, dark, &album.join(format!("{name}-{size}-{dress}.png")));
+            }
+        }
+        browser.dress(1280, 800, false);
+        speaks(browser, page);
+    }
+    seen(
+        "on every page: no markup from values, no broken policy, nothing wider than 360 pixels, names for all controls",
+    );
+}

@@ -8,6 +8,7 @@
 mod bytes;
 mod crash;
 mod disk;
+mod joining;
 mod ledger;
 mod plant;
 mod run;
@@ -34,6 +35,7 @@ const CRASH: &str = "crash";
 
 /// Figures instead of faults.
 const BYTES: &str = "bytes";
+const JOINING: &str = "joining";
 
 /// A failure is made small for at most so long.
 const SHRINK_LIMIT: Duration = Duration::from_secs(300);
@@ -52,10 +54,12 @@ fn main() -> ExitCode {
         }
         println!("{:<16} one or two small servers, and a crash in every cycle, at any operation of their disks", CRASH);
         println!("{:<16} no faults: what travels, in sync and behind, among 2, 5 and 12 servers", BYTES);
+        println!("{:<16} no faults, real time: a new server by events and by a snapshot, apps writing meanwhile", JOINING);
         return ExitCode::SUCCESS;
     }
-    if asked.scenario == BYTES {
-        return match bytes::run(asked.count) {
+    if [BYTES, JOINING].contains(&asked.scenario.as_str()) {
+        let measured = if asked.scenario == BYTES { bytes::run(asked.count) } else { joining::run(asked.count) };
+        return match measured {
             Ok(table) => {
                 println!("{table}");
                 ExitCode::SUCCESS

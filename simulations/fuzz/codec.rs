@@ -120,6 +120,7 @@ fn run_message(bytes: &[u8]) -> Outcome {
                 Message::Pull(_) => "pull",
                 Message::Events(events) if events.piece.is_some() => "piece",
                 Message::Events(_) => "events",
+                Message::Snapshot(_) => "snapshot",
                 Message::Unknown(_) => "unknown",
             }
         }

@@ -297,6 +297,7 @@ pub(super) fn frame_words(frame: &[u8]) -> String {
             format!("hello({all}{} heads{}{tell})", hello.heads.len(), if hello.reply { ", asks" } else { "" })
         }
         Ok(Message::Pull(pull)) => format!("pull#{}({} ranges)", pull.request, pull.ranges.len()),
+        Ok(Message::Snapshot(_)) => "snapshot".to_string(),
         Ok(Message::Unknown(kind)) => format!("unknown({kind})"),
         Ok(Message::Events(events)) => {
             let piece = if events.piece.is_some() { ", a piece" } else { "" };

@@ -9,6 +9,7 @@
 //! evaluator's changes in memory and writes them in key order when it commits: redb takes ascending keys several times
 //! faster than random ones, and the evaluator reads its own writes without decoding them again.
 
+mod base;
 mod frozen;
 mod names;
 mod overlay;
@@ -34,6 +35,7 @@ use redb::{Builder, Database, ReadableDatabase};
 use crate::model::OriginId;
 use names::Names;
 
+pub use base::{Tail, Tails};
 pub use frozen::Frozen;
 pub use read::{Arrival, LogRead};
 pub use redb::StorageBackend;

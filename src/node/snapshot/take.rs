@@ -94,12 +94,12 @@ impl Taking {
 impl Node {
     /// Goes on with a snapshot that a stop interrupted. Called when the node is opened.
     pub(in crate::node) fn resume_snapshot(&mut self, now: Now) -> Result<(), NodeError> {
-        let (note, base) = {
+        let (note, tails) = {
             let read = self.log.read()?;
-            (read.snapshot_note()?, read.snapshot_base()?)
+            (read.snapshot_note()?, read.tails()?)
         };
-        self.snapshots.base = base;
-        if !self.snapshots.base.is_empty() {
+        self.exchange.tails = tails;
+        if !self.exchange.tails.is_empty() {
             let rows = self.log.read()?;
             let tables = self.schemas.iter().flat_map(|schema| rows.tables_of(&schema.database));
             let mut shown = 0;

@@ -32,6 +32,10 @@ impl Node {
     pub(super) fn step_loading(&mut self, now: Now) -> Result<(), NodeError> {
         let Some(taking) = &self.snapshots.taking else { return Ok(()) };
         let Some(plan) = taking.plan.clone() else { return self.leave_to_events("its plan is gone", now) };
+        if !self.fits_plan() {
+            return self.leave_to_events("the app changed its tables", now);
+        }
+        let Some(taking) = &self.snapshots.taking else { return Ok(()) };
         let (mut section, mut after, mut records) = (taking.section, taking.after, taking.records);
         let read = self.log.read()?;
         let aside: BTreeSet<RowId> = read.snapshot_aside()?.into_iter().collect();

@@ -54,6 +54,10 @@ use take::Taking;
 /// Who waits for something that sends no word looks again after this, ms.
 const LOOK_MS: u64 = 250;
 
+/// A busy file, and one in trouble, are looked at again after this, ms.
+const BUSY_MS: u64 = 20;
+const TROUBLE_MS: u64 = 1_000;
+
 /// Below so many rows the events are as fast.
 const ROWS_MIN: u64 = 10_000;
 
@@ -132,7 +136,17 @@ impl Node {
     /// Gives, takes, fills, loads: as much as one step may.
     pub(super) fn step_snapshots(&mut self, now: Now) -> Result<(), NodeError> {
         self.give_parts(now)?;
-        self.step_taking(now)?;
+        match self.step_taking(now) {
+            // An app holds its file, or it is in trouble: that is looked at again, and holds up nobody.
+            Err(NodeError::Sqlite(error)) => {
+                let wait_ms = if error.is_retryable() { BUSY_MS } else { TROUBLE_MS };
+                if let Some(taking) = &mut self.snapshots.taking {
+                    taking.pause_until_ms = now.mono_ms + wait_ms;
+                }
+                tracing::debug!("a snapshot waits: {error}");
+            }
+            other => other?,
+        }
         self.check_history(now)
     }
 

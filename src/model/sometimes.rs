@@ -49,6 +49,7 @@ pub const MARKS: &[&str] = &[
     "exchange: hearsay starts a question",
     "exchange: one origin comes from several peers at once",
     "exchange: the end of a run is unsigned and left",
+    "exchange: what lies behind a base comes before the history",
     "merge: a merge becomes void",
     "merge: a merge is void when it comes, a name was changed meanwhile",
     "merge: a row lives because another one needs it",

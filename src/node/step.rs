@@ -14,7 +14,7 @@ use super::lag::{note_lag, take_over};
 use super::tally::{Subject, Work};
 use super::too_large::{is_about, too_large};
 use super::{Effect, Node, NodeError, Now, standing};
-use crate::log::{LogError, LogWrite};
+use crate::log::{LogError, LogWrite, Tails};
 use crate::merge::Evaluator;
 use crate::merge::image::Shown;
 use crate::merge::store::{AuditKind, Store};
@@ -449,12 +449,13 @@ impl Node {
             return Ok(());
         }
         let mut write = self.log.write()?;
-        let mut heads = self.heads.clone();
+        let (mut heads, mut tails) = (self.heads.clone(), self.exchange.tails.clone());
         for one in accepted {
-            write.append(&one.event, &one.bytes, one.hash, one.signature)?;
-            let header = &one.event.header;
-            heads.insert(header.origin.id(), Head { origin: header.origin, seq: header.seq, hash: one.hash });
-            self.clock.absorb(header.stamp, now.wall_ms);
+            append_to(&mut write, one, &mut heads, &mut tails)?;
+            self.clock.absorb(one.event.header.stamp, now.wall_ms);
+        }
+        if tails != self.exchange.tails {
+            write.put_tails(&tails)?;
         }
         write.put_clock(self.clock.last())?;
         write.commit_durable()?;
@@ -462,6 +463,7 @@ impl Node {
         let news: Vec<Head> =
             heads.iter().filter(|(id, head)| self.heads.get(*id) != Some(*head)).map(|(_, head)| *head).collect();
         self.heads = heads;
+        self.exchange.tails = tails;
         self.rank_origins();
         for one in accepted {
             let name = &one.event.header.database;
@@ -539,6 +541,31 @@ fn not_logged<'d>(database: &Database, drain: &'d Drain) -> Vec<&'d Mark> {
         |mark: &&Mark| drain.through_seq > 0 && database.uncleared.contains(&mark.rid) && !planted(Bug::RidsIgnored);
     let large = too_large(drain);
     drain.marks.iter().filter(|mark| !logged(mark) && !is_about(mark, &large)).collect()
+}
+
+/// Appends a peer's event to its origin's history, or behind the base of one that has not come.
+fn append_to(write: &mut LogWrite, one: &Accepted, heads: &mut Heads, tails: &mut Tails) -> Result<(), NodeError> {
+    let header = &one.event.header;
+    let id = header.origin.id();
+    let history = heads.get(&id).map_or(0, |head| head.seq);
+    let tail = tails.get_mut(&id).filter(|tail| tail.is_open(history));
+    if let Some(tail) = tail {
+        if header.seq > tail.base.seq {
+            write.append_tail(tail, &one.event, &one.bytes, (one.hash, one.signature))?;
+            return Ok(());
+        }
+        let closes = (header.seq, one.hash) == (tail.base.seq, tail.base.hash);
+        write.append(&one.event, &one.bytes, one.hash, one.signature)?;
+        heads.insert(id, Head { origin: header.origin, seq: header.seq, hash: one.hash });
+        if closes {
+            write.join_tail(tail);
+            heads.insert(id, tail.last);
+        }
+        return Ok(());
+    }
+    write.append(&one.event, &one.bytes, one.hash, one.signature)?;
+    heads.insert(id, Head { origin: header.origin, seq: header.seq, hash: one.hash });
+    Ok(())
 }
 
 /// Stores this node's fresh events and adds them to what is known.

@@ -193,6 +193,9 @@ pub struct EventView {
     pub hash: String,
     /// Its changes.
     pub changes: Vec<ChangeView>,
+    /// Who ordered it and why, of an undo or a restore; else empty.
+    #[serde(default)]
+    pub note: String,
 }
 
 /// One change of an event, for people.

@@ -110,6 +110,9 @@ fn help_names_every_command_of_this_version_and_no_other() {
         ("status", "--watch"),
         ("rebuild", "--out <DIR>"),
         ("as-of", "<TIME> --out <DIR>"),
+        ("diff", "<TIME> [TIME] --db --table --node --limit"),
+        ("undo", "[CHANGE] --node --from <TIME> --to <TIME> --db --table --force --yes --reason --limit"),
+        ("restore", "--as-of <TIME> --db --table --yes --reason --limit"),
         ("where", "<DB.TABLE> <ID> --node"),
         ("rules", "list set"),
         ("invite", "--expires --qr --role"),
@@ -190,6 +193,9 @@ fn a_node_that_does_not_run_is_exit_3() {
         &["shelf", "list"],
         &["where", "scouting.team", "1"],
         &["history", "scouting.team", "1"],
+        &["diff", "2h"],
+        &["undo", "--node", "pit", "--from", "2h"],
+        &["restore", "--as-of", "2h"],
     ] {
         refused(here.path(), arguments, 3, &["no node is running", "next: start it with: litemesh"]);
     }

@@ -53,6 +53,10 @@ mod found;
 pub mod genesis;
 #[cfg(test)]
 mod group_tests;
+pub mod history;
+#[cfg(test)]
+mod history_tests;
+mod history_text;
 pub mod invite;
 mod lag;
 #[cfg(test)]

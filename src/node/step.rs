@@ -315,8 +315,7 @@ impl Node {
         if marks.is_empty() {
             return Ok(false);
         }
-        let name = database.settings.name.clone();
-        let origin = self.chain.origin().id();
+        let (name, origin) = (database.settings.name.clone(), self.chain.origin().id());
         let head = self.heads.get(&origin).copied();
         let mut write = self.log.write()?;
         let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);

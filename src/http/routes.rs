@@ -103,6 +103,8 @@ pub const ROUTES: &[Route] = &[
     route("get", "/api/v1/disk", "What log, archive and files take on the disk", &[]),
     route("get", "/api/v1/archive", "The segments of the archive, and how far each author's events lie in them", &[]),
     route("post", "/api/v1/archive", "Copies the archive into a directory of this machine", &["out"]),
+    route("get", "/api/v1/archive/repair", "The repair of the archive that is under way, or the last one", &[]),
+    route("post", "/api/v1/archive/repair", "Fetches what is missing or damaged of the archive from peers", &[]),
     route("get", "/api/v1/doctor", "Checks of the installation", &[]),
 ];
 
@@ -149,6 +151,8 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("get", "/api/v1/disk") => get(archive::disk),
         ("get", "/api/v1/archive") => get(archive::list),
         ("post", "/api/v1/archive") => post(archive::copy),
+        ("get", "/api/v1/archive/repair") => get(archive::repair_state),
+        ("post", "/api/v1/archive/repair") => post(archive::repair),
         ("get", "/api/v1/doctor") => get(read::doctor),
         (method, path) => unreachable!("{method} {path} is in the table of routes without a handler"),
     }

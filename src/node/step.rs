@@ -58,6 +58,7 @@ impl Node {
             self.sync_state()?;
         }
         self.step_cleanup(now)?;
+        self.step_repair(now)?;
         self.save_receipts_when_due(now)
     }
 
@@ -380,6 +381,7 @@ impl Node {
             Message::Pull(pull) => self.exchange.take_pull(from, pull),
             Message::Unknown(_) => self.exchange.skipped(from),
             Message::Events(events) => {
+                self.take_for_repair(from, &events, now)?;
                 if !events.heads.is_empty() {
                     let heads = events.heads.iter().map(|head| (head.origin.id(), *head)).collect();
                     self.receipts.heard(from, &heads, now);

@@ -153,7 +153,9 @@ fn disk_check(disk: &DiskView) -> Check {
     let lost: u64 = disk.segments_missing.iter().map(|missing| missing.events).sum();
     let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
     let (state, next) = match (lost, free) {
-        (1.., _) => ("failed", "put the segment files back into the data directory's folder `segments`".to_string()),
+        (1.., _) => {
+            ("failed", "litemesh archive repair (with a peer connected), or put the segment files back".to_string())
+        }
         (0, Some(free)) if free < FREE_BYTES_LOW => ("warning", "make room on the data directory's disk".to_string()),
         _ => ("ok", String::new()),
     };

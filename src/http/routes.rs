@@ -158,6 +158,8 @@ pub const ROUTES: &[Route] = &[
         &["after", "limit", "run", "db", "table", "waiting"],
     ),
     route("get", "/api/v1/join", "The plan of the join by which this server came in; null: there was none", &[]),
+    route("get", "/api/v1/archive/repair", "The repair of the archive that is under way, or the last one", &[]),
+    route("post", "/api/v1/archive/repair", "Fetches what is missing or damaged of the archive from peers", &[]),
     route("get", "/api/v1/doctor", "Checks of the installation", &[]),
 ];
 
@@ -224,6 +226,8 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("get", "/api/v1/verify") => get(verify::runs),
         ("get", "/api/v1/drift") => get(verify::drift),
         ("get", "/api/v1/join") => get(read::join_plan),
+        ("get", "/api/v1/archive/repair") => get(archive::repair_state),
+        ("post", "/api/v1/archive/repair") => post(archive::repair),
         ("get", "/api/v1/doctor") => get(read::doctor),
         (method, path) => unreachable!("{method} {path} is in the table of routes without a handler"),
     }

@@ -21,6 +21,7 @@ mod apply;
 pub mod archive;
 pub mod archive_copy;
 mod archive_disk;
+mod archive_repair;
 pub mod archive_view;
 mod base;
 pub mod bundle;
@@ -316,7 +317,7 @@ impl Node {
 
     /// When `Input::Tick` is wanted, in monotonic ms.
     pub fn next_deadline(&self, now: Now) -> Option<u64> {
-        if self.due {
+        if self.due || self.archiving.looks() {
             return Some(now.mono_ms);
         }
         let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();

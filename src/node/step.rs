@@ -65,6 +65,7 @@ impl Node {
         }
         self.step_cleanup(now)?;
         self.verify_step(now)?;
+        self.step_repair(now)?;
         self.save_receipts_when_due(now)
     }
 
@@ -425,6 +426,7 @@ impl Node {
             Message::Snapshot(message) => self.handle_snapshot(from, message, now)?,
             Message::Events(events) => {
                 self.mend_events(from, &events, now)?;
+                self.take_for_repair(from, &events, now)?;
                 if !events.heads.is_empty() {
                     let heads = events.heads.iter().map(|head| (head.origin.id(), *head)).collect();
                     self.receipts.heard(from, &heads, now);

@@ -40,7 +40,8 @@ impl Node {
         let round = self.verify.asked as usize;
         self.verify.asked += 1;
         // One at a time: a peer keeps one pull of each asker. The last ones first: each proves the one before it.
-        let Some((origin, seq)) = self.verify.damaged.keys().rev().nth(round % self.verify.damaged.len()).copied() else {
+        let Some((origin, seq)) = self.verify.damaged.keys().rev().nth(round % self.verify.damaged.len()).copied()
+        else {
             return;
         };
         let holds = |id: &&NodeId| {
@@ -153,8 +154,11 @@ impl Node {
             }
         }
         let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
-        let healed: Vec<RowId> =
-            records.iter().filter(|record| record.action == DriftAction::Rewritten).filter_map(|record| record.row).collect();
+        let healed: Vec<RowId> = records
+            .iter()
+            .filter(|record| record.action == DriftAction::Rewritten)
+            .filter_map(|record| record.row)
+            .collect();
         evaluator.touch_again(healed)?;
         evaluator.settle()?;
         let left = super::step::clean_equal(&mut evaluator, &self.schemas[position].database)?;

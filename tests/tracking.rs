@@ -7,10 +7,12 @@
 
 mod support;
 
+use std::path::Path;
+
 use serde_json::Value;
 use support::cluster::{Cluster, server_with};
 use support::server::Server;
-use support::{app, python, until};
+use support::{app, make, python, shipped, until};
 use tempfile::TempDir;
 
 fn alone(root: &TempDir) -> Server {
@@ -117,4 +119,98 @@ fn what_the_node_does_is_status_history_and_reliability() {
         Some(row) if row[0] == "receive" => Ok(()),
         other => Err(format!("{other:?}")),
     });
+}
+
+/// The older server beside a node: what it printed.
+#[track_caller]
+fn legacy(node: &Server, file: &Path, order: &[&str]) -> Value {
+    let token = std::fs::read_to_string(node.data().join("api-token")).unwrap();
+    let (script, http) = (shipped("legacy_server.py"), node.http());
+    let fixed = [script.to_str().unwrap(), file.to_str().unwrap(), &http, token.trim()];
+    serde_json::from_str(&python(&[&fixed, order].concat()).unwrap()).unwrap()
+}
+
+/// Rows of the tables that both exchange, as text.
+fn content(path: &Path) -> Vec<String> {
+    ["team", "event", "match", "observation", "pit_report"]
+        .iter()
+        .flat_map(|table| {
+            let rows = support::dump::rows(&support::dump::open(path), table);
+            rows.into_iter().map(move |row| format!("{table} {row}"))
+        })
+        .collect()
+}
+
+#[test]
+fn a_server_of_the_older_protocol_exchanges_rows_with_the_cluster() {
+    let cluster = Cluster::scouting(2);
+    let [one, two] = &cluster.servers[..] else { panic!("two servers") };
+    let root = TempDir::new().unwrap();
+    let old = root.path().join("old.db");
+    // It begins with the app's tables and nothing in them.
+    make(&old, "scouting.sql");
+    app(
+        &old,
+        "DELETE FROM observation; DELETE FROM pit_report; DELETE FROM match; DELETE FROM team_event; DELETE FROM team; DELETE FROM event;",
+    );
+    app(
+        one.database("scouting"),
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500)
+         INSERT INTO team (team_number, team_name, location, marker) SELECT 20000 + i, 'Zwölf \u{1f600} ' || i, i * 0.5, randomblob(9) FROM n;
+         DELETE FROM team WHERE team_number = 20007;",
+    );
+    cluster.settled(60);
+    let fetched = legacy(one, &old, &["fetch", "400"]);
+    assert!(fetched["pages"].as_u64() >= Some(4), "{fetched}");
+    assert_eq!(content(&old), content(one.database("scouting")));
+
+    // Writes on both sides, the other way round.
+    app(
+        &old,
+        "CREATE TABLE to_send (tab TEXT, record INTEGER, operation TEXT);
+         INSERT INTO team (id, team_number, team_name, location, marker) VALUES (500001, 30001, 'from ''old''', NULL, x'00ff');
+         UPDATE team SET team_name = 'renamed by old' WHERE team_number = 20001;
+         INSERT INTO to_send VALUES ('team', 500001, 'insert');
+         INSERT INTO to_send SELECT 'team', id, 'update' FROM team WHERE team_number = 20001;
+         INSERT INTO to_send SELECT 'team', id, 'delete' FROM team WHERE team_number = 20002;
+         DELETE FROM team WHERE team_number = 20002;",
+    );
+    let damaged = legacy(one, &old, &["damaged"]);
+    assert_eq!((&damaged[0], &damaged[1]["code"]), (&400.into(), &"checksum_wrong".into()), "{damaged}");
+    let sent = legacy(one, &old, &["send"]);
+    let want = serde_json::json!(
+        {"success": true, "applied_count": 3, "total_received": 3, "errors": [], "checksum_verified": true}
+    );
+    assert_eq!((&sent[0], &sent[1]), (&200.into(), &want));
+    app(
+        two.database("scouting"),
+        "UPDATE team SET location = 'by s1' WHERE team_number = 20003; DELETE FROM team WHERE team_number = 20004;",
+    );
+    until("both have what the other wrote", 30, || {
+        cluster.settled(30);
+        let sql = "SELECT count(*) FROM team WHERE team_number IN (30001, 20003) AND (location = 'by s1' OR marker = x'00ff')";
+        match (
+            support::dump::number(one.database("scouting"), sql),
+            support::dump::number(two.database("scouting"), sql),
+        ) {
+            (2, 2) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let fetched = legacy(one, &old, &["fetch"]);
+    // What it sent itself does not come back: the row of s1 and its delete do.
+    assert_eq!(fetched["changes"], 2, "{fetched}");
+    assert_eq!(content(&old), content(two.database("scouting")));
+    // Sent a second time, it changes nothing.
+    let events = one.database_status("scouting")["events"].clone();
+    app(&old, "DELETE FROM to_send WHERE operation = 'delete'");
+    assert_eq!(legacy(one, &old, &["send"])[1]["applied_count"], 2);
+    cluster.settled(30);
+    assert_eq!(one.database_status("scouting")["events"], events);
+
+    let page = legacy(one, &old, &["sync", "s1"]);
+    let shown = (&page["sync"][1]["success"], &page["sync"][1]["stats"]["errors"], &page["cleanup"][1]["success"]);
+    assert_eq!(shown, (&true.into(), &serde_json::json!([]), &true.into()), "{page}");
+    assert!(page["reliability"][1]["operations"]["sync"]["success_count"].as_u64() >= Some(1), "{page}");
+    assert!(page["reliability"][1]["overall_reliability"].as_f64() > Some(0.9), "{page}");
 }

@@ -112,6 +112,7 @@ fn start() -> Server {
         network: Arc::new(Counted(jobs.clone())),
         checks: Arc::new(Vec::new),
         monitor: litemesh::monitor::Monitor::off(),
+        alerts: Arc::default(),
         token: TOKEN.to_string(),
     };
     runtime.spawn(serve(listener, services, shutdown));

@@ -5,6 +5,7 @@
 //! cause names its cause and the next action. Called by `main`.
 
 mod admit;
+mod alerts;
 mod bundle;
 mod client;
 mod completions;
@@ -103,6 +104,7 @@ enum Command {
     Bundle(bundle::Arguments),
     Receipts(receipts::Arguments),
     Reliability(reliability::Arguments),
+    Alerts(alerts::Arguments),
     Track(track::Arguments),
     Rebuild(rebuild::Arguments),
     AsOf(rebuild::AsOfArguments),
@@ -185,6 +187,7 @@ fn call(command: Command, context: &Context) -> Result<ExitCode, CommandError> {
         Command::Bundle(arguments) => bundle::call(context, &arguments),
         Command::Receipts(arguments) => receipts::call(context, &arguments),
         Command::Reliability(arguments) => reliability::call(context, &arguments),
+        Command::Alerts(arguments) => alerts::call(context, &arguments),
         Command::Track(arguments) => return track::call(context, arguments),
         Command::Rebuild(arguments) => rebuild::call(context, &arguments),
         Command::AsOf(arguments) => rebuild::call_as_of(context, &arguments),

@@ -24,6 +24,8 @@ pub(super) fn layer(read: &dyn Fn(&str) -> Option<String>) -> Result<RawConfig, 
     layer.network.quiet_hours = list("LITEMESH_NETWORK_QUIET_HOURS");
     layer.network.wan = read("LITEMESH_NETWORK_WAN").map(|text| boolean("LITEMESH_NETWORK_WAN", &text)).transpose()?;
     layer.network.relays = list("LITEMESH_NETWORK_RELAYS");
+    layer.alerts.webhook = read("LITEMESH_ALERTS_WEBHOOK");
+    layer.log.format = read("LITEMESH_LOG_FORMAT");
     layer.capture.include = list("LITEMESH_CAPTURE_INCLUDE");
     layer.capture.exclude = list("LITEMESH_CAPTURE_EXCLUDE");
     Ok(layer)
@@ -64,6 +66,8 @@ const KNOWN: &[&str] = &[
     "LITEMESH_NETWORK_QUIET_HOURS",
     "LITEMESH_NETWORK_WAN",
     "LITEMESH_NETWORK_RELAYS",
+    "LITEMESH_ALERTS_WEBHOOK",
+    "LITEMESH_LOG_FORMAT",
     "LITEMESH_CAPTURE_INCLUDE",
     "LITEMESH_CAPTURE_EXCLUDE",
 ];

@@ -50,6 +50,8 @@ pub(super) fn resolve(
         },
         capture,
         databases: resolved,
+        alerts: super::alerts::resolve(&raw.alerts)?,
+        log_json: super::alerts::is_json(raw.log.format.as_deref())?,
         warnings,
     })
 }
@@ -322,15 +324,11 @@ fn check_schedule(key: &str, text: &str) -> Result<(), ConfigError> {
 
 /// What the user set and nothing reads yet.
 fn without_effect(user: &RawConfig) -> Vec<String> {
-    let (alerts, verify) = (&user.alerts, &user.verify);
+    let verify = &user.verify;
     let relays = user.network.relays.as_ref().filter(|relays| !relays.is_empty());
     let idle_relays = relays.filter(|_| user.network.wan != Some(true));
     [
         ("network.psk", user.network.psk.is_some()),
-        ("alerts.webhook", alerts.webhook.is_some()),
-        ("alerts.smtp_server", alerts.smtp_server.is_some()),
-        ("alerts.smtp_from", alerts.smtp_from.is_some()),
-        ("alerts.smtp_to", alerts.smtp_to.is_some()),
         ("verify.count", verify.count.is_some()),
         ("verify.ids", verify.ids.is_some()),
         ("verify.checksum", verify.checksum.is_some()),

@@ -6,6 +6,8 @@
 //!   answer     asking the node between two of its inputs            read, act endpoints that look, that do
 //!   members    endpoints about members
 //!   carry      bundles, receipts, requests              runs      run tracking, reliability
+//!   stream     the log as it grows                             metrics   for Prometheus
+//!   legacy     what servers of the older sync protocol know   canonical JSON for checksums
 //! ```
 //!
 //! Invariant: nothing behind the guard runs for a caller without the token; the node's thread is asked only short
@@ -14,16 +16,21 @@
 
 mod act;
 mod answer;
+mod canonical;
 mod carry;
 mod decide;
 mod guard;
+mod legacy;
+mod legacy_read;
 mod listener;
 mod members;
+mod metrics;
 mod problem;
 mod query;
 mod read;
 mod routes;
 mod runs;
+mod stream;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +47,7 @@ pub use query::{node_of, parse_moment, parse_peer};
 pub use routes::{ROUTES, Route};
 
 use crate::monitor::Monitor;
+use crate::monitor::deliver::Channels;
 use crate::node::port::NodePort;
 use listener::{ConnectionState, LimitedListener};
 
@@ -80,6 +88,8 @@ pub struct Services {
     pub checks: Arc<dyn Fn() -> Vec<Check> + Send + Sync>,
     /// Run tracking.
     pub monitor: Monitor,
+    /// Where alerts go.
+    pub alerts: Arc<Channels>,
     /// The bearer token.
     pub token: String,
 }

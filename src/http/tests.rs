@@ -69,6 +69,7 @@ fn server_with(patience: std::time::Duration) -> Server {
         network: Arc::new(NoNetwork),
         checks: Arc::new(Vec::new),
         monitor: tracking.monitor.clone(),
+        alerts: Arc::default(),
         token: TOKEN.to_string(),
     };
     runtime.spawn(serve_within(listener, services, shutdown, patience));

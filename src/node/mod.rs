@@ -36,6 +36,7 @@ mod enrol_crash_tests;
 mod exchange;
 #[cfg(test)]
 mod exchange_tests;
+pub mod feed;
 mod found;
 pub mod genesis;
 #[cfg(test)]

@@ -7,6 +7,8 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
 use serde_json::Value;
@@ -213,4 +215,97 @@ fn a_server_of_the_older_protocol_exchanges_rows_with_the_cluster() {
     assert_eq!(shown, (&true.into(), &serde_json::json!([]), &true.into()), "{page}");
     assert!(page["reliability"][1]["operations"]["sync"]["success_count"].as_u64() >= Some(1), "{page}");
     assert!(page["reliability"][1]["overall_reliability"].as_f64() > Some(0.9), "{page}");
+}
+
+/// One request over a plain socket; the answer's head and what follows come line by line.
+fn ask(node: &Server, line: &str) -> BufReader<TcpStream> {
+    let token = std::fs::read_to_string(node.data().join("api-token")).unwrap();
+    let address = node.http().strip_prefix("http://").unwrap().to_owned();
+    let mut stream = TcpStream::connect(&address).unwrap();
+    stream.set_read_timeout(Some(support::patience(30))).unwrap();
+    let head = format!("{line} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\r\n", token.trim());
+    stream.write_all(head.as_bytes()).unwrap();
+    BufReader::new(stream)
+}
+
+/// Lines up to one that begins so; that line's rest.
+#[track_caller]
+fn line_with(lines: &mut BufReader<TcpStream>, start: &str) -> String {
+    let mut seen = String::new();
+    loop {
+        let mut line = String::new();
+        assert!(lines.read_line(&mut line).unwrap() > 0, "no line begins with {start:?}: {seen}");
+        if let Some(rest) = line.strip_prefix(start) {
+            return rest.trim_end().to_owned();
+        }
+        seen.push_str(&line);
+    }
+}
+
+#[test]
+fn a_job_that_fails_is_told_by_webhook_and_so_is_its_recovery_and_the_log_streams() {
+    let sink = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hook = sink.local_addr().unwrap();
+    let (sender, letters) = std::sync::mpsc::channel::<Value>();
+    std::thread::spawn(move || {
+        for stream in sink.incoming().map_while(Result::ok) {
+            let mut lines = BufReader::new(stream);
+            let length = line_with(&mut lines, "content-length: ").parse().unwrap();
+            line_with(&mut lines, "\r");
+            let mut body = vec![0; length];
+            lines.read_exact(&mut body).unwrap();
+            lines.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+            let _ = sender.send(serde_json::from_slice(&body).unwrap());
+        }
+    });
+    let root = TempDir::new().unwrap();
+    let fixtures = &[("scouting", "scouting.sql"), ("users", "users.sql")];
+    let mut server = server_with(&root, "pit", fixtures, Some("scouting.toml"));
+    let toml = server.folder.join("litemesh.toml");
+    let text = std::fs::read_to_string(&toml).unwrap();
+    let more = format!("\n[alerts]\nwebhook = \"http://{hook}/\"\ndisk_free = \"off\"\n[log]\nformat = \"json\"\n");
+    std::fs::write(&toml, text + &more).unwrap();
+    server.start();
+    let letter = || letters.recv_timeout(support::patience(40)).unwrap();
+
+    assert!(server.cli(&["alerts", "test"]).done().stdout.contains("webhook: taken"));
+    assert_eq!(letter()["state"], "test");
+    server.cli(&["track", "run", "import", "--", "false"]);
+    let raised = letter();
+    assert_eq!((&raised["state"], &raised["key"]), (&"raised".into(), &"failing:import:".into()), "{raised}");
+    assert!(server.cli(&["alerts"]).done().stdout.contains("import fails"), "the list");
+    let shown = server.status()["alerts"].to_string();
+    assert!(shown.contains("import fails"), "{shown}");
+    server.cli(&["track", "run", "import", "--", "true"]).done();
+    let over = letter();
+    assert_eq!((&over["state"], &over["key"]), (&"recovered".into(), &"failing:import:".into()), "{over}");
+
+    let mut stream = ask(&server, "GET /api/v1/events/stream?db=scouting");
+    assert!(line_with(&mut stream, "HTTP/1.1 ").starts_with("200"));
+    assert_eq!(line_with(&mut stream, "content-type: "), "text/event-stream");
+    app(server.database("scouting"), "INSERT INTO team (team_number, team_name) VALUES (7001, 'streamed')");
+    assert_eq!(line_with(&mut stream, "event: "), "change");
+    let event: Value = serde_json::from_str(&line_with(&mut stream, "data: ")).unwrap();
+    assert!(event["changes"][0]["cells"].to_string().contains("streamed"), "{event}");
+    let metrics = &mut ask(&server, "GET /metrics");
+    assert_eq!(line_with(metrics, "litemesh_database_healthy{database=\"scouting\"} "), "1");
+    let rest: Vec<u64> = ["applied", "superseded", "held", "shelved"]
+        .map(|outcome| {
+            let start = format!("litemesh_database_events_by_outcome{{database=\"scouting\",outcome=\"{outcome}\"}} ");
+            line_with(&mut ask(&server, "GET /metrics"), &start).parse().unwrap()
+        })
+        .to_vec();
+    let events = line_with(&mut ask(&server, "GET /metrics"), "litemesh_database_events{database=\"scouting\"} ");
+    assert_eq!(rest.iter().sum::<u64>().to_string(), events, "{rest:?}");
+    server.stop();
+    let lines: Vec<Value> = server
+        .said()
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(
+        lines.iter().any(|line| line["message"].as_str().is_some_and(|text| text.starts_with("alert: import fails")))
+    );
+    assert!(!server.said().contains("streamed"), "a row's value is in the log");
 }

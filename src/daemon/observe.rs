@@ -20,7 +20,7 @@ use crate::node::port::NodePort as _;
 use crate::node::view::Status;
 
 /// How often it looks. Twice the same makes an alert.
-const EVERY: Duration = Duration::from_secs(10);
+const EVERY: Duration = Duration::from_secs(5);
 
 /// How long an answer may take.
 const WITHIN: Duration = Duration::from_secs(10);

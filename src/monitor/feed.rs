@@ -89,7 +89,7 @@ impl Store {
     pub fn feed_from(&self, cursor_us: i64, limit: usize) -> Result<Vec<FeedPlace>, MonitorError> {
         let sql = "SELECT arrival, at_us, changes FROM feed WHERE at_us >= \
                    coalesce((SELECT max(at_us) FROM feed WHERE at_us >= 0 AND at_us <= ?1), 0) \
-                   AND at_us + changes - 1 > ?1 ORDER BY at_us LIMIT ?2";
+                   AND changes > 0 AND at_us + changes - 1 > ?1 ORDER BY at_us LIMIT ?2";
         let mut statement = self.connection.prepare_cached(sql)?;
         let rows = statement.query_map(params![cursor_us, limit as i64], |row| {
             Ok(FeedPlace {

@@ -13,6 +13,7 @@
 //! remote ones are applied; the same inputs give the same effects and the same files, always.
 //! Callers: daemon, simulations.
 
+pub mod account;
 mod accounts;
 #[cfg(test)]
 mod address_tests;

@@ -48,7 +48,7 @@ fn scene() -> Cluster {
             format!("INSERT INTO team (team_number, team_name, marker) VALUES ({0}, 'Team {0}', 'made')", 100 + number);
         app(cluster.servers[0].database("scouting"), &team);
     }
-    cluster.enrol();
+    enrol(&mut cluster);
     cluster.settled(40);
     cluster.part();
     for (server, locked) in cluster.servers.iter().zip([20, 21, 22]).take(2) {
@@ -81,6 +81,28 @@ fn scene() -> Cluster {
         if away == 1 { Ok(()) } else { Err(format!("{away} away")) }
     });
     cluster
+}
+
+/// The second server has a row of its own under an id that the first has given too: it looks at the plan before it joins.
+fn enrol(cluster: &mut Cluster) {
+    app(
+        cluster.servers[1].database("scouting"),
+        "INSERT INTO team (team_number, team_name) VALUES (800, 'of the stands')",
+    );
+    cluster.servers[0].start();
+    let (code, joiner) = (cluster.servers[0].invite(), &cluster.servers[1]);
+    let flags = joiner.database_flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    for answer in ["--plan", "--yes"] {
+        joiner.cli(&[&["join", &code, "--name", &joiner.name, answer], &flags[..]].concat()).done();
+    }
+    cluster.join(2);
+    let address = cluster.servers[0].address();
+    for server in &mut cluster.servers[1..] {
+        server.start_with(&["--peer", &address]);
+    }
+    cluster.connected();
+    cluster.adopted();
 }
 
 /// Where the pictures go.
@@ -165,8 +187,11 @@ fn a_superadmin_sees_in_the_browser_what_is_wrong_and_acts() {
     conflict_is_put_back(&browser, server);
     shelf_and_row(&browser);
     feed(&browser, server);
+    taken_back(&browser, server);
     upkeep(&browser);
+    tracked(&browser);
     invitation(&browser);
+    joined(&browser, &cluster);
     the_end(&browser, cluster);
 }
 
@@ -294,6 +319,53 @@ fn feed(browser: &Browser, server: &Server) {
     seen("the search finds the changes of one table");
 }
 
+fn taken_back(browser: &Browser, server: &Server) {
+    turn_to(browser, "/activity?table=team", "Activity");
+    browser.shows(".event:first-child", "seen <i>live</i>");
+    browser.click(".event:first-child button");
+    browser.shows("dialog", "1 row would change");
+    browser.click("dialog [data-key='undo-yes']");
+    until("the value from before is back in the app's file", 20, || {
+        let now =
+            texts(server.database("scouting"), "SELECT coalesce(location, 'nothing') FROM team WHERE id = 5").remove(0);
+        if now.contains("live") { Err(now) } else { Ok(()) }
+    });
+    browser.shows("#toast", "can be taken back too");
+    assert_eq!(browser.count("dialog"), 0);
+    seen("an event is taken back after a look at what that would change");
+}
+
+fn tracked(browser: &Browser) {
+    turn_to(browser, "/runs", "Runs");
+    browser.shows("#main", "capture");
+    browser.shows("#main", "reconcile");
+    seen("runs of every kind are listed with how they ended");
+    turn_to(browser, "/reliability", "Reliability");
+    browser.shows("#main", "stands");
+    browser.shows("#main", SHOWN_NAME);
+    assert!(browser.count(".chart-drawing rect, .chart-drawing circle") > 0, "something is drawn");
+    browser.click(".chart summary");
+    browser.shows(".chart details[open] table", "ended well");
+    seen("reliability is drawn over time, and each chart is there as a table too");
+}
+
+/// On the second server: what its join did to the row that it brought.
+fn joined(browser: &Browser, cluster: &Cluster) {
+    browser.go("about:blank");
+    browser.go(&link(&cluster.servers[1]));
+    browser.shows(".server-lines", "pit");
+    turn_to(browser, "/care", "Upkeep");
+    browser.shows("#main", "Ids that moved");
+    browser.shows("#main", "1 row by +");
+    let album = album(cluster);
+    browser.picture(1280, false, &album.join("join-desktop-light.png"));
+    browser.dress(1280, 800, false);
+    browser.go("about:blank");
+    browser.go(&link(&cluster.servers[0]));
+    browser.shows(".server-lines", "stands");
+    seen("a server that joined shows the plan of its join: which rows met, and which id moved where");
+}
+
 fn upkeep(browser: &Browser) {
     turn_to(browser, "/data", "Data");
     browser.shows("#main", "team_settings");
@@ -307,6 +379,10 @@ fn upkeep(browser: &Browser) {
     browser.shows("#main", "Safe to unplug");
     browser.shows("#main", "all but");
     seen("receipts say that this machine can be unplugged, and what the one that is away lacks");
+    browser.shows("#main", "Event log");
+    browser.click("#main form button");
+    browser.shows("#toast", "moved out of the log");
+    seen("the cleanup runs by one click and says what it moved");
 }
 
 fn invitation(browser: &Browser) {

@@ -166,7 +166,7 @@ const BODIES: &[(&str, &str, &[u16])] = &[
     ),
     (
         "an unknown member",
-        "POST /api/v1/sync HTTP/1.1\r\nGOODJSONContent-Length: 17\r\n\r\n{\"__proto__\":null}",
+        "POST /api/v1/sync HTTP/1.1\r\nGOODJSONContent-Length: 18\r\n\r\n{\"__proto__\":null}",
         &[400],
     ),
     ("a number for a word", "POST /api/v1/sync HTTP/1.1\r\nGOODJSONContent-Length: 10\r\n\r\n{\"peer\":1}", &[400]),

@@ -90,7 +90,7 @@ function findingOf(one) {
   return el('li', { class: `finding ${one.level}` }, sign(one.level), el('div', { class: 'finding-words' },
     el('p', { class: 'finding-what' }, foreign(one.what)),
     one.why ? el('p', { class: 'finding-why' }, foreign(one.why)) : null,
-    one.todo ? el('p', { class: 'finding-todo' }, el('span', { class: 'todo-mark' }, 'To do: '), foreign(one.todo), ' ', one.to ? el('a', { href: one.to }, 'Go there') : null) : null));
+    one.todo ? el('p', { class: 'finding-todo' }, el('span', { class: 'todo-mark' }, 'To do: '), foreign(one.todo), ' ', one.to ? el('a', { href: one.to, key: `go-${one.what}` }, 'Go there') : null) : null));
 }
 
 const verdictHead = el('div', { class: 'verdict-head', role: 'status', 'aria-live': 'polite', 'aria-atomic': 'true' });

@@ -15,6 +15,10 @@ mod app;
 mod clock;
 #[path = "ordeal/cycle.rs"]
 mod cycle;
+#[path = "ordeal/damage.rs"]
+mod damage;
+#[path = "ordeal/damage_world.rs"]
+mod damage_world;
 #[path = "world/dice.rs"]
 mod dice;
 #[path = "ordeal/flips.rs"]
@@ -100,6 +104,8 @@ enum Ordeal {
     Full,
     /// One-bit flips in the log, the files, the key and the small files
     Flips,
+    /// A replica's file damaged 1,000 times: found, named, healed? (in this process, no servers)
+    Damage,
     /// Clocks that are wrong by up to a century, another one after each restart (needs faketime)
     Clock,
     /// Two processes on one directory, a copied directory, files replaced, read-only, with a foreign -wal
@@ -166,6 +172,7 @@ fn name(command: &Ordeal) -> &'static str {
         Ordeal::Full => "full",
         Ordeal::Clock => "clock",
         Ordeal::Flips => "flips",
+        Ordeal::Damage => "damage",
         Ordeal::Twice => "twice",
         Ordeal::All => "all",
         Ordeal::App(_) => "app",
@@ -173,7 +180,9 @@ fn name(command: &Ordeal) -> &'static str {
 }
 
 fn call(cli: &Cli, name: &str) -> Result<Figures, Trouble> {
-    let litemesh = litemesh(cli.litemesh.as_deref())?;
+    // The nodes of this one are in this process.
+    let inside = matches!(cli.command, Ordeal::Damage);
+    let litemesh = if inside { PathBuf::new() } else { litemesh(cli.litemesh.as_deref())? };
     let base = cli.dir.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&base, name)?;
     let result = one(&cli.command, &cli.asked, &litemesh, &scratch);
@@ -192,6 +201,7 @@ fn one(command: &Ordeal, asked: &Asked, litemesh: &Path, scratch: &Scratch) -> R
         Ordeal::Full => full::call(asked, litemesh, scratch.path()),
         Ordeal::Clock => clock::call(asked, litemesh, scratch.path()),
         Ordeal::Flips => flips::call(asked, litemesh, scratch.path()),
+        Ordeal::Damage => damage::call(asked, scratch.path()),
         Ordeal::Twice => twice::call(asked, litemesh, scratch.path()),
         Ordeal::All => all::call(asked, litemesh, scratch.path()),
         Ordeal::App(_) => Ok(Figures::default()),

@@ -90,7 +90,7 @@ fn finding(folder: &Path, rows: u64) -> Result<String, Failure> {
         };
         text += &format!(
             "| {differ} | {words} | {bytes} | {} | {} | {} | {rounds} | {ms} |\n",
-            if differ == 0 { "-".into() } else { (bytes as u64 / differ).to_string() },
+            (bytes as u64).checked_div(differ).map_or("-".to_string(), |each| each.to_string()),
             bound(rows, differ),
             rows * 16,
         );

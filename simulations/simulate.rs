@@ -8,6 +8,7 @@
 mod bytes;
 mod crash;
 mod disk;
+mod joining;
 mod ledger;
 mod plant;
 mod reconcile;
@@ -36,6 +37,7 @@ const CRASH: &str = "crash";
 /// Figures instead of faults.
 const BYTES: &str = "bytes";
 const RECONCILE: &str = "reconcile";
+const JOINING: &str = "joining";
 
 /// A failure is made small for at most so long.
 const SHRINK_LIMIT: Duration = Duration::from_secs(300);
@@ -58,11 +60,17 @@ fn main() -> ExitCode {
             "{:<16} no faults: what it takes to find the rows that differ, and to keep the fingerprints",
             RECONCILE
         );
+        println!("{:<16} no faults, real time: a new server by events and by a snapshot, apps writing meanwhile", JOINING);
         return ExitCode::SUCCESS;
     }
-    if asked.scenario == BYTES || asked.scenario == RECONCILE {
-        let table = if asked.scenario == BYTES { bytes::run(asked.count) } else { reconcile::run(asked.count) };
-        return match table {
+    let measured = match asked.scenario.as_str() {
+        BYTES => Some(bytes::run(asked.count)),
+        RECONCILE => Some(reconcile::run(asked.count)),
+        JOINING => Some(joining::run(asked.count)),
+        _ => None,
+    };
+    if let Some(measured) = measured {
+        return match measured {
             Ok(table) => {
                 println!("{table}");
                 ExitCode::SUCCESS

@@ -96,7 +96,7 @@ fn help_names_every_command_of_this_version_and_no_other() {
         .filter_map(|line| line.split_whitespace().next())
         .collect();
     let want = "run init invite join admit preflight status sync log history conflicts duplicates shelf merge \
-                split where rules peers trust-lan recover-admin key bundle receipts reliability track rebuild as-of cleanup archive diff undo restore doctor eject demo completions";
+                split where rules peers trust-lan recover-admin key bundle receipts reliability track rebuild as-of cleanup archive diff undo restore verify drift doctor eject demo completions";
     assert_eq!(commands, want.split_whitespace().collect::<Vec<_>>());
     assert!(output.status.success() && output.stderr.is_empty());
     for flag in ["--data <DIR>", "--config <FILE>", "--json", "--verbose", "--quiet"] {
@@ -110,6 +110,9 @@ fn help_names_every_command_of_this_version_and_no_other() {
         ("status", "--watch"),
         ("rebuild", "--out <DIR>"),
         ("as-of", "<TIME> --out <DIR>"),
+        ("diff", "<TIME> [TIME] --db --table --node --limit"),
+        ("undo", "[CHANGE] --node --from <TIME> --to <TIME> --db --table --force --yes --reason --limit"),
+        ("restore", "--as-of <TIME> --db --table --yes --reason --limit"),
         ("where", "<DB.TABLE> <ID> --node"),
         ("rules", "list set"),
         ("invite", "--expires --qr --role"),
@@ -190,6 +193,9 @@ fn a_node_that_does_not_run_is_exit_3() {
         &["shelf", "list"],
         &["where", "scouting.team", "1"],
         &["history", "scouting.team", "1"],
+        &["diff", "2h"],
+        &["undo", "--node", "pit", "--from", "2h"],
+        &["restore", "--as-of", "2h"],
     ] {
         refused(here.path(), arguments, 3, &["no node is running", "next: start it with: litemesh"]);
     }

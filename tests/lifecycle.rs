@@ -249,3 +249,76 @@ fn a_long_transaction_of_the_app_is_waited_for() {
     let count = "SELECT count(*) FROM team WHERE marker IN ('long', 'meanwhile')";
     cluster.servers.iter().for_each(|server| assert_eq!(number(server.database("scouting"), count), 2));
 }
+
+/// The end of a season: what both servers hold moves into segments, a copy is made and checked, the log's file shrinks, and
+/// nobody misses anything, history and replay included. What is missing of the segments is said by everything that looks.
+#[test]
+fn a_season_is_archived_and_nothing_is_missed() {
+    let mut cluster = Cluster::scouting(2);
+    for number in 1..=40 {
+        let file = cluster.servers[number % 2].database("scouting").to_owned();
+        app(&file, &format!("INSERT INTO team (team_number, marker) VALUES ({number}, 'season {number}')"));
+    }
+    let data = cluster.settled(30).remove(0);
+    let first = &cluster.servers[0];
+    let history = |server: &support::server::Server| server.json(&["history", "scouting.team", "1"]);
+    let log = |server: &support::server::Server| server.cli(&["--json", "log", "--limit", "1000"]).done().stdout;
+    let (history_before, log_before) = (history(first), log(first));
+    assert_eq!(first.json(&["cleanup"])["removed"], 0, "nothing is a month old");
+    let held = until("the other server said that it holds all", 40, || {
+        let plan = first.json(&["cleanup", "--dry-run", "--days-to-keep", "0"]);
+        match (plan["wanted"].as_u64(), plan["blocked"].as_u64()) {
+            (Some(wanted), Some(0)) if wanted > 0 => Ok(wanted),
+            _ => Err(plan.to_string()),
+        }
+    });
+    let made = first.json(&["archive", "--out", "season"]);
+    assert_eq!(made["cleanup"]["removed"].as_u64(), Some(held), "{made}");
+    assert_eq!(made["archive"]["events"].as_u64(), Some(held), "{made}");
+    assert_eq!((history(first), log(first)), (history_before.clone(), log_before.clone()));
+    assert_eq!(first.json(&["log", "verify"])["fault_count"], 0);
+    let rebuilt = first.cli(&["rebuild", "--out", "replayed"]).done();
+    assert!(rebuilt.stdout.contains("equal to the live file"), "{}", rebuilt.stdout);
+    let disk = first.status()["disk"].clone();
+    assert!(
+        disk["segment_events"].as_u64() == Some(held) && disk["segments_missing"] == serde_json::json!([]),
+        "{disk}"
+    );
+
+    // The copy stands alone, and every flipped bit of it is found.
+    let season = first.folder.join("season");
+    let check = first.json(&["archive", "verify", season.to_str().unwrap()]);
+    assert_eq!((check["fault_count"].as_u64(), check["events"].as_u64()), (Some(0), Some(held)), "{check}");
+    let segment = std::fs::read_dir(&season).unwrap().map(|entry| entry.unwrap().path());
+    let segment = segment.into_iter().find(|path| path.extension().is_some_and(|end| end == "segment")).unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    assert_eq!(first.cli(&["archive", "verify", season.to_str().unwrap()]).code, Some(4));
+
+    // Stopped, the log's file gives its room back; then it goes on where it was.
+    cluster.servers[0].stop();
+    let cleaned = cluster.servers[0].json(&["cleanup", "--days-to-keep", "0"]);
+    let sizes = (cleaned["log_bytes_before"].as_u64(), cleaned["log_bytes_after"].as_u64());
+    assert!(sizes.1 > Some(0) && sizes.1 <= sizes.0, "{cleaned}");
+    cluster.servers[0].start();
+    app(cluster.servers[0].database("scouting"), "UPDATE team SET marker = 'next season' WHERE team_number = 7");
+    let after = cluster.settled(30).remove(0);
+    assert_ne!(after, data);
+
+    // A segment is lost: its events are named, everything else works.
+    let folder = cluster.servers[0].data().join("segments");
+    let away = folder.with_extension("away");
+    std::fs::rename(&folder, &away).unwrap();
+    let first = &cluster.servers[0];
+    let verify = first.cli(&["log", "verify"]);
+    assert!(verify.code == Some(4) && verify.stdout.contains("is missing"), "{verify:?}");
+    let doctor = first.cli(&["doctor"]);
+    assert!(doctor.code == Some(1) && doctor.stdout.contains("MISSING"), "{doctor:?}");
+    app(first.database("scouting"), "UPDATE team SET marker = 'all the same' WHERE team_number = 8");
+    cluster.settled(30);
+    std::fs::rename(&away, &folder).unwrap();
+    assert_eq!(cluster.servers[0].json(&["log", "verify"])["fault_count"], 0);
+    assert_eq!(history(&cluster.servers[0]), history_before);
+}

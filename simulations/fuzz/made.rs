@@ -10,6 +10,7 @@ use litemesh::model::{
     Reference, Role, RowId, Rule, Stamp, TableColumns, Value,
 };
 use litemesh::wire::message::{Announcement, Events, Hello, Message, Partial, Piece, Pull, Range, SignedEvent};
+use litemesh::wire::snapshot::{Snapshot, SnapshotAsk, SnapshotPart};
 
 use crate::draws::Draws;
 
@@ -240,7 +241,8 @@ pub fn message(draws: &mut Draws<'_>) -> Message {
             ranges: (0..draws.below(3)).map(|_| range(draws)).collect(),
             small_only: draws.chance(20),
         }),
-        2 if draws.chance(20) => Message::Unknown(5 + draws.below(1000) as u32),
+        2 if draws.chance(20) => Message::Unknown(32 + draws.below(1000) as u32),
+        2 => Message::Snapshot(snapshot(draws)),
         _ => {
             let count = draws.below(4);
             Message::Events(Events {
@@ -254,6 +256,26 @@ pub fn message(draws: &mut Draws<'_>) -> Message {
             })
         }
     }
+}
+
+fn snapshot(draws: &mut Draws<'_>) -> Snapshot {
+    if draws.chance(50) {
+        let id = draws.chance(50).then(|| draws.fixed());
+        let held = (0..draws.below(3)).map(|_| draws.fixed()).collect();
+        let (table, parts) = (draws.number() as u32, draws.number() as u32);
+        return Snapshot::Ask(SnapshotAsk { id, table, after: draws.fixed(), parts, held });
+    }
+    Snapshot::Part(SnapshotPart {
+        id: draws.fixed(),
+        table: draws.number() as u32,
+        after: draws.fixed(),
+        through: draws.fixed(),
+        content: draws.fixed(),
+        unpacked: draws.number() as u32,
+        zstd: draws.take(64),
+        ends: draws.chance(50),
+        rows: draws.number() as u32,
+    })
 }
 
 fn range(draws: &mut Draws<'_>) -> Range {

@@ -21,6 +21,7 @@ const FILES: [(&str, &str); 10] = [
     ("clone", include_str!("../scenarios/clone.toml")),
     ("restored", include_str!("../scenarios/restored.toml")),
     ("replaced-server", include_str!("../scenarios/replaced-server.toml")),
+    ("season", include_str!("../scenarios/season.toml")),
     ("weekend", include_str!("../scenarios/weekend.toml")),
 ];
 

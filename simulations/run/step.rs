@@ -68,12 +68,14 @@ pub enum Act {
     Snapshot { server: usize },
     /// What was kept is put back.
     Restore { server: usize, what: Restored },
+    /// A server moves all that every member holds into its archive, in its next ticks.
+    Archive { server: usize },
     /// A machine is taken out of service, if it is safe to unplug, and a new one joins in its place.
     Replace { server: usize },
 }
 
 /// Names of kinds for scenarios, and the class that switches them off.
-pub const KINDS: [(&str, &str); 23] = [
+pub const KINDS: [(&str, &str); 24] = [
     ("write", "writes"),
     ("crash", "crashes"),
     ("power", "power"),
@@ -97,6 +99,7 @@ pub const KINDS: [(&str, &str); 23] = [
     ("snapshot", "restores"),
     ("restore-log", "restores"),
     ("restore-files", "restores"),
+    ("archive", "archives"),
 ];
 
 /// A kind that only a scenario's timetable names.
@@ -149,6 +152,7 @@ impl Act {
             "snapshot" => Act::Snapshot { server },
             "restore-log" => Act::Restore { server, what: Restored::Log },
             "restore-files" => Act::Restore { server, what: Restored::Files },
+            "archive" => Act::Archive { server },
             REPLACE => Act::Replace { server },
             _ => return None,
         })
@@ -170,6 +174,7 @@ impl Act {
             Act::Enter { .. } => "joiners",
             Act::Clone { .. } => "clones",
             Act::Snapshot { .. } | Act::Restore { .. } => "restores",
+            Act::Archive { .. } => "archives",
             Act::Replace { .. } => "replacements",
         }
     }
@@ -181,7 +186,7 @@ impl Act {
             Act::Crash { server, .. } | Act::Power { server, .. } | Act::Full { server, .. } => vec![server],
             Act::FailSync { server, .. } | Act::FailRead { server, .. } => vec![server],
             Act::Clock { server, .. } | Act::Clone { server } | Act::Snapshot { server } => vec![server],
-            Act::Restore { server, .. } | Act::Replace { server } => vec![server],
+            Act::Restore { server, .. } | Act::Archive { server } | Act::Replace { server } => vec![server],
             Act::Cut { a, b } | Act::Join { a, b } | Act::Meet { a, b } => vec![a, b],
             Act::Deafen { from, to } => vec![from, to],
             Act::Enter { by, files_of } => std::iter::once(by).chain(files_of).collect(),
@@ -227,6 +232,7 @@ pub fn done(world: &mut World, step: &Step) -> String {
             let done = could(world.restore(*server, *what));
             format!("{what:?} of {server} put back from its snapshot{done}")
         }
+        Act::Archive { server } => format!("{server} archives what all hold{}", could(world.archive(*server))),
         Act::Replace { server } => replace(world, *server),
         other => on_a_disk(world, other).or_else(|| on_the_network(world, other, &mut dice)).unwrap_or_default(),
     }

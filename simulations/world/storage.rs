@@ -123,6 +123,21 @@ impl World {
         self.is_well(position)
     }
 
+    /// Has a server move all that every member holds into its archive; its next ticks do it. False: it does not run.
+    pub fn archive(&mut self, position: usize) -> bool {
+        let now = self.now(position);
+        let server = &mut self.servers[position];
+        let Some(node) = server.node.as_mut() else { return false };
+        disk::set_role(0);
+        let begun = server.storage.disk.as_process(server.storage.process, || node.start_cleanup(None, now));
+        match begun {
+            Ok(view) if view.wanted > 0 => self.reach("old events were archived"),
+            Ok(_) => {}
+            Err(error) => self.failed(position, &error),
+        }
+        self.is_well(position)
+    }
+
     /// A node met an error. As the daemon does: where its log is concerned it is dropped and opened again after a pause; a
     /// node that did not open is tried again; else it goes on.
     fn failed(&mut self, position: usize, error: &NodeError) {

@@ -14,7 +14,7 @@ use super::error::{CommandError, Kind};
 use super::output::{count, table};
 use crate::daemon::{self, DataDir};
 use crate::node::archive_copy::check_archive;
-use crate::node::archive_view::{ArchiveView, MadeView, OriginView, SegmentView};
+use crate::node::archive_view::{ArchiveView, MadeView, OriginView, RepairView, SegmentView};
 
 /// Archive this season: move all that every member holds into segments, whatever its age, and copy them where you say.
 /// Works with and without a running node
@@ -32,6 +32,8 @@ pub(super) struct Arguments {
 enum Action {
     /// List the segments, and how far each server's events lie in them
     List,
+    /// Fetch what is missing or damaged of this node's archive from connected peers
+    Repair,
     /// Check an archive's directory, or one segment; needs nothing else
     Verify {
         /// The directory, or a file HASH.segment
@@ -43,6 +45,7 @@ pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), Comma
     match &arguments.action {
         None => make(context, arguments.out.as_ref()),
         Some(Action::List) => list(context),
+        Some(Action::Repair) => repair(context),
         Some(Action::Verify { path }) => verify(context, &context.directory.join(path)),
     }
 }
@@ -67,6 +70,29 @@ fn make(context: &Context, out: Option<&PathBuf>) -> Result<(), CommandError> {
     );
     context.output.result(&json!({ "cleanup": view, "archive": made }), |_| text);
     Ok(())
+}
+
+fn repair(context: &Context) -> Result<(), CommandError> {
+    let client = context.client()?;
+    let mut view: RepairView = client.post("/api/v1/archive/repair", &json!({}), None)?;
+    while view.state == "running" {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        view = client.get("/api/v1/archive/repair", &[])?;
+    }
+    context.output.result(&view, |view| match view.damaged {
+        0 => format!("{} read: all well", count(view.looked, "block")),
+        damaged => format!(
+            "{} read, {damaged} missing or damaged: {} brought again by peers, {} not",
+            count(view.looked, "block"),
+            view.repaired,
+            view.not_repaired
+        ),
+    });
+    match view.not_repaired {
+        0 => Ok(()),
+        left => Err(CommandError::new(Kind::Integrity, format!("{} not repaired", count(left, "block")))
+            .hint("connect a member that holds these events, or put the segment files back, and say it again")),
+    }
 }
 
 fn list(context: &Context) -> Result<(), CommandError> {

@@ -4,8 +4,8 @@
 
 use clap::Args;
 
+use super::client::LONG;
 use super::error::CommandError;
-use super::output::pairs;
 use super::{Context, conflicts, table_of};
 use crate::node::view::HistoryView;
 
@@ -22,26 +22,13 @@ pub(super) struct Arguments {
 pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), CommandError> {
     let (db, table) = arguments.table.clone();
     let query = [("db", db), ("table", table), ("id", arguments.id.clone())];
-    let history: HistoryView = context.client()?.get("/api/v1/history", &query)?;
-    context.output.result(&history, describe);
+    let history: HistoryView = context.client()?.get_within("/api/v1/history", &query, LONG)?;
+    context.output.result(&history, |history| {
+        let mut text = history.text();
+        if !history.conflicts.is_empty() {
+            text += &format!("\n\nwhat lost:\n{}", conflicts::list(&history.conflicts));
+        }
+        text
+    });
     Ok(())
-}
-
-fn describe(history: &HistoryView) -> String {
-    let mut text =
-        format!("{}.{} {} ({}): {}", history.database, history.table, history.id, history.row, history.state);
-    for version in &history.versions {
-        text += &format!(
-            "\n{}  {}  {}  {}  ({})",
-            version.time,
-            version.node,
-            version.operation,
-            pairs(&version.cells),
-            version.event
-        );
-    }
-    if !history.conflicts.is_empty() {
-        text += &format!("\n\nwhat lost:\n{}", conflicts::list(&history.conflicts));
-    }
-    text
 }

@@ -96,10 +96,14 @@ fn query(arguments: &Arguments, after: Option<u64>) -> Vec<(&'static str, String
 
 fn describe(event: &EventView) -> String {
     let origin: String = event.origin.chars().take(8).collect();
-    let mut text = format!("{}  {} {origin}/{}  {}", event.time, event.node, event.seq, event.database);
-    for change in &event.changes {
+    let mut text = format!("{}  {} {origin}:{}  {}", event.time, event.node, event.seq, event.database);
+    if !event.note.is_empty() {
+        text += &format!("\n    {}", one_line(&event.note));
+    }
+    for (index, change) in event.changes.iter().enumerate() {
         let id = if change.id.is_empty() { &change.row } else { &change.id };
-        text += &format!("\n    {} {} {}  {}", change.operation, change.table, one_line(id), pairs(&change.cells));
+        let said = pairs(&change.cells);
+        text += &format!("\n    :{index}  {} {} {}  {said}", change.operation, change.table, one_line(id));
     }
     text
 }

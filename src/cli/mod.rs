@@ -44,6 +44,7 @@ mod sync;
 mod track;
 mod trust_lan;
 mod undo;
+mod verify;
 mod whereabouts;
 
 use std::path::PathBuf;
@@ -118,6 +119,8 @@ enum Command {
     Diff(diff::Arguments),
     Undo(undo::Arguments),
     Restore(undo::RestoreArguments),
+    Verify(verify::Arguments),
+    Drift(verify::DriftArguments),
     Doctor(doctor::Arguments),
     Eject(eject::Arguments),
     Demo(demo::Arguments),
@@ -206,6 +209,8 @@ fn call(command: Command, context: &Context) -> Result<ExitCode, CommandError> {
         Command::Diff(arguments) => diff::call(context, &arguments),
         Command::Undo(arguments) => undo::call(context, &arguments),
         Command::Restore(arguments) => undo::call_restore(context, &arguments),
+        Command::Verify(arguments) => verify::call(context, &arguments),
+        Command::Drift(arguments) => verify::call_drift(context, &arguments),
         Command::Doctor(arguments) => doctor::call(context, &arguments),
         Command::Eject(arguments) => eject::call(context, arguments),
         Command::Demo(arguments) => demo::call(context, &arguments),

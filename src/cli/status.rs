@@ -10,7 +10,7 @@ use super::Context;
 use super::cleanup::bytes;
 use super::error::CommandError;
 use super::output::{count, table};
-use crate::node::view::Status;
+use crate::node::view::{JoiningView, Status};
 
 /// Show node, databases, peers, and what exists only here
 #[derive(Debug, Args)]
@@ -63,6 +63,7 @@ pub(super) fn describe(status: &Status) -> String {
         ["database", "tables", "rows", "events", "to log", "held", "conflicts", "shelved", "content", "state"];
     text += &format!("\n{}\n", table(&headings, &rows));
     text += &format!("\n{}\n", peers(status));
+    text += &status.joining.as_ref().map(joining).unwrap_or_default();
     text += &transfers(status);
     text += &disk(status);
     text += &match status.only_here.events {
@@ -100,6 +101,24 @@ fn disk(status: &Status) -> String {
         text += &format!("; a cleanup is under way, {} of {} events moved", cleanup.removed, cleanup.wanted);
     }
     text + "\n"
+}
+
+/// How joining by a snapshot goes, or went.
+pub(super) fn joining(joining: &JoiningView) -> String {
+    let seconds = |ms: u64| format!("{:.1} s", ms as f64 / 1000.0);
+    let rows = count(joining.rows, "row");
+    let done = (joining.rows_done * 100).checked_div(joining.rows).unwrap_or(0).min(100);
+    let usable = joining.usable_ms.map_or(String::new(), |ms| format!("usable after {} ({rows}), ", seconds(ms)));
+    let now = match joining.stage.as_str() {
+        "pulling" => format!("a snapshot of {rows} comes: {done} %"),
+        "filling" => format!("the files are filled: {done} % of {rows}"),
+        "loading" => format!("what is written here travels in a moment: {done} %"),
+        "complete" => joining.complete_ms.map_or("history complete".to_string(), |ms| {
+            format!("history complete after {}", seconds(ms))
+        }),
+        _ => format!("history {} %", joining.history_percent),
+    };
+    format!("\njoined by a snapshot: {usable}{now}\n")
 }
 
 /// What is on its way, and what holds it back.
@@ -156,4 +175,17 @@ pub(super) fn peers(status: &Status) -> String {
 /// Enough of an id for people.
 fn short(id: &str) -> String {
     id.chars().take(8).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joining_is_told_in_one_line() {
+        let mut view = JoiningView { stage: "pulling".into(), rows: 1_000_000, rows_done: 400_000, ..Default::default() };
+        assert_eq!(joining(&view), "\njoined by a snapshot: a snapshot of 1000000 rows comes: 40 %\n");
+        view = JoiningView { stage: "history".into(), usable_ms: Some(3_100), history_percent: 40, ..view };
+        assert_eq!(joining(&view), "\njoined by a snapshot: usable after 3.1 s (1000000 rows), history 40 %\n");
+    }
 }

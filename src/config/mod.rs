@@ -9,6 +9,7 @@ mod pace;
 mod raw;
 mod resolve;
 mod retention;
+mod verify;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The network.
     pub network: NetworkConfig,
+    /// When files are compared with the log, and what is done about differences.
+    pub verify: crate::node::verify_schedule::VerifySettings,
     /// Rules for tables that no `[[database]]` names.
     pub capture: CaptureConfig,
     /// What stays in the log, and when the rest is moved.

@@ -92,6 +92,9 @@ pub(super) struct RawVerify {
     pub(super) ids: Option<String>,
     pub(super) checksum: Option<String>,
     pub(super) full: Option<String>,
+    pub(super) share: Option<i64>,
+    pub(super) share_by_hand: Option<i64>,
+    pub(super) repair: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -122,6 +125,7 @@ pub(super) struct RawTable {
     pub(super) steering: Option<bool>,
     pub(super) merge: Option<String>,
     pub(super) unique: Option<String>,
+    pub(super) verify: Option<String>,
     #[serde(default)]
     pub(super) references: Vec<RawReference>,
 }
@@ -188,6 +192,9 @@ impl RawConfig {
                 ids: self.verify.ids.or(below.verify.ids),
                 checksum: self.verify.checksum.or(below.verify.checksum),
                 full: self.verify.full.or(below.verify.full),
+                share: self.verify.share.or(below.verify.share),
+                share_by_hand: self.verify.share_by_hand.or(below.verify.share_by_hand),
+                repair: self.verify.repair.or(below.verify.repair),
             },
             retention: RawRetention {
                 days_to_keep: self.retention.days_to_keep.or(below.retention.days_to_keep),

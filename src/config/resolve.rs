@@ -33,7 +33,9 @@ pub(super) fn resolve(
     add_flag_databases(&mut resolved, databases, &capture, directory);
     check_databases(&resolved)?;
     let text = |value: Option<String>| value.unwrap_or_default();
+    let verify = super::verify::resolve(&raw)?;
     Ok(Config {
+        verify,
         name: resolve_name(&text(raw.node.name))?,
         data_dir: directory.join(text(raw.node.data_dir)),
         http: HttpConfig {
@@ -293,37 +295,12 @@ fn check_later_sections(raw: &RawConfig) -> Result<(), ConfigError> {
             return Err(refuse("alerts.smtp_to / smtp_from", address, "mail addresses"));
         }
     }
-    let verify = &raw.verify;
-    for (key, value) in [
-        ("verify.count", &verify.count),
-        ("verify.ids", &verify.ids),
-        ("verify.checksum", &verify.checksum),
-        ("verify.full", &verify.full),
-    ] {
-        check_schedule(key, value.as_deref().unwrap_or("off"))?;
-    }
     Ok(())
-}
-
-/// An interval, a cron line of five fields, or "off".
-fn check_schedule(key: &str, text: &str) -> Result<(), ConfigError> {
-    const DAY_S: u64 = 86_400;
-    let interval = humantime::parse_duration(text).is_ok_and(|length| (10..=366 * DAY_S).contains(&length.as_secs()));
-    let field = |field: &str| field.chars().all(|c| c.is_ascii_digit() || "*,-/".contains(c));
-    let cron = text.split_whitespace().count() == 5 && text.split_whitespace().all(field);
-    if interval || cron || text == "off" {
-        return Ok(());
-    }
-    Err(refuse(
-        key,
-        text,
-        "an interval of 10 s to 366 days (\"15m\"), a cron line of five fields (\"0 4 * * 0\") or \"off\"",
-    ))
 }
 
 /// What the user set and nothing reads yet.
 fn without_effect(user: &RawConfig) -> Vec<String> {
-    let (alerts, verify) = (&user.alerts, &user.verify);
+    let alerts = &user.alerts;
     let relays = user.network.relays.as_ref().filter(|relays| !relays.is_empty());
     let idle_relays = relays.filter(|_| user.network.wan != Some(true));
     [
@@ -332,10 +309,6 @@ fn without_effect(user: &RawConfig) -> Vec<String> {
         ("alerts.smtp_server", alerts.smtp_server.is_some()),
         ("alerts.smtp_from", alerts.smtp_from.is_some()),
         ("alerts.smtp_to", alerts.smtp_to.is_some()),
-        ("verify.count", verify.count.is_some()),
-        ("verify.ids", verify.ids.is_some()),
-        ("verify.checksum", verify.checksum.is_some()),
-        ("verify.full", verify.full.is_some()),
     ]
     .into_iter()
     .filter(|(_, set)| *set)

@@ -59,7 +59,7 @@ fn open_with_files(config: &Config, data: &DataDir, directory: &Path) -> Result<
         return open_without_files(config, data);
     }
     let settings = node_settings(config, data, choose(config, data, directory, false)?)?;
-    let mut node = open(&Start { settings, log_path: data.log_path(), found: None })?;
+    let mut node = open(&Start { settings, log_path: data.log_path(), found: None, verify: Default::default() })?;
     for _ in 0..LOOKS_MAX {
         node.handle(Input::Tick, clock_now())?;
         while node.poll_effect().is_some() {}

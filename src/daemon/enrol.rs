@@ -60,7 +60,7 @@ pub(super) fn new_phrase() -> Result<(String, NodeId), DaemonError> {
 pub(super) fn open_without_files(config: &Config, data: &DataDir) -> Result<Node, DaemonError> {
     let nothing = Choice { databases: Vec::new(), source: String::new() };
     let settings = node_settings(config, data, nothing)?;
-    open(&Start { settings, log_path: data.log_path(), found: None })
+    open(&Start { settings, log_path: data.log_path(), found: None, verify: Default::default() })
 }
 
 pub(super) fn describe(config: &Config, data: &DataDir) -> Result<Enrolled, DaemonError> {

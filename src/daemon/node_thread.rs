@@ -64,6 +64,8 @@ pub struct Start {
     pub log_path: PathBuf,
     /// What to found when the log belongs to no cluster.
     pub found: Option<Founding>,
+    /// When files are verified.
+    pub verify: crate::node::verify_schedule::VerifySettings,
 }
 
 /// A cluster to found.
@@ -210,7 +212,10 @@ fn open_after(start: &Start, fault: Option<StoreFault>) -> Result<Node, DaemonEr
         let names = (start.settings.name.as_str(), founding.cluster_name.as_str());
         Node::found_with(&log, &start.settings.key_seed, names, founding.recovery.0, clock_now())?;
     }
-    while_busy(|| Ok(Node::open_after(start.settings.clone(), log.clone(), clock_now(), fault.clone())?))
+    let mut node =
+        while_busy(|| Ok(Node::open_after(start.settings.clone(), log.clone(), clock_now(), fault.clone())?))?;
+    node.set_verification(start.verify.clone());
+    Ok(node)
 }
 
 /// Opens with the room that was set aside, when the disk is full; the fault, then.
@@ -304,9 +309,9 @@ impl Loop {
         }
     }
 
-    /// Quiet hours are local time, which may change: summer ends, a laptop travels.
+    /// Quiet hours and schedules are local time, which may change: summer ends, a laptop travels.
     fn tell_local_time(&mut self, now: Now) {
-        if now.mono_ms < self.local_time_at_ms || !self.start.settings.needs_local_time() {
+        if now.mono_ms < self.local_time_at_ms {
             return;
         }
         self.local_time_at_ms = now.mono_ms + LOCAL_TIME_EVERY_MS;

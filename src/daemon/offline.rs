@@ -7,10 +7,15 @@ use std::path::Path;
 
 use super::databases::Choice;
 use super::enrol::open_without_files;
+use super::machine::clock_now;
 use super::node_thread::{Start, open, while_busy};
 use super::run::node_settings;
 use super::{DaemonError, DataDir, file_settings};
 use crate::config::Config;
+use crate::model::Tier;
+use crate::node::Input;
+use crate::node::drift_view::{DriftFilter, DriftView, RunView};
+use crate::node::verify_schedule::VerifySettings;
 use crate::node::view::{LogReport, RebuildReport};
 use crate::sqlite::{AppFile, EjectReport, Preflight, preflight_all};
 
@@ -29,10 +34,50 @@ pub fn rebuild(
 ) -> Result<RebuildReport, DaemonError> {
     let (data, _lock) = DataDir::lock_node(config)?;
     let settings = node_settings(config, &data, choice)?;
-    let node = open(&Start { settings, log_path: data.log_path(), found: None })?;
+    let node = open(&Start { settings, log_path: data.log_path(), found: None, verify: Default::default() })?;
     let report = node.replay()?.write(out, until_ms)?;
     node.close()?;
     Ok(report)
+}
+
+/// Which database (none: all), how deep, and whether to heal what waits for a person.
+pub type VerifyOrder<'o> = (Option<&'o str>, Tier, bool);
+
+/// Compares the files with the log. `progress` is told how far the runs are.
+pub fn verify_files(
+    config: &Config,
+    choice: Choice,
+    (database, tier, repair): VerifyOrder<'_>,
+    progress: &mut dyn FnMut(&[RunView]),
+) -> Result<(Vec<RunView>, Vec<DriftView>), DaemonError> {
+    let (data, _lock) = DataDir::lock_node(config)?;
+    let settings = node_settings(config, &data, choice)?;
+    // Nobody else is served: the whole core may be used, and nothing is due by itself.
+    let alone = VerifySettings {
+        share_by_hand: 100,
+        repair: config.verify.repair,
+        tables: config.verify.tables.clone(),
+        ..VerifySettings::default()
+    };
+    let mut node = open(&Start { settings, log_path: data.log_path(), found: None, verify: alone })?;
+    let numbers = node.order_verification(database, tier, repair, clock_now())?;
+    let runs = loop {
+        node.handle(Input::Tick, clock_now())?;
+        while node.poll_effect().is_some() {}
+        let mut runs = node.verify_views(numbers.len() + 20)?;
+        runs.retain(|run| numbers.contains(&run.number));
+        progress(&runs);
+        if runs.iter().all(|run| run.state == "done" || run.state == "failed") {
+            break runs;
+        }
+        let now = clock_now();
+        let wait_ms = node.next_deadline(now).map_or(10, |due| due.saturating_sub(now.mono_ms).min(10));
+        std::thread::sleep(std::time::Duration::from_millis(wait_ms));
+    };
+    let filter = DriftFilter { runs: numbers, limit: 1_000, ..DriftFilter::default() };
+    let drift = node.drift(&filter)?.drift;
+    node.close()?;
+    Ok((runs, drift))
 }
 
 /// What would be replicated and how. Changes nothing, needs no data directory.

@@ -168,7 +168,7 @@ async fn run_locked(
     let (effects, effects_out) = mpsc::channel(EFFECTS_MAX);
     let (phrase, recovery) = new_phrase()?;
     let found = Some(Founding { cluster_name: format!("{}'s cluster", settings.name), recovery });
-    let start = Start { settings, log_path: data.log_path(), found };
+    let start = Start { settings, log_path: data.log_path(), found, verify: config.verify.clone() };
     let tracking = start_monitor(data, &databases)?;
     let monitor = tracking.monitor.clone();
     let noted = Some(monitor.clone());

@@ -220,7 +220,7 @@ async fn pull(config: &Config, data: &DataDir, progress: &mut dyn FnMut(u64)) ->
     let settings = node_settings(&quiet, data, nothing)?;
     let key_seed = settings.key_seed;
     let (effects, effects_out) = mpsc::channel(EFFECTS_MAX);
-    let start = Start { settings, log_path: data.log_path(), found: None };
+    let start = Start { settings, log_path: data.log_path(), found: None, verify: Default::default() };
     let starting = tokio::task::spawn_blocking(move || NodeThread::start(start, effects));
     let thread = starting.await.map_err(|_| DaemonError::NodeDied)??;
     let (shut, shutdown) = watch::channel(false);

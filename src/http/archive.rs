@@ -17,7 +17,7 @@ use super::act::parse;
 use super::answer::ask;
 use super::problem::Problem;
 use super::query::check_absolute;
-use crate::node::archive_view::{ArchiveView, CleanupView, DiskView, MadeView};
+use crate::node::archive_view::{ArchiveView, CleanupView, DiskView, MadeView, RepairView};
 
 /// Seconds that one request waits for a cleanup: when nobody says, and at most.
 const WAIT_S: (f64, f64) = (20.0, 25.0);
@@ -126,4 +126,17 @@ pub(super) async fn copy(State(services): Shared, body: Bytes) -> Reply<MadeView
     let copy = ask(&services.port, |node, now| node.archive_copy(now)).await??;
     let made = tokio::task::spawn_blocking(move || copy.write(&out));
     Ok(Json(made.await.map_err(|_| Problem::node_busy())??))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Empty {}
+
+pub(super) async fn repair(State(services): Shared, body: Bytes) -> Reply<RepairView> {
+    let Empty {} = parse(&body)?;
+    Ok(Json(ask(&services.port, |node, _| node.start_repair()).await?))
+}
+
+pub(super) async fn repair_state(State(services): Shared) -> Reply<RepairView> {
+    Ok(Json(ask(&services.port, |node, _| node.repair()).await?))
 }

@@ -7,6 +7,7 @@
 //!   members    endpoints about members
 //!   carry      bundles, receipts, requests              runs      run tracking, reliability
 //!   archive    cleanup, disk use, the season's archive              dashboard the page at `/`
+//!   verify     verifications and drift
 //! ```
 //!
 //! Invariant: nothing behind the guard runs for a caller without the token; the node's thread is asked only short
@@ -29,6 +30,7 @@ mod query;
 mod read;
 mod routes;
 mod runs;
+mod verify;
 
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ use super::{Check, Services};
 use crate::model::NodeId;
 use crate::node::archive_view::DiskView;
 use crate::node::view::{ConflictView, EventPage, HistoryView, PaceView, PeerView, Status, WhereView};
+use crate::node::{Node, NodeError};
 
 /// Conflicts on one page when nobody says how many.
 const CONFLICTS_DEFAULT: usize = 100;
@@ -125,13 +126,25 @@ pub(super) async fn where_is(
     Ok(Json(found.await??))
 }
 
+/// The log is read beside the node.
 pub(super) async fn history(
     State(services): Shared,
     query: Result<Query<RowQuery>, QueryRejection>,
 ) -> Reply<HistoryView> {
     let q = checked(query)?;
-    let history = ask(&services.port, move |node, _| node.history(&q.db, &q.table, &q.id));
-    Ok(Json(history.await??))
+    let RowQuery { db, table, id, .. } = q;
+    let place = (db.clone(), table.clone(), id.clone());
+    let known = move |node: &mut Node, _| {
+        let (db, table, id) = place;
+        Ok::<_, NodeError>((node.known_under(&db, &table, &id)?, node.replay()?))
+    };
+    let (mut rows, replay) = ask(&services.port, known).await??;
+    let place = (db.clone(), table.clone(), id.clone());
+    let (once, replay) =
+        super::travel::beside(move || Ok((replay.once_under(&place.0, &place.1, &place.2)?, replay))).await?;
+    rows.extend(once);
+    let asked = ask(&services.port, move |node, _| node.asked(&db, &table, &id, &rows)).await??;
+    Ok(Json(super::travel::beside(move || replay.life(asked)).await?))
 }
 
 /// Log, archive and free room.
@@ -140,7 +153,9 @@ fn disk_check(disk: &DiskView) -> Check {
     let lost: u64 = disk.segments_missing.iter().map(|missing| missing.events).sum();
     let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
     let (state, next) = match (lost, free) {
-        (1.., _) => ("failed", "put the segment files back into the data directory's folder `segments`".to_string()),
+        (1.., _) => {
+            ("failed", "litemesh archive repair (with a peer connected), or put the segment files back".to_string())
+        }
         (0, Some(free)) if free < FREE_BYTES_LOW => ("warning", "make room on the data directory's disk".to_string()),
         _ => ("ok", String::new()),
     };

@@ -11,7 +11,7 @@ use axum::{Json, Router, middleware};
 
 use super::guard::{Expected, guard};
 use super::problem::Problem;
-use super::{Services, act, archive, carry, compare, dashboard, decide, members, read, runs, travel};
+use super::{Services, act, archive, carry, compare, dashboard, decide, members, read, runs, travel, verify};
 
 /// One endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +149,17 @@ pub const ROUTES: &[Route] = &[
     route("post", "/api/v1/runs/{n}/fail", "Ends a run that failed", runs::FAILED),
     route("get", "/api/v1/reliability", "How well every peer does each operation", &[]),
     route("get", "/api/v1/reliability/{peer}", "The same of one peer: its name, id, or number in `peers list`", &[]),
+    route("post", "/api/v1/verify", "Compares the files with the log, in line with others", &["tier", "db", "repair"]),
+    route("get", "/api/v1/verify", "The newest verifications, and how far they are", &["limit"]),
+    route(
+        "get",
+        "/api/v1/drift",
+        "Where files and log differed: rows, causes, what became of it, patterns",
+        &["after", "limit", "run", "db", "table", "waiting"],
+    ),
     route("get", "/api/v1/join", "The plan of the join by which this server came in; null: there was none", &[]),
+    route("get", "/api/v1/archive/repair", "The repair of the archive that is under way, or the last one", &[]),
+    route("post", "/api/v1/archive/repair", "Fetches what is missing or damaged of the archive from peers", &[]),
     route("get", "/api/v1/doctor", "Checks of the installation", &[]),
 ];
 
@@ -212,7 +222,12 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("post", "/api/v1/runs/{n}/fail") => post(runs::fail),
         ("get", "/api/v1/reliability") => get(runs::reliability_of_all),
         ("get", "/api/v1/reliability/{peer}") => get(runs::reliability_of_one),
+        ("post", "/api/v1/verify") => post(verify::order),
+        ("get", "/api/v1/verify") => get(verify::runs),
+        ("get", "/api/v1/drift") => get(verify::drift),
         ("get", "/api/v1/join") => get(read::join_plan),
+        ("get", "/api/v1/archive/repair") => get(archive::repair_state),
+        ("post", "/api/v1/archive/repair") => post(archive::repair),
         ("get", "/api/v1/doctor") => get(read::doctor),
         (method, path) => unreachable!("{method} {path} is in the table of routes without a handler"),
     }

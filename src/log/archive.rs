@@ -244,6 +244,22 @@ impl ArchiveRead {
         }
     }
 
+    /// The first block at or behind a place, whosever it is.
+    pub(super) fn next_of_all(&self, origin: OriginId, seq: u64) -> Result<Option<(OriginId, u64, u64)>, LogError> {
+        let Some(tables) = &self.tables else { return Ok(None) };
+        let from = event_key(origin, seq);
+        let Some(entry) = tables.blocks.range::<&[u8; 24]>(&from..)?.next() else { return Ok(None) };
+        let (key, value) = entry?;
+        let (origin, first, record) = open_record(key.value(), value.value())?;
+        Ok(Some((origin, first, first + u64::from(record.count) - 1)))
+    }
+
+    /// Reads a block from its segment, whatever is in memory.
+    pub(super) fn check(&self, origin: OriginId, first: u64) -> Result<(), LogError> {
+        self.home.forget();
+        self.block(origin, first).map(drop)
+    }
+
     /// An unfolded block, from memory or from its segment, checked.
     fn unfold(&self, (origin, first, record): &Found) -> Result<Arc<Unfolded>, LogError> {
         if let Some(known) = self.home.known(record.segment, record.offset) {

@@ -86,11 +86,10 @@ impl LogRead {
     pub fn archive_size(&self) -> Result<ArchiveSize, LogError> {
         let mut size = ArchiveSize::default();
         let segments = self.archive.segments()?;
-        let files: Option<BTreeMap<[u8; 32], u64>> = match &self.archive.home().store {
-            // What cannot be listed is not there.
-            Some(store) => Some(store.list().unwrap_or_default().into_iter().collect()),
-            None => None,
-        };
+        let store = self.archive.home().store.as_ref();
+        // What cannot be listed is not there.
+        let files: Option<BTreeMap<[u8; 32], u64>> =
+            store.map(|store| store.list().unwrap_or_default().into_iter().collect());
         let mut known = 0;
         for (_, segment) in &segments {
             size.segments += 1;
@@ -136,6 +135,16 @@ impl LogRead {
     /// All bytes of one segment.
     pub fn segment_bytes(&self, name: &[u8; 32], bytes: u64) -> std::io::Result<Vec<u8>> {
         self.archive.read(name, 0, usize::try_from(bytes).unwrap_or(usize::MAX))
+    }
+
+    /// The first block at or behind a place: origin, first and last event.
+    pub fn next_archived(&self, (origin, seq): (OriginId, u64)) -> Result<Option<(OriginId, u64, u64)>, LogError> {
+        self.archive.next_of_all(origin, seq)
+    }
+
+    /// Reads a block anew from its segment, and checks it.
+    pub fn check_block(&self, origin: OriginId, first: u64) -> Result<(), LogError> {
+        self.archive.check(origin, first)
     }
 
     /// Whether the log holds exactly these events.

@@ -472,3 +472,117 @@ fn no_flipped_bit_of_a_block_gives_other_events_and_no_bytes_make_it_panic() {
         assert!(unpack(&block[..length]).is_none());
     }
 }
+
+#[test]
+fn a_block_is_restored_from_the_events_that_were_archived_and_from_no_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = Log::open(&directory.path().join("events.redb")).unwrap();
+    let (mut chain, mut forged) = (Chain::new(1), Chain::new(1));
+    let mut write = log.write().unwrap();
+    let (mut events, mut others) = (Vec::new(), Vec::new());
+    for number in 0..600u64 {
+        for (chain, text, list) in [(&mut chain, "row", &mut events), (&mut forged, "lie", &mut others)] {
+            let made = chain.make("scouting", Cut::default(), &format!("{text} {number}"));
+            if text == "row" {
+                made.append(&mut write).unwrap();
+            }
+            list.push(StoredEvent { seq: number + 1, bytes: made.bytes, hash: made.hash, signature: made.signature });
+        }
+    }
+    write.commit_durable().unwrap();
+    archive_all(&log);
+    std::fs::remove_dir_all(directory.path().join(SEGMENT_FOLDER)).unwrap();
+    log.home.forget();
+    let origin = chain.origin.id();
+    // The last one first: what is behind a block proves it.
+    for (first, last) in [(513, 600), (257, 512), (1, 256)] {
+        let range = first as usize - 1..last;
+        assert!(!log.restore_block(origin, first, &others[range.clone()]).unwrap(), "another history");
+        assert!(!log.restore_block(origin, first, &events[range.start..range.end - 1]).unwrap(), "cut short");
+        assert!(log.read().unwrap().check_block(origin, first).is_err(), "nothing was changed");
+        let unsigned = events[range].iter().map(|event| StoredEvent { signature: None, ..event.clone() });
+        // Packed differently, but the chain fits: all that another version would change.
+        assert!(log.restore_block(origin, first, &unsigned.collect::<Vec<_>>()).unwrap());
+        log.read().unwrap().check_block(origin, first).unwrap();
+    }
+    let read = log.read().unwrap();
+    assert_eq!((read.archive_size().unwrap().events, read.archive_size().unwrap().missing.len()), (600, 0));
+    for event in &events {
+        assert_eq!(read.event(&origin, event.seq).unwrap().unwrap().bytes, event.bytes);
+    }
+}
+
+/// Figures for people: `cargo test --profile sim --no-default-features --lib archiving_figures -- --ignored --nocapture`
+#[test]
+#[ignore = "figures for people"]
+fn archiving_figures() {
+    for count in [100_000u64, 1_000_000] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.redb");
+        let log = Log::open(&path).unwrap();
+        let mut dice = Dice(7);
+        let mut chains: Vec<Chain> = (1..=6).map(Chain::new).collect();
+        let mut written = [0u64; 6];
+        let words = ["auto", "teleop", "endgame", "climb", "park", "amp", "speaker", "note", "defense", "blue", "red"];
+        let mut bytes = 0;
+        for _ in 0..count / 1_000 {
+            let mut write = log.write().unwrap();
+            for _ in 0..1_000 {
+                let (at, other) = (dice.below(6) as usize, dice.below(6) as usize);
+                let mut applied = Cut::default();
+                if other != at && written[other] > 0 {
+                    applied.dots.insert(chains[other].origin.id(), written[other]);
+                }
+                let text: Vec<String> =
+                    (0..6).map(|_| format!("{} {}", words[dice.below(11) as usize], dice.below(100))).collect();
+                let made = chains[at].make(DATABASES[usize::from(dice.below(20) == 0)], applied, &text.join(", "));
+                bytes += made.bytes.len();
+                made.append(&mut write).unwrap();
+                written[at] += 1;
+            }
+            write.commit_durable().unwrap();
+        }
+        let size = |path: &Path| std::fs::metadata(path).unwrap().len();
+        drop(log);
+        let mut log = Log::open(&path).unwrap();
+        log.compact().unwrap();
+        let hot = size(&path);
+        let started = std::time::Instant::now();
+        assert_eq!(archive_all(&log), count);
+        let (took, grown) = (started.elapsed(), size(&path));
+        let started = std::time::Instant::now();
+        log.compact().unwrap();
+        let (compacted, after) = (started.elapsed(), size(&path));
+        let archive = log.read().unwrap().archive_size().unwrap();
+        let origin = chains[0].origin.id();
+        let read = log.read().unwrap();
+        let timed = |places: &mut dyn FnMut() -> u64| {
+            let started = std::time::Instant::now();
+            (0..2_000).for_each(|_| assert!(read.event(&origin, places()).unwrap().is_some()));
+            started.elapsed().as_micros() as f64 / 2_000.0
+        };
+        let random = timed(&mut || 1 + dice.below(written[0]));
+        let mut next = 0;
+        let ordered = timed(&mut || {
+            next += 1;
+            next
+        });
+        let per = |bytes: u64| bytes as f64 / count as f64;
+        println!(
+            "{count} events of {:.0} bytes: log {:.1} bytes/event; sealed {:.1} bytes/event in {} segments, {:.1} left in the \
+             log; {:.1} s ({:.0} events/s); file {} -> {} MB, {} MB after compacting for {:.1} s; an archived event: {random:.0} \
+             µs at random, {ordered:.1} µs in order",
+            per(bytes as u64),
+            per(hot),
+            per(archive.bytes),
+            archive.segments,
+            per(after),
+            took.as_secs_f64(),
+            count as f64 / took.as_secs_f64(),
+            hot >> 20,
+            grown >> 20,
+            after >> 20,
+            compacted.as_secs_f64(),
+        );
+    }
+}

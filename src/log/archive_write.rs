@@ -25,7 +25,7 @@ use super::segment::{self, BLOCK_BYTES_TARGET, BLOCK_EVENTS_MAX, MAGIC};
 use super::stored::{self, StoredEvent, event_key, split_key};
 use super::{Log, LogError, LogRead, LogWrite, record, tables};
 use crate::model::{Cut, Head, OriginId, Stamp};
-use crate::wire::event::peek_header;
+use crate::wire::event::{decode_event, event_hash, peek_header};
 
 /// Bytes at which a segment is full: its sync is a pause of the node.
 const SEGMENT_BYTES_TARGET: usize = 1 << 20;
@@ -33,6 +33,9 @@ const SEGMENT_BYTES_TARGET: usize = 1 << 20;
 /// What an event takes in the log beside its bytes: key, hash, signature, check; its entry in the order of arrivals and in
 /// its database's index. What the storage engine adds is not counted.
 const HOT_EVENT_BYTES: u64 = (24 + 101) + (8 + 24) + 28;
+
+/// A segment's number, and its blocks: origin, first event.
+pub type Uncleared = (u32, Vec<(OriginId, u64)>);
 
 /// How far a sealing may go.
 #[derive(Clone, Debug, Default)]
@@ -237,7 +240,7 @@ impl LogRead {
     }
 
     /// Segments whose bodies the log has not let go of yet, and their blocks.
-    pub fn uncleared(&self) -> Result<Vec<(u32, Vec<(OriginId, u64)>)>, LogError> {
+    pub fn uncleared(&self) -> Result<Vec<Uncleared>, LogError> {
         let segments = self.archive.segments()?.into_iter().filter(|(_, segment)| !segment.cleared);
         Ok(segments.map(|(number, segment)| (number, segment.blocks)).collect())
     }
@@ -270,7 +273,104 @@ impl Log {
     }
 }
 
+impl Log {
+    /// Puts a block that cannot be read back in its place, from events that came from elsewhere; durable when this returns.
+    /// False: they are not the ones that were archived, and nothing was changed.
+    pub fn restore_block(&self, origin: OriginId, first: u64, events: &[StoredEvent]) -> Result<bool, LogError> {
+        let read = self.read()?;
+        let Some((_, begins, record)) = read.archive.block_of(origin, first)? else { return Ok(false) };
+        let Some(head) = read.head(&origin)? else { return Ok(false) };
+        if begins != first || events.len() != record.count as usize {
+            return Ok(false);
+        }
+        let block = segment::pack(head.origin, events);
+        let same = segment::block_check(&block) == record.check;
+        if !same && !read.chain_fits(&head, first, events)? {
+            return Ok(false);
+        }
+        let bytes = [MAGIC, block.as_slice()].concat();
+        let segment = SegmentRecord {
+            name: segment::segment_name(&bytes),
+            bytes: bytes.len() as u64,
+            events: events.len() as u64,
+            hot_bytes: events.iter().map(|event| event.bytes.len() as u64 + HOT_EVENT_BYTES).sum(),
+            blocks: vec![(origin, first)],
+            cleared: true,
+        };
+        if let Some(store) = &self.home.store {
+            store.put(&segment.name, &bytes).map_err(LogError::SegmentNotWritten)?;
+        }
+        let place = BlockRecord {
+            offset: MAGIC.len() as u64,
+            stored: block.len() as u32,
+            check: segment::block_check(&block),
+            ..record.clone()
+        };
+        let mut write = self.write()?;
+        // In this order: a segment's number is never given twice.
+        write.put_segment(&segment, vec![(origin, first, place)], &bytes)?;
+        write.leave_segment(record.segment, origin, first, &segment)?;
+        write.commit_durable()?;
+        Ok(true)
+    }
+}
+
+impl LogRead {
+    /// Whether events stand in an origin's chain where they say: they follow each other, and the log's own events on both
+    /// sides are the ones that they name.
+    fn chain_fits(&self, head: &Head, first: u64, events: &[StoredEvent]) -> Result<bool, LogError> {
+        let origin = head.origin.id();
+        // What cannot be read itself says nothing; what is behind says enough.
+        let readable = |seq| match self.find(origin, seq) {
+            Err(LogError::Archived { .. } | LogError::CorruptEvent { .. }) => Ok(None),
+            found => found,
+        };
+        let mut before = match first {
+            1 => Some([0; 32]),
+            _ => readable(first - 1)?.map(|event| event.hash),
+        };
+        for event in events {
+            let Ok(decoded) = decode_event(&event.bytes) else { return Ok(false) };
+            let follows = before.is_none_or(|before| decoded.header.previous == before);
+            if !follows || decoded.header.seq != event.seq || decoded.header.origin != head.origin {
+                return Ok(false);
+            }
+            before = Some(event_hash(&event.bytes));
+        }
+        let last = events.last().map_or(0, |last| last.seq);
+        let wanted = match last == head.seq {
+            true => Some(head.hash),
+            false => match readable(last + 1)? {
+                Some(next) => decode_event(&next.bytes).ok().map(|next| next.header.previous),
+                None => None,
+            },
+        };
+        Ok(wanted.is_some() && wanted == before)
+    }
+}
+
 impl LogWrite<'_> {
+    /// Takes a block out of a segment's list; a segment without blocks is forgotten, and its file is then an orphan.
+    fn leave_segment(
+        &mut self,
+        number: u32,
+        origin: OriginId,
+        first: u64,
+        moved: &SegmentRecord,
+    ) -> Result<(), LogError> {
+        let Some(mut old) = self.base.archive.segment(number)? else { return Ok(()) };
+        old.blocks.retain(|block| *block != (origin, first));
+        old.events = old.events.saturating_sub(moved.events);
+        old.hot_bytes = old.hot_bytes.saturating_sub(moved.hot_bytes);
+        let mut segments = self.transaction.open_table(archive::SEGMENTS)?;
+        if old.blocks.is_empty() {
+            segments.remove(number)?;
+        } else {
+            segments.insert(number, record::seal(&number.to_be_bytes(), &old).as_slice())?;
+        }
+        Ok(())
+    }
+
     fn put_segment(
         &mut self,
         record: &SegmentRecord,

@@ -5,6 +5,9 @@
 //! flipped bits silently. The file is made aside, synced and renamed, so it is whole or not there.
 //! Callers: node.
 //!
+//! Old events lie packed in segments, and are read as if they lay in the log: [`archive`] (reading), [`archive_write`]
+//! (moving, and what is durable when), [`segment`] (the format), [`segment_store`] (the files).
+//!
 //! One writer at a time ([`Log::write`] waits), any number of snapshots ([`Log::read`]). A write transaction keeps the
 //! evaluator's changes in memory and writes them in key order when it commits: redb takes ascending keys several times
 //! faster than random ones, and the evaluator reads its own writes without decoding them again.
@@ -13,6 +16,8 @@ mod archive;
 mod archive_check;
 mod archive_verify;
 mod archive_write;
+pub mod drift;
+mod base;
 mod frozen;
 mod names;
 mod overlay;
@@ -44,7 +49,8 @@ use names::Names;
 
 pub use archive_check::{ArchiveSize, Orphan, StoredSegment};
 pub use archive_verify::ArchiveCheck;
-pub use archive_write::{SealLimits, Sealer};
+pub use archive_write::{SealLimits, Sealer, Uncleared};
+pub use base::{Tail, Tails};
 pub use frozen::Frozen;
 pub use prints::Printed;
 pub use read::{Arrival, LogRead};

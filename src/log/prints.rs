@@ -26,7 +26,10 @@ pub(super) const PRINTS: TableDefinition<&[u8; 34], &[u8]> = TableDefinition::ne
 
 /// What the file showed of rows before a transaction, and shows after it.
 #[derive(Debug, Default)]
-pub(super) struct PrintNotes(BTreeMap<(TableId, RowId), (Option<[u8; 32]>, Option<[u8; 32]>)>);
+pub(super) struct PrintNotes(BTreeMap<(TableId, RowId), (Image, Image)>);
+
+/// Hash of the image that a file shows; `None`: it shows none.
+type Image = Option<[u8; 32]>;
 
 /// Sums by block.
 type Sums = BTreeMap<Prefix, Fingerprint>;

@@ -21,11 +21,10 @@ use super::tables;
 use super::{LogError, LogRead, LogWrite, record, row_record};
 use crate::merge::rules::RuleRecord;
 use crate::merge::store::{Row, Store, TableId};
-use crate::model::{Head, OriginId, RowId};
+use crate::model::{OriginId, RowId};
 use crate::wire::snapshot_cuts::CutRecord;
 
 const NOTE: &str = "snapshot note";
-const BASE: &str = "snapshot base";
 const PART: &str = "snapshot part ";
 const BYTES: &str = "snapshot bytes ";
 const ASIDE: &str = "snapshot aside ";
@@ -125,11 +124,6 @@ impl LogRead {
         self.sealed(NOTE)
     }
 
-    /// The last events that a snapshot took in whose bodies are still to come.
-    pub fn snapshot_base(&self) -> Result<Vec<Head>, LogError> {
-        Ok(self.sealed(BASE)?.unwrap_or_default())
-    }
-
     /// A part kept aside, by section and the place it begins behind.
     pub fn snapshot_part(&self, section: u32, after: &[u8; 29]) -> Result<Option<StoredPart>, LogError> {
         self.sealed(&part_key(PART, section, after))
@@ -170,15 +164,6 @@ impl LogWrite<'_> {
     /// Notes how far a snapshot is.
     pub fn put_snapshot_note(&mut self, note: &SnapshotNote) -> Result<(), LogError> {
         self.put_meta(NOTE, &record::seal(NOTE.as_bytes(), note))
-    }
-
-    /// Notes the events that the state takes in and whose bodies are to come; none: all came.
-    pub fn put_snapshot_base(&mut self, heads: &[Head]) -> Result<(), LogError> {
-        if heads.is_empty() {
-            self.transaction.open_table(tables::META)?.remove(BASE)?;
-            return Ok(());
-        }
-        self.put_meta(BASE, &record::seal(BASE.as_bytes(), &heads))
     }
 
     /// Keeps a part aside.

@@ -12,7 +12,7 @@ use redb::{Durability, ReadableDatabase, ReadableTable, WriteTransaction};
 use super::names::Names;
 use super::overlay::KeySet;
 use super::read::{DatabaseRecord, cursor_in, cut_at, database_key, next_seq};
-use super::stored::{self, StoredEvent, event_key};
+use super::stored::{self, StoredEvent};
 use super::tables;
 use super::{Log, LogError, LogRead, record, row_record};
 use crate::merge::rules::RuleRecord;
@@ -93,25 +93,36 @@ impl<'log> LogWrite<'log> {
         let header = &event.header;
         let (origin, seq) = (header.origin.id(), header.seq);
         self.check_next(event, origin, &hash)?;
-        let key = event_key(origin, seq);
+        let arrival = self.store_event(event, bytes, hash, signature)?;
+        self.set_head(Head { origin: header.origin, seq, hash });
+        Ok(arrival)
+    }
+
+    /// The last event of an origin's history.
+    pub(super) fn set_head(&mut self, head: Head) {
+        self.heads_changed.insert(head.origin.id());
+        self.heads.insert(head.origin.id(), head);
+    }
+
+    /// The number of the next arrival.
+    pub(super) fn next_arrival(&mut self) -> u64 {
+        self.arrival += 1;
+        self.arrival
+    }
+
+    /// Puts an event again in the place of its damaged copy. The caller has checked hash and signature; indexes and heads
+    /// stand as they are.
+    pub fn put_again(
+        &mut self,
+        event: &Event,
+        bytes: &[u8],
+        hash: [u8; 32],
+        signature: Option<[u8; 64]>,
+    ) -> Result<(), LogError> {
+        let key = event_key(event.header.origin.id(), event.header.seq);
         let value = stored::pack(&key, bytes, &hash, signature.as_ref());
         self.transaction.open_table(tables::EVENTS)?.insert(&key, value.as_slice())?;
-        self.arrival += 1;
-        self.transaction.open_table(tables::ARRIVALS)?.insert(self.arrival, &key)?;
-        let database = self.database_mut(&header.database);
-        database.events += 1;
-        let key = database_key(database.number, origin, seq);
-        let number = database.number;
-        self.transaction.open_table(tables::DATABASE_EVENTS)?.insert(&key, ())?;
-        if !header.applied.dots.is_empty() {
-            let mut cuts = self.transaction.open_table(tables::CUTS)?;
-            let mut cut = cut_at(&cuts, &self.base.archive, Some(number), origin, seq)?;
-            cut.dots.extend(header.applied.dots.iter().map(|(&other, &count)| (other, count)));
-            cuts.insert(&key, record::seal(&key, &cut).as_slice())?;
-        }
-        self.heads.insert(origin, Head { origin: header.origin, seq, hash });
-        self.heads_changed.insert(origin);
-        Ok(self.arrival)
+        Ok(())
     }
 
     /// Whether the event is the next of its chain.
@@ -173,6 +184,12 @@ impl<'log> LogWrite<'log> {
     /// Keeps a value by name.
     pub fn put_meta(&mut self, key: &str, value: &[u8]) -> Result<(), LogError> {
         self.transaction.open_table(tables::META)?.insert(key, value)?;
+        Ok(())
+    }
+
+    /// Forgets a value kept by name.
+    pub(super) fn drop_meta(&mut self, key: &str) -> Result<(), LogError> {
+        self.transaction.open_table(tables::META)?.remove(key)?;
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! "the greatest" and "the least" mean the same thing on every node.
 //! Callers: every other module.
 
+pub mod drift;
 pub mod event;
 pub mod heads;
 pub mod identity;
@@ -16,6 +17,7 @@ pub mod sometimes;
 pub mod stamp;
 pub mod value;
 
+pub use drift::{DriftAction, DriftCause, DriftKind, DriftRecord, RangeFound, RunPlace, RunRecord, RunState, Tier};
 pub use event::{Cell, Change, Edit, Event, Header, Reference, TableColumns};
 pub use heads::{Cut, Head, Heads};
 pub use identity::{Birth, NodeId, Origin, OriginId, RowId};

@@ -321,7 +321,9 @@ pub(super) fn ready_events(
     limit: usize,
 ) -> Result<Vec<Event>, NodeError> {
     let read = log.read()?;
-    let origins: Vec<OriginId> = read.heads()?.into_keys().collect();
+    // Of an origin in the cursor whose history has not come there may be a tail.
+    let mut origins: BTreeSet<OriginId> = read.heads()?.into_keys().collect();
+    origins.extend(cursor.dots.keys().copied());
     let mut cut = cursor.clone();
     let mut ready: Vec<Event> = Vec::new();
     let mut changes = 0;

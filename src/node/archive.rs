@@ -18,7 +18,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::archive_view::{BlockingView, CleanupView};
+use super::archive_repair::Repair;
+use super::archive_view::{BlockingView, CleanupView, RepairView};
 use super::query::rfc3339;
 use super::{Node, NodeError, Now};
 use crate::log::{LogError, LogRead, SealLimits, Sealer};
@@ -65,6 +66,9 @@ pub(super) struct Archiving {
     last: CleanupView,
     /// Local day of the last automatic run; `None`: not looked up yet.
     day: Option<u64>,
+    /// See [`super::archive_repair`].
+    pub(super) repair: Option<Repair>,
+    pub(super) repaired: RepairView,
 }
 
 #[derive(Debug)]
@@ -94,9 +98,15 @@ struct Scope {
 }
 
 impl Archiving {
+    /// Whether a repair looks through the blocks.
+    pub(super) fn looks(&self) -> bool {
+        self.repair.as_ref().is_some_and(Repair::looks)
+    }
+
     /// When the next step is wanted, monotonic ms.
     pub(super) fn deadline_ms(&self) -> Option<u64> {
-        self.run.as_ref().map(|run| run.next_ms)
+        let fetch = self.repair.as_ref().and_then(Repair::deadline_ms);
+        self.run.as_ref().map(|run| run.next_ms).into_iter().chain(fetch).min()
     }
 }
 

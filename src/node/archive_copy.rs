@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::archive_view::{ArchiveView, MadeView, OriginView, SegmentView};
@@ -180,7 +180,7 @@ pub fn check_archive(path: &Path) -> Result<ArchiveCheck, NodeError> {
     Ok(check)
 }
 
-fn check_file(path: &PathBuf, name: &str, check: &mut ArchiveCheck) {
+fn check_file(path: &Path, name: &str, check: &mut ArchiveCheck) {
     match read_bounded(path) {
         Ok(bytes) if hex(&segment_name(&bytes)) == name => check.take(&bytes),
         Ok(bytes) => {

@@ -219,6 +219,16 @@ fn a_missing_segment_is_told_and_stops_nothing_but_itself() {
         all.iter().map(|stored| decode_event(&stored.bytes).unwrap().header.seq).collect()
     };
     assert_eq!(told.len(), 700);
+    // And what is gone is fetched again, from whoever is connected.
+    group.nodes[0].start_repair();
+    group.run_until("the repair", 60_000, |group| group.nodes[0].repair().state == "done");
+    let repaired = group.nodes[0].repair();
+    assert!(repaired.damaged >= 3 && repaired.repaired == repaired.damaged, "{repaired:?}");
+    assert!(group.nodes[0].verify_log().unwrap().faults.is_empty());
+    assert_eq!(group.nodes[0].disk().unwrap().segments_missing, []);
+    group.nodes[0].start_repair();
+    group.run_until("another one", 60_000, |group| group.nodes[0].repair().state == "done");
+    assert_eq!(group.nodes[0].repair().damaged, 0, "there is nothing left to do");
 }
 
 #[test]

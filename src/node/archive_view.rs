@@ -42,6 +42,21 @@ pub struct CleanupView {
     pub problem: String,
 }
 
+/// A repair of the archive: under way, or over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairView {
+    /// `running` or `done`; empty: there was none since the start.
+    pub state: String,
+    /// Blocks read so far.
+    pub looked: u64,
+    /// Blocks that are missing or damaged.
+    pub damaged: u64,
+    /// Of these, the ones that a peer brought again.
+    pub repaired: u64,
+    /// Of these, the ones that no connected peer could bring.
+    pub not_repaired: u64,
+}
+
 /// A member that a cleanup waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockingView {

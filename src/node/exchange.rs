@@ -32,14 +32,14 @@ use super::genesis::GENESIS_INCARNATION;
 use super::membership::Membership;
 use super::tally::{Subject, Tally, Work};
 use super::{Effect, Now};
-use crate::log::Log;
+use crate::log::{Log, Tails};
 use crate::model::{Bug, Head, Heads, NodeId, Origin, OriginId, planted};
 use crate::wire::limits;
 use crate::wire::message::Message;
 use answer::Answers;
 use pace::Pace;
 pub(super) use peer::Peer;
-pub(super) use receive::{Accepted, Forks, check};
+pub(super) use receive::{Accepted, Forks, check, is_signed};
 use receive::{Early, Pieces};
 
 /// Hellos to one peer because something moved come at most this often, ms.
@@ -73,6 +73,8 @@ pub(super) struct Exchange {
     held_back: bool,
     /// Rows of the snapshot that is offered in hellos.
     pub(super) snapshot_rows: u64,
+    /// Origins whose history has not come: what lies behind their bases comes first.
+    pub(super) tails: Tails,
     /// Nothing is pulled: a snapshot comes first.
     pub(super) paused: bool,
     /// Mean bytes of an event, to ask for what fits one answer.
@@ -95,6 +97,7 @@ impl Exchange {
             answers: Answers::default(),
             held_back: false,
             snapshot_rows: 0,
+            tails: Tails::new(),
             paused: false,
             event_bytes: 512,
             tally: Tally::default(),

@@ -21,6 +21,7 @@ mod apply;
 pub mod archive;
 pub mod archive_copy;
 mod archive_disk;
+mod archive_repair;
 pub mod archive_view;
 mod base;
 pub mod bundle;
@@ -36,6 +37,12 @@ pub mod compare_view;
 mod database;
 mod decide;
 pub mod diff;
+mod drift;
+mod drift_cause;
+mod drift_evidence;
+mod drift_log;
+mod drift_table;
+pub mod drift_view;
 mod duplicates;
 pub mod effect;
 #[cfg(test)]
@@ -47,6 +54,10 @@ mod found;
 pub mod genesis;
 #[cfg(test)]
 mod group_tests;
+pub mod history;
+#[cfg(test)]
+mod history_tests;
+mod history_text;
 pub mod invite;
 mod lag;
 #[cfg(test)]
@@ -99,6 +110,11 @@ pub mod undo_do;
 mod undo_note;
 mod undo_plan;
 mod undo_select;
+mod verify;
+mod verify_run;
+pub mod verify_schedule;
+#[cfg(test)]
+mod verify_tests;
 pub mod view;
 mod waiting;
 #[cfg(test)]
@@ -131,6 +147,7 @@ use receipts::Receipts;
 use snapshot::Snapshots;
 use store_fault::StoreFault;
 use tally::{Ran, Tally};
+use verify::Verify;
 
 /// A node: see the module.
 pub struct Node {
@@ -169,6 +186,8 @@ pub struct Node {
     snapshots: Snapshots,
     /// See [`tally`].
     tally: Tally,
+    /// See [`verify`].
+    verify: Verify,
 }
 
 /// Why something could not be done.
@@ -298,13 +317,14 @@ impl Node {
 
     /// When `Input::Tick` is wanted, in monotonic ms.
     pub fn next_deadline(&self, now: Now) -> Option<u64> {
-        if self.due {
+        if self.due || self.archiving.looks() {
             return Some(now.mono_ms);
         }
         let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();
         let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest(), now);
         let others = [self.receipts.deadline_ms(), self.compare.deadline_ms(now), self.archiving.deadline_ms()];
-        [files, peers, self.snapshot_deadline_ms(now)].into_iter().chain(others).flatten().min()
+        let others = others.into_iter().chain([self.snapshot_deadline_ms(now), self.verify.deadline_ms()]);
+        [files, peers].into_iter().chain(others).flatten().min()
     }
 
     /// Makes everything durable and closes the files.

@@ -116,7 +116,7 @@ impl Node {
 
     /// Gives every origin of the log its node's rank and slot.
     pub(super) fn rank_origins(&mut self) {
-        let taken_in = self.base().iter().map(|head| (head.origin.id(), *head));
+        let taken_in = self.exchange.tails.iter().map(|(id, tail)| (*id, tail.base));
         let known: Heads = self.heads.iter().map(|(id, head)| (*id, *head)).chain(taken_in).collect();
         self.ranks = ranks(&known, &self.membership);
         let own = self.chain.origin();

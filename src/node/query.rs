@@ -236,6 +236,7 @@ impl Node {
             time: rfc3339(stamp),
             hash: data_encoding::HEXLOWER.encode(&stored.hash),
             changes,
+            note: super::undo_note::words(&header.note).to_string(),
         }))
     }
 

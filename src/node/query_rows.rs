@@ -1,17 +1,16 @@
-//! Getters about single rows: history, where an id went.
+//! Getters about single rows: where an id went, what is shown under a key.
 //!
 //! Invariant: nothing here changes anything. Callers: http, cli.
 
 use std::collections::BTreeSet;
 
-use super::query::{describe, key_text, stamp_text};
-use super::view::{HistoryView, VersionView, WhereRow, WhereView};
+use super::query::key_text;
+use super::view::{WhereRow, WhereView};
 use super::{Node, NodeError};
 use crate::log::LogRead;
 use crate::merge::claims::remainder;
 use crate::merge::store::{Row, TableId};
-use crate::model::{Change, Identity, Key, RowId, TableSchema, Value};
-use crate::wire::decode_event;
+use crate::model::{Identity, Key, RowId, TableSchema, Value};
 
 /// A table as people name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,61 +37,6 @@ impl Node {
         )))
     }
 
-    /// Every version of the rows that are, or were, known under a key (values joined by commas) or a row identity as
-    /// printed by other commands. The row shown there now comes first.
-    pub fn history(&self, database: &str, table: &str, key: &str) -> Result<HistoryView, NodeError> {
-        let read = self.log.read()?;
-        let (id, schema) = self.table_of(&read, database, table)?;
-        let row = self.rows_under(&read, database, id, schema, key)?.into_iter().next().ok_or_else(|| {
-            NodeError::Invalid(format!("no row of {database}.{table} was ever known under {key}: check the id"))
-        })?;
-        let record = read.row(&row)?.unwrap_or_else(|| Row::new(id));
-        // What the rows did that are one with it is its history too.
-        let members = if record.members().is_empty() { vec![row] } else { record.members().to_vec() };
-        let mut conflicts = Vec::new();
-        for member in &members {
-            conflicts.extend(read.audit_by_row(member)?);
-        }
-        conflicts.sort_by_key(|conflict| conflict.number);
-        Ok(HistoryView {
-            database: database.to_string(),
-            table: table.to_string(),
-            row: row.to_string(),
-            id: record.shown.as_deref().map(key_text).unwrap_or_default(),
-            state: self.state_text(&read, &record)?,
-            versions: self.versions(&read, database, &members)?,
-            conflicts: conflicts.iter().map(|one| self.conflict_view(&read, one)).collect::<Result<_, _>>()?,
-        })
-    }
-
-    /// All changes of a row and of those that are one with it, in the order of their stamps.
-    fn versions(&self, read: &LogRead, database: &str, rows: &[RowId]) -> Result<Vec<VersionView>, NodeError> {
-        let mut versions = Vec::new();
-        for (origin, head) in &self.heads {
-            let mut from = 1;
-            while from <= head.seq {
-                let Some((seq, stored)) = read.next_of_database(origin, from, database)? else { break };
-                from = seq + 1;
-                let event = decode_event(&stored.bytes)?;
-                for change in event.changes.iter().filter(|change| concerns(change, rows)) {
-                    let (operation, cells) = describe(&event, change);
-                    let stamp = match change {
-                        Change::Update { cells, .. } => cells.iter().map(|cell| cell.2).max(),
-                        _ => None,
-                    };
-                    let stamp = stamp.unwrap_or(event.header.stamp);
-                    let event = format!("{origin}:{seq}");
-                    versions.push((
-                        stamp,
-                        VersionView { time: stamp_text(stamp), node: self.author(origin), event, operation, cells },
-                    ));
-                }
-            }
-        }
-        versions.sort_by(|a, b| (a.0, &a.1.event).cmp(&(b.0, &b.1.event)));
-        Ok(versions.into_iter().map(|(_, version)| version).collect())
-    }
-
     /// All rows that were ever born with an id or are shown under it; with `node`, only those born there.
     pub fn where_is(&self, database: &str, table: &str, id: &str, node: Option<&str>) -> Result<WhereView, NodeError> {
         let read = self.log.read()?;
@@ -104,33 +48,36 @@ impl Node {
             rows: Vec::new(),
         };
         for row in self.rows_under(&read, database, number, schema, id)? {
-            let Some(record) = read.row(&row)? else { continue };
-            let author = record.births.first().map(|(dot, _)| self.author(&dot.origin)).unwrap_or_default();
-            if node.is_some_and(|node| node != author) {
-                continue;
-            }
-            let stands = match record.members().first() {
-                Some(canonical) if *canonical != row => read.row(canonical)?,
-                _ => None,
-            };
-            let state = match &stands {
-                Some(class) => format!("one row with {}", class.shown.as_deref().map(key_text).unwrap_or_default()),
-                None => self.state_text(&read, &record)?,
-            };
-            let now = stands.as_ref().unwrap_or(&record).shown.as_deref().map(key_text);
-            view.rows.push(WhereRow {
-                row: row.to_string(),
-                node: author,
-                born_as: record.claim.map_or_else(|| id.to_string(), |claim| claim.id.to_string()),
-                now: now.or(record.id.map(|id| id.to_string())).unwrap_or_default(),
-                state,
-            });
+            view.rows
+                .extend(self.where_row(&read, &row, id)?.filter(|found| node.is_none_or(|node| node == found.node)));
         }
         Ok(view)
     }
 
+    /// Where one row that somebody looks for under an id is now.
+    pub(super) fn where_row(&self, read: &LogRead, row: &RowId, id: &str) -> Result<Option<WhereRow>, NodeError> {
+        let Some(record) = read.row(row)? else { return Ok(None) };
+        let author = record.births.first().map(|(dot, _)| self.author(&dot.origin)).unwrap_or_default();
+        let stands = match record.members().first() {
+            Some(canonical) if canonical != row => read.row(canonical)?,
+            _ => None,
+        };
+        let state = match &stands {
+            Some(class) => format!("one row with {}", class.shown.as_deref().map(key_text).unwrap_or_default()),
+            None => self.state_text(read, &record)?,
+        };
+        let now = stands.as_ref().unwrap_or(&record).shown.as_deref().map(key_text);
+        Ok(Some(WhereRow {
+            row: row.to_string(),
+            node: author,
+            born_as: record.claim.map_or_else(|| id.to_string(), |claim| claim.id.to_string()),
+            now: now.or(record.id.map(|id| id.to_string())).unwrap_or_default(),
+            state,
+        }))
+    }
+
     /// Rows known under a key: first the one shown there, then those that claim it or got it, then the one so named.
-    fn rows_under(
+    pub(super) fn rows_under(
         &self,
         read: &LogRead,
         database: &str,
@@ -189,7 +136,12 @@ impl Node {
         })
     }
 
-    fn table_of(&self, read: &LogRead, database: &str, table: &str) -> Result<(TableId, &TableSchema), NodeError> {
+    pub(super) fn table_of(
+        &self,
+        read: &LogRead,
+        database: &str,
+        table: &str,
+    ) -> Result<(TableId, &TableSchema), NodeError> {
         let found = self.replicated_table(self.position_of(database)?, table)?;
         let id = read
             .find_table(database, &found.name)?
@@ -197,7 +149,7 @@ impl Node {
         Ok((id, found))
     }
 
-    fn state_text(&self, read: &LogRead, record: &Row) -> Result<String, NodeError> {
+    pub(super) fn state_text(&self, read: &LogRead, record: &Row) -> Result<String, NodeError> {
         Ok(match (&record.shelved, record.alive, &record.shown) {
             (_, false, _) => "deleted".to_string(),
             (Some(reason), true, _) => format!("shelved: {}", self.shelf_reason(read, reason)?),
@@ -225,13 +177,4 @@ fn keys_meant(schema: &TableSchema, typed: &str) -> Vec<Key> {
     let numbers: Key = parts.iter().map(as_number).collect();
     let texts: Key = parts.iter().map(|part| Value::text(part)).collect();
     if numbers == texts { vec![texts] } else { vec![numbers, texts] }
-}
-
-/// Whether a change says something about one of these rows.
-fn concerns(change: &Change, rows: &[RowId]) -> bool {
-    let other = match change {
-        Change::Merge { other, .. } | Change::Split { other, .. } => Some(*other),
-        _ => None,
-    };
-    rows.iter().any(|row| change.row() == Some(*row) || other == Some(*row))
 }

@@ -19,6 +19,7 @@ use super::{DatabaseSettings, Node, NodeError};
 use crate::log::{Log, LogRead};
 use crate::merge::Evaluator;
 use crate::merge::image::{digest, image_hash};
+use crate::merge::memory::MemoryStore;
 use crate::merge::rank::Ranks;
 use crate::merge::store::{Fingerprint, Store};
 use crate::model::{Cut, DatabaseSchema, Heads, Key, NodeId, OriginId, Stamp, Value};
@@ -44,19 +45,31 @@ impl Node {
         self.replay()?.write(out, None)
     }
 
+    /// Evaluates all that the files show once more, into an empty store. Reads events only, no record of the evaluator's.
+    pub(super) fn evaluate_again(&self, store: MemoryStore) -> Result<MemoryStore, NodeError> {
+        let replay = self.replay_beside(|_| String::new());
+        let mut world = World { store, ..World::before_all(&replay) };
+        world.advance(&replay, &replay.now(), &mut |_| {})?;
+        Ok(world.store)
+    }
+
     /// What is needed to replay the log as it is now.
     pub fn replay(&self) -> Result<Replay, NodeError> {
         let live = self.status(super::Now { mono_ms: self.started.mono_ms, wall_ms: 0 })?;
-        let parts = self.databases.iter().zip(live.databases);
-        Ok(Replay {
+        Ok(self.replay_beside(|position| live.databases[position].digest.clone()))
+    }
+
+    fn replay_beside(&self, digest: impl Fn(usize) -> String) -> Replay {
+        let parts = self.databases.iter().enumerate();
+        Replay {
             log: self.log.clone(),
             ranks: self.ranks.clone(),
             schemas: self.schemas.clone(),
-            databases: parts.map(|(one, live)| (one.settings.clone(), one.cursor.clone(), live.digest)).collect(),
+            databases: parts.map(|(at, one)| (one.settings.clone(), one.cursor.clone(), digest(at))).collect(),
             heads: self.heads.clone(),
             membership: self.membership.clone(),
             own: self.id(),
-        })
+        }
     }
 }
 

@@ -45,6 +45,7 @@ use super::receipts::Receipts;
 use super::settings::{KEY_FILE, LOG_FILE};
 use super::step::{clean_equal, heads_of, others};
 use super::store_fault::StoreFault;
+use super::verify::Verify;
 use super::view::KnownAddress;
 use super::{DatabaseSettings, Node, NodeError, NodeSettings, Now};
 use crate::clock::HybridClock;
@@ -161,9 +162,11 @@ impl Node {
             admitting: Default::default(),
             snapshots: Default::default(),
             tally: Default::default(),
+            verify: Default::default(),
         };
         node.receipts = Receipts::load(&node.log.read()?)?;
         node.accounts_told = node.log.read()?.last_audit()?;
+        node.verify = Verify::load(&node.log.read()?, now)?;
         node.rank_origins();
         for settings in node.settings.databases.clone() {
             let (database, schema) = open_file(settings, node.slot(), now)?;
@@ -247,7 +250,8 @@ impl Node {
             }
             return self.enrol(position, now).map(drop);
         };
-        let meta = match database.file.meta() {
+        self.tables_dropped(position, (0, None), now)?;
+        let meta = match self.databases[position].file.meta() {
             Ok(meta) => Some(meta),
             Err(crate::sqlite::SqliteError::NotEnrolled) => None,
             Err(error) => return Err(error.into()),

@@ -16,7 +16,7 @@ use super::step::clean_equal;
 use super::{Node, NodeError, Now};
 use crate::merge::Evaluator;
 use crate::merge::store::{Store, TableId};
-use crate::model::{Bug, Identity, Key, RowId, Value, planted};
+use crate::model::{Bug, DriftCause, Identity, Key, RowId, Value, planted};
 use crate::sqlite::{Drain, Image, Mark, MarkOp};
 
 /// What differs between a file's table and the store.
@@ -47,8 +47,9 @@ impl Node {
 
     /// Takes over the schema as the file was last read: tables to scan, events that can be shown now.
     pub(super) fn adopt_schema(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
-        // What the triggers saw before is read against the old schema's state.
         self.schemas[position] = self.databases[position].file.schema().clone();
+        self.tables_dropped(position, (0, None), now)?;
+        // What the triggers saw before is read against the old schema's state.
         self.databases[position].rules_stated = false;
         self.capture(position, now)?;
         let name = self.schemas[position].database.clone();
@@ -98,6 +99,7 @@ impl Node {
             missing = difference.missing.len(),
             "a scan found rows that no trigger had marked"
         );
+        self.note_scan(position, table, &difference, DriftCause::TriggersMissing, now)?;
         if planted(Bug::MigrationDeletes) {
             self.log_deletes(position, table, std::mem::take(&mut difference.missing), now)?;
         }
@@ -167,8 +169,11 @@ impl Node {
         let stale = self.databases[position].file.drain()?;
         self.databases[position].file.clear_marks(stale.through_seq)?;
         self.schemas[position] = self.databases[position].file.schema().clone();
+        let mut found = [0; 4];
         for table in 0..self.schemas[position].tables.len() {
             let mut difference = self.compare(position, table, now)?;
+            let rows = self.note_scan(position, table, &difference, DriftCause::Restored, now)?;
+            found.iter_mut().zip(rows).for_each(|(all, rows)| *all += rows);
             let name = self.schemas[position].tables[table].name.clone();
             if planted(Bug::RestoreDeletes) {
                 self.log_deletes(position, table, std::mem::take(&mut difference.missing), now)?;
@@ -202,6 +207,7 @@ impl Node {
             self.take_over_dirty(position, &old, now)?;
             self.log_drain(position, &drain, Ids::Reused, now)?;
         }
+        self.tell_restored(position, found, now)?;
         // The state is what the log says, whatever cursor the old file carried.
         self.databases[position].behind = true;
         Ok(())

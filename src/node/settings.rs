@@ -36,10 +36,3 @@ pub struct NodeSettings {
     /// What stays in the log, and when the rest is moved by itself.
     pub retention: RetentionSettings,
 }
-
-impl NodeSettings {
-    /// Whether something depends on the local time of the day.
-    pub fn needs_local_time(&self) -> bool {
-        !self.pace.quiet_hours.is_empty() || self.retention.daily_at.is_some()
-    }
-}

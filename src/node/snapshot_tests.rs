@@ -138,9 +138,7 @@ impl Mesh {
         for _ in 0..8_000 {
             self.round(fate);
             let ready = |node: &Node| {
-                node.in_sync(&[])
-                    && node.applied_all()
-                    && node.databases.iter().all(|one| one.ready && !one.file.has_marks().unwrap())
+                node.in_sync(&[]) && node.applied_all() && node.databases.iter().all(|one| one.ready && !one.file.has_marks().unwrap())
             };
             calm = if self.nodes.iter().flatten().all(ready) { calm + 1 } else { 0 };
             if calm > 60 {
@@ -199,12 +197,50 @@ fn a_new_member_gets_the_state_then_the_history_and_all_is_equal() {
     assert_eq!(mesh.stage(1), "complete");
     mesh.assert_equal();
     // Both go on, and what one writes comes to the other.
-    mesh.sites[1]
-        .app("app", "UPDATE team SET name = 'of 2' WHERE id = 7; INSERT INTO team(number, name) VALUES (1, 'new')");
+    mesh.sites[1].app("app", "UPDATE team SET name = 'of 2' WHERE id = 7; INSERT INTO team(number, name) VALUES (1, 'new')");
     mesh.sites[0].app("app", "UPDATE team SET tag = x'00' WHERE id = 7; DELETE FROM badge WHERE owner = 'owner 9'");
     mesh.settle(&mut arrives);
     mesh.assert_equal();
     assert_eq!(mesh.sites[0].ask("app", "SELECT name FROM team WHERE id = 7"), ["of 2"]);
+}
+
+#[test]
+fn what_is_written_now_is_shown_before_the_history_has_come() {
+    let mut mesh = Mesh::new(2, 60, 1_500);
+    mesh.start(1);
+    mesh.link(0, 1);
+    // The history does not come: events without a snapshot's base before them are lost.
+    let lost = |_: usize, to: usize, message: Message| {
+        let Message::Events(events) = &message else { return Some(message) };
+        let first = events.events.first().map(|event| crate::wire::decode_event(&event.bytes).unwrap().header.seq);
+        if (first, to) == (Some(1), 1) { None } else { Some(message) }
+    };
+    for round in 0..600 {
+        mesh.round(&mut { lost });
+        if round == 100 {
+            assert_eq!(mesh.stage(1), "history");
+            mesh.sites[0].app("app", "UPDATE team SET name = 'fresh' WHERE id = 3");
+            mesh.sites[1].app("app", "INSERT INTO team(number, name) VALUES (5, 'of the second')");
+        }
+        // A restart in between changes nothing.
+        if round == 300 {
+            mesh.sites[0].app("app", "UPDATE team SET name = 'fresher' WHERE id = 5");
+            mesh.start(1);
+            mesh.link(0, 1);
+        }
+    }
+    assert_eq!(mesh.stage(1), "history");
+    let names = mesh.sites[1].ask("app", "SELECT name FROM team WHERE id IN (3, 5) ORDER BY id");
+    assert_eq!(names, ["fresh", "fresher"]);
+    assert_eq!(mesh.sites[0].ask("app", "SELECT count(*) FROM team WHERE number = 5"), ["1"]);
+    // Nobody is told of bodies that are not here.
+    let first = mesh.node(0).id();
+    let held: u64 = mesh.node(1).heads.values().filter(|head| head.origin.node == first).map(|head| head.seq).sum();
+    assert_eq!(held, 0);
+    let report = mesh.node(1).verify_log().unwrap();
+    assert_eq!(report.faults.len(), 0, "{:?}", report.faults);
+    mesh.settle(&mut arrives);
+    mesh.assert_equal();
 }
 
 #[test]
@@ -252,7 +288,7 @@ fn apps_write_on_both_sides_while_a_snapshot_is_taken_and_nothing_is_lost() {
 
 #[test]
 fn a_newcomer_that_is_cut_off_or_killed_again_and_again_goes_on_where_it_was() {
-    for every in [2, 3, 7] {
+    for every in [2, 3, 5] {
         let mut mesh = Mesh::new(2, 150, 1_200);
         mesh.start(1);
         mesh.link(0, 1);
@@ -275,7 +311,7 @@ fn a_newcomer_that_is_cut_off_or_killed_again_and_again_goes_on_where_it_was() {
                 mesh.link(0, 1);
             }
         }
-        assert!(kills > 3, "every {every}: {kills} kills");
+        assert!(kills > 2, "every {every}: {kills} kills");
         mesh.settle(&mut arrives);
         mesh.assert_equal();
         assert!(bodies < 400, "every {every}: {bodies} bodies of parts came");

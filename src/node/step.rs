@@ -14,7 +14,7 @@ use super::lag::{note_lag, take_over};
 use super::tally::{Subject, Work};
 use super::too_large::{is_about, too_large};
 use super::{Effect, Node, NodeError, Now, standing};
-use crate::log::{LogError, LogWrite};
+use crate::log::{LogError, LogWrite, Tails};
 use crate::merge::Evaluator;
 use crate::merge::image::Shown;
 use crate::merge::store::{AuditKind, Store};
@@ -64,6 +64,8 @@ impl Node {
             self.sync_state()?;
         }
         self.step_cleanup(now)?;
+        self.verify_step(now)?;
+        self.step_repair(now)?;
         self.save_receipts_when_due(now)
     }
 
@@ -144,6 +146,7 @@ impl Node {
                     self.tally.done(Work::Apply, Subject::Database(position), rows, 0, 0);
                     self.relaxed = true;
                     database.plan_chores(now);
+                    self.verify.applied(&self.schemas[position].database);
                     self.wake_dirty(position)?;
                     self.tell_moved_accounts()?;
                     self.effects.push_back(Effect::Applied(position));
@@ -192,10 +195,29 @@ impl Node {
         if database.data_version == Some(version) && !database.file.steering_pending() {
             return Ok(());
         }
+        let version = match self.went_back(position)? {
+            true => {
+                crate::sometimes!("step: an older copy was written over the open file");
+                self.open_again(position, now)?;
+                self.databases[position].file.data_version()?
+            }
+            false => version,
+        };
         self.refresh_schema(position, now)?;
         self.capture(position, now)?;
         self.databases[position].data_version = Some(version);
         Ok(())
+    }
+
+    /// Whether the open file is older than what the log noted of it: somebody wrote a backup over it.
+    fn went_back(&self, position: usize) -> Result<bool, NodeError> {
+        let database = &self.databases[position];
+        let noted = self.log.read()?.cursor(&database.settings.name)?;
+        match database.file.meta() {
+            Ok(meta) => Ok(noted.is_some_and(|(_, epoch)| meta.epoch < epoch)),
+            Err(SqliteError::NotEnrolled) => Ok(database.ready),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Drains the outbox into the log. True when something was captured.
@@ -294,8 +316,7 @@ impl Node {
         if marks.is_empty() {
             return Ok(false);
         }
-        let name = database.settings.name.clone();
-        let origin = self.chain.origin().id();
+        let (name, origin) = (database.settings.name.clone(), self.chain.origin().id());
         let head = self.heads.get(&origin).copied();
         let mut write = self.log.write()?;
         let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
@@ -404,6 +425,8 @@ impl Node {
             Message::Unknown(_) => self.exchange.skipped(from),
             Message::Snapshot(message) => self.handle_snapshot(from, message, now)?,
             Message::Events(events) => {
+                self.mend_events(from, &events, now)?;
+                self.take_for_repair(from, &events, now)?;
                 if !events.heads.is_empty() {
                     let heads = events.heads.iter().map(|head| (head.origin.id(), *head)).collect();
                     self.receipts.heard(from, &heads, now);
@@ -427,12 +450,13 @@ impl Node {
             return Ok(());
         }
         let mut write = self.log.write()?;
-        let mut heads = self.heads.clone();
+        let (mut heads, mut tails) = (self.heads.clone(), self.exchange.tails.clone());
         for one in accepted {
-            write.append(&one.event, &one.bytes, one.hash, one.signature)?;
-            let header = &one.event.header;
-            heads.insert(header.origin.id(), Head { origin: header.origin, seq: header.seq, hash: one.hash });
-            self.clock.absorb(header.stamp, now.wall_ms);
+            append_to(&mut write, one, &mut heads, &mut tails)?;
+            self.clock.absorb(one.event.header.stamp, now.wall_ms);
+        }
+        if tails != self.exchange.tails {
+            write.put_tails(&tails)?;
         }
         write.put_clock(self.clock.last())?;
         write.commit_durable()?;
@@ -440,6 +464,7 @@ impl Node {
         let news: Vec<Head> =
             heads.iter().filter(|(id, head)| self.heads.get(*id) != Some(*head)).map(|(_, head)| *head).collect();
         self.heads = heads;
+        self.exchange.tails = tails;
         self.rank_origins();
         for one in accepted {
             let name = &one.event.header.database;
@@ -517,6 +542,31 @@ fn not_logged<'d>(database: &Database, drain: &'d Drain) -> Vec<&'d Mark> {
         |mark: &&Mark| drain.through_seq > 0 && database.uncleared.contains(&mark.rid) && !planted(Bug::RidsIgnored);
     let large = too_large(drain);
     drain.marks.iter().filter(|mark| !logged(mark) && !is_about(mark, &large)).collect()
+}
+
+/// Appends a peer's event to its origin's history, or behind the base of one that has not come.
+fn append_to(write: &mut LogWrite, one: &Accepted, heads: &mut Heads, tails: &mut Tails) -> Result<(), NodeError> {
+    let header = &one.event.header;
+    let id = header.origin.id();
+    let history = heads.get(&id).map_or(0, |head| head.seq);
+    let tail = tails.get_mut(&id).filter(|tail| tail.is_open(history));
+    if let Some(tail) = tail {
+        if header.seq > tail.base.seq {
+            write.append_tail(tail, &one.event, &one.bytes, (one.hash, one.signature))?;
+            return Ok(());
+        }
+        let closes = (header.seq, one.hash) == (tail.base.seq, tail.base.hash);
+        write.append(&one.event, &one.bytes, one.hash, one.signature)?;
+        heads.insert(id, Head { origin: header.origin, seq: header.seq, hash: one.hash });
+        if closes {
+            write.join_tail(tail);
+            heads.insert(id, tail.last);
+        }
+        return Ok(());
+    }
+    write.append(&one.event, &one.bytes, one.hash, one.signature)?;
+    heads.insert(id, Head { origin: header.origin, seq: header.seq, hash: one.hash });
+    Ok(())
 }
 
 /// Stores this node's fresh events and adds them to what is known.

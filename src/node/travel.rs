@@ -27,7 +27,7 @@ pub(super) type Visit<'v> = &'v mut dyn FnMut(&LogRead, &[Event]) -> Result<(), 
 pub(super) struct World {
     pub(super) store: MemoryStore,
     /// Per database, in the replay's order.
-    cuts: Vec<Cut>,
+    pub(super) cuts: Vec<Cut>,
 }
 
 impl World {

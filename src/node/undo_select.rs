@@ -370,7 +370,7 @@ fn writes<'e>(
 }
 
 /// The rows, all that merges and splits ever linked with them, and what the keys of keyed ones refer to.
-fn with_links(read: &LogRead, rows: BTreeSet<RowId>) -> Result<BTreeSet<RowId>, NodeError> {
+pub(super) fn with_links(read: &LogRead, rows: BTreeSet<RowId>) -> Result<BTreeSet<RowId>, NodeError> {
     let mut open: Vec<RowId> = rows.iter().copied().collect();
     let mut all = rows;
     while let Some(row) = open.pop() {

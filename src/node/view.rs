@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::travel_view::CellChange;
+
 /// `status --json` and `GET /api/v1/status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -239,6 +241,9 @@ pub struct EventView {
     pub hash: String,
     /// Its changes.
     pub changes: Vec<ChangeView>,
+    /// Who ordered it and why, of an undo or a restore; else empty.
+    #[serde(default)]
+    pub note: String,
 }
 
 /// One change of an event, for people.
@@ -301,6 +306,25 @@ pub struct HistoryView {
     pub versions: Vec<VersionView>,
     /// What lost.
     pub conflicts: Vec<ConflictView>,
+    /// The ids that it had, oldest first; empty where rows have none.
+    #[serde(default)]
+    pub ids: Vec<HeldId>,
+    /// Other rows that had, or were born with, the id that was asked for.
+    #[serde(default)]
+    pub others: Vec<WhereRow>,
+}
+
+/// An id that a row had for a while.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HeldId {
+    /// The id.
+    pub id: String,
+    /// Identity of the row: the one asked for, or one of `others`.
+    pub row: String,
+    /// From when on, RFC 3339.
+    pub from: String,
+    /// Until when; empty: until now.
+    pub to: String,
 }
 
 /// One change in a row's history.
@@ -316,6 +340,18 @@ pub struct VersionView {
     pub operation: String,
     /// (column, value) pairs that it wrote.
     pub cells: Vec<(String, String)>,
+    /// Position of the change in its event: `event:index` is what `undo` takes.
+    #[serde(default)]
+    pub index: u32,
+    /// What the row showed before and after it, column by column.
+    #[serde(default)]
+    pub changes: Vec<CellChange>,
+    /// What else became of the row by it, one sentence each: born, deleted, moved, merged, what lost.
+    #[serde(default)]
+    pub said: Vec<String>,
+    /// Who ordered it and why, of an undo or a restore; else empty.
+    #[serde(default)]
+    pub note: String,
 }
 
 /// One audit record.

@@ -20,6 +20,12 @@ pub(super) fn newest_whole(
     evaluator: &mut Evaluator<'_, LogWrite>,
     row: &RowId,
 ) -> Result<Option<Vec<CellState>>, NodeError> {
+    // A part of the history must not make another row of it than all others have.
+    for (origin, tail) in read.tails()? {
+        if tail.is_open(read.head(&origin)?.map_or(0, |head| head.seq)) {
+            return Ok(None);
+        }
+    }
     let Some(view) = evaluator.view(row)? else { return Ok(None) };
     let updates = view.cells.iter().filter(|state| !state.born);
     let newest = updates.max_by_key(|state| (state.stamp, state.dot)).map(|state| state.dot);

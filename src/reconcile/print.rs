@@ -110,13 +110,13 @@ pub fn sources(block: &Prefix) -> Vec<Source> {
     match length {
         _ if whole_hash => vec![Source::Kept(BY_HASH, *block)],
         _ if kind != BORN => vec![Source::Rows(*block)],
-        ..BY_4096_EVENTS => vec![Source::Kept(BY_4096_EVENTS, *block)],
-        ..BY_16_EVENTS => vec![Source::Kept(BY_16_EVENTS, *block)],
+        _ if length < BY_4096_EVENTS => vec![Source::Kept(BY_4096_EVENTS, *block)],
+        _ if length < BY_16_EVENTS => vec![Source::Kept(BY_16_EVENTS, *block)],
         BY_16_EVENTS => {
             let first_rows = (0..16).map(|event| Source::Rows(Prefix::new(*block.child(event).bytes(), BY_256_ROWS)));
             first_rows.chain([Source::Kept(BY_256_ROWS, *block)]).collect()
         }
-        ..BY_256_ROWS => {
+        _ if length < BY_256_ROWS => {
             let first = (BY_16_EVENTS + 1..length).all(|at| block.nibble(at) == 0);
             let first_rows = first.then(|| Source::Rows(Prefix::new(*block.bytes(), BY_256_ROWS)));
             first_rows.into_iter().chain([Source::Kept(BY_256_ROWS, *block)]).collect()

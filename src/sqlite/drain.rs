@@ -154,7 +154,7 @@ impl AppFile {
     }
 
     /// All marks of the snapshot, with stored operations, and the `rid` of the last one.
-    fn read_marks(&self, drain: &mut Drain) -> Result<(Vec<RawMark>, Option<i64>), SqliteError> {
+    pub(super) fn read_marks(&self, drain: &mut Drain) -> Result<(Vec<RawMark>, Option<i64>), SqliteError> {
         let columns: Vec<String> =
             ["k", "o"].iter().flat_map(|c| (0..self.outbox_width).map(move |i| format!("{c}{i}"))).collect();
         let sql = format!("SELECT seq, rid, mark, at, {} FROM main._litemesh_outbox ORDER BY seq", columns.join(", "));
@@ -246,9 +246,9 @@ fn wall_ms(julian_day: f64) -> u64 {
 }
 
 /// A mark whose operation may still be one of the two kinds of hint.
-struct RawMark {
+pub(super) struct RawMark {
     stored_op: i64,
-    mark: Mark,
+    pub(super) mark: Mark,
 }
 
 /// A row with a NULL in its declared key has no identity: getting a full key is its birth, losing it its death. The

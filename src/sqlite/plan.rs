@@ -147,6 +147,16 @@ impl TablePlan {
     /// A page of the table in key order: `?1…?n` is the key to start behind (absent on the first page), the last
     /// parameter the number of rows.
     pub(super) fn page(&self, first: bool) -> String {
+        let rowid = if self.by_rowid { format!("{}, ", self.key[0]) } else { String::new() };
+        self.page_of(&format!("{rowid}{}", self.columns), first)
+    }
+
+    /// The same with the key's columns alone.
+    pub(super) fn key_page(&self, first: bool) -> String {
+        self.page_of(&self.key.join(", "), first)
+    }
+
+    fn page_of(&self, selected: &str, first: bool) -> String {
         let order: Vec<String> =
             self.key.iter().zip(&self.collations).map(|(column, c)| format!("{column}{}", collate(*c))).collect();
         let known: Vec<String> = self.key.iter().map(|column| format!("{column} IS NOT NULL")).collect();
@@ -157,10 +167,8 @@ impl TablePlan {
             format!("({}) > ({}) AND ", order.join(", "), marks.join(", "))
         };
         let limit = if first { 1 } else { order.len() + 1 };
-        let rowid = if self.by_rowid { format!("{}, ", self.key[0]) } else { String::new() };
         format!(
-            "SELECT {rowid}{} FROM main.{} WHERE {behind}{} ORDER BY {} LIMIT ?{limit}",
-            self.columns,
+            "SELECT {selected} FROM main.{} WHERE {behind}{} ORDER BY {} LIMIT ?{limit}",
             self.table,
             known.join(" AND "),
             order.join(", ")

@@ -111,12 +111,18 @@ impl Exchange {
     /// What to ask this peer for now.
     fn wanted(&self, id: NodeId, speaks: u32, standing: &Standing<'_>) -> Vec<Range> {
         let Some(peer) = self.peers.get(&id) else { return Vec::new() };
-        let mut ranges = Vec::new();
+        let mut ranges = self.wanted_tails(id, speaks, standing);
+        if !ranges.is_empty() {
+            return ranges;
+        }
         let stripe =
             (peer.budget.max(BUDGET_MIN) / self.event_bytes.max(1)).clamp(1, limits::EVENTS_PER_FRAME_MAX) as u64;
         let mut left = stripe;
         for (origin, head) in &peer.heads {
             let mine = standing.seq(origin);
+            // What lies behind a base came, or comes, as a tail.
+            let base = self.tails.get(origin).filter(|tail| tail.is_open(mine)).map(|tail| tail.base.seq);
+            let head = Head { seq: base.map_or(head.seq, |base| head.seq.min(base)), ..*head };
             if head.seq <= mine || self.forked.contains_key(origin) || !standing.takes(&head.origin, &id) {
                 continue;
             }
@@ -139,6 +145,27 @@ impl Exchange {
             ranges.push(Range { origin: *origin, after, through, offset });
             left = if shared { left.saturating_sub(through - after) } else { left };
             if left == 0 || ranges.len() == limits::HEADS_MAX {
+                break;
+            }
+        }
+        ranges
+    }
+
+    /// What lies behind bases: small and fresh, it comes before any history.
+    fn wanted_tails(&self, id: NodeId, speaks: u32, standing: &Standing<'_>) -> Vec<Range> {
+        let Some(peer) = self.peers.get(&id).filter(|_| speaks >= 2) else { return Vec::new() };
+        let mut ranges = Vec::new();
+        for (origin, tail) in self.tails.iter().filter(|(origin, tail)| tail.is_open(standing.seq(origin))) {
+            let Some(head) = peer.heads.get(origin).filter(|head| head.seq > tail.last.seq) else { continue };
+            if self.forked.contains_key(origin) || !standing.takes(&head.origin, &id) {
+                continue;
+            }
+            let gap = self.gap(id, *origin, (tail.last.seq, head.seq), speaks);
+            if let Some((after, through)) = gap.filter(|(after, _)| *after == tail.last.seq) {
+                crate::sometimes!("exchange: what lies behind a base comes before the history");
+                ranges.push(Range { origin: *origin, after, through, offset: self.pieces.held(*origin, after + 1) });
+            }
+            if ranges.len() == limits::HEADS_MAX {
                 break;
             }
         }

@@ -13,6 +13,7 @@ use ed25519_dalek::{Signature, VerifyingKey};
 
 use super::pull::PULL_WAIT_MS;
 use super::{Exchange, Standing};
+use crate::log::{Tail, Tails};
 use crate::model::{Bug, Event, Head, NodeId, OriginId, Stamp, planted};
 use crate::node::NodeError;
 use crate::node::tally::{Subject, Work};
@@ -70,6 +71,8 @@ struct Held {
 #[derive(Default)]
 struct Checked {
     accepted: Vec<Accepted>,
+    /// Those behind a base whose history has not come.
+    tails: Vec<Accepted>,
     early: Vec<Accepted>,
     forks: Forks,
 }
@@ -106,18 +109,19 @@ impl Exchange {
             signed.extend(assembled.event);
         }
         let ranges = asked.as_ref().map_or(&[][..], |asked| &asked.ranges);
-        let checked = match sort(signed, from, ranges, standing) {
+        let checked = match sort(signed, from, ranges, (standing, &self.tails)) {
             Err(NodeError::PeerFault { .. }) if blameless => Checked::default(),
             other => other?,
         };
         self.note_size(&checked.accepted);
-        came |= !checked.accepted.is_empty() || !checked.early.is_empty();
+        came |= !checked.accepted.is_empty() || !checked.early.is_empty() || !checked.tails.is_empty();
         let mut accepted = checked.accepted;
         let mut forks = checked.forks;
         let room = limits::HELD_BYTES_MAX.saturating_sub(self.early.bytes);
         self.early.keep(checked.early, room, now_ms);
         self.early.join(&mut accepted, &mut forks, standing);
         let overtaken = ranges.iter().any(|range| standing.seq(&range.origin) > range.after);
+        accepted.extend(checked.tails);
         self.note_answer(
             from,
             asked.as_ref().map(|asked| asked.ranges.as_slice()),
@@ -320,7 +324,7 @@ pub(in crate::node) fn check(
     from: Option<NodeId>,
     standing: &Standing<'_>,
 ) -> Result<(Vec<Accepted>, Forks), NodeError> {
-    let checked = sort(signed, from.unwrap_or(NodeId([0; 32])), &[], standing)?;
+    let checked = sort(signed, from.unwrap_or(NodeId([0; 32])), &[], (standing, &Tails::new()))?;
     Ok((checked.accepted, checked.forks))
 }
 
@@ -329,10 +333,10 @@ fn sort(
     signed: Vec<SignedEvent>,
     from: NodeId,
     asked: &[Range],
-    standing: &Standing<'_>,
+    (standing, tails): (&Standing<'_>, &Tails),
 ) -> Result<Checked, NodeError> {
     let reach = |head: &Head| Reach { seq: head.seq, hash: head.hash, early: false };
-    let mut reached: BTreeMap<OriginId, Reach> = BTreeMap::new();
+    let mut reached: BTreeMap<(OriginId, bool), Reach> = BTreeMap::new();
     let mut checked = Checked::default();
     for one in signed {
         let event = decode_event(&one.bytes).map_err(|error| fault(&format!("an event does not decode: {error}")))?;
@@ -353,7 +357,10 @@ fn sort(
             return Err(fault("an event from beyond the end of time"));
         }
         let id = header.origin.id();
-        let known = reached.entry(id).or_insert_with(|| match standing.heads.get(&id) {
+        let behind = |tail: &&Tail| tail.is_open(standing.seq(&id)) && header.seq > tail.base.seq;
+        let tail = tails.get(&id).filter(behind);
+        let start = tail.map(|tail| &tail.last).or(standing.heads.get(&id));
+        let known = reached.entry((id, tail.is_some())).or_insert_with(|| match start {
             Some(head) => reach(head),
             None => Reach { seq: 0, hash: [0; 32], early: false },
         });
@@ -364,7 +371,7 @@ fn sort(
         let hash = event_hash(&one.bytes);
         if header.seq != known.seq + 1 {
             let wanted = |range: &Range| range.origin == id && range.after + 1 == header.seq;
-            if !asked.iter().any(wanted) {
+            if tail.is_some() || !asked.iter().any(wanted) {
                 continue;
             }
             *known = Reach { seq: header.seq, hash, early: true };
@@ -380,11 +387,17 @@ fn sort(
             }
             continue;
         }
-        let list = if known.early { &mut checked.early } else { &mut checked.accepted };
+        let list = match tail {
+            Some(_) => &mut checked.tails,
+            None if known.early => &mut checked.early,
+            None => &mut checked.accepted,
+        };
         list.push(Accepted { event, bytes: one.bytes, hash, signature: one.signature, from });
     }
     checked.accepted = vouched(checked.accepted)?;
     checked.early = vouched(checked.early)?;
+    // On their own: a signature vouches for what its chain leads back to, and that is the base.
+    checked.tails = vouched(checked.tails)?;
     Ok(checked)
 }
 
@@ -408,7 +421,7 @@ fn vouched(events: Vec<Accepted>) -> Result<Vec<Accepted>, NodeError> {
     Ok(kept)
 }
 
-fn is_signed(event: &Event, hash: &[u8; 32], signature: &[u8; 64]) -> bool {
+pub(in crate::node) fn is_signed(event: &Event, hash: &[u8; 32], signature: &[u8; 64]) -> bool {
     let message = head_signature_message(&event.header.cluster, hash);
     VerifyingKey::from_bytes(&event.header.origin.node.0)
         .is_ok_and(|key| key.verify_strict(&message, &Signature::from_bytes(signature)).is_ok())

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use super::take::Taking;
 use super::{Node, NodeError, Now};
 use crate::log::SnapshotStage;
-use crate::model::{Cut, Key, RowId};
+use crate::model::{Cut, DatabaseSchema, Key, RowId};
 use crate::node::Effect;
 use crate::node::genesis;
 use crate::sqlite::{Image, MarkOp, SqliteError};
@@ -60,6 +60,14 @@ enum Filled {
 impl Node {
     pub(super) fn step_filling(&mut self, now: Now) -> Result<(), NodeError> {
         if self.snapshots.taking.as_ref().is_some_and(|taking| taking.fill.is_none()) {
+            for database in &mut self.databases {
+                if database.file.is_enrolled()? {
+                    database.file.enroll()?;
+                }
+            }
+            if !self.fits_plan() {
+                return self.leave_to_events("the app changed its tables", now);
+            }
             let fill = self.where_filled()?;
             if let Some(taking) = &mut self.snapshots.taking {
                 taking.fill = Some(fill);
@@ -78,6 +86,14 @@ impl Node {
                     self.databases[position].was_busy(now);
                     return Ok(());
                 }
+                // It was opened again meanwhile, or is another one: what it notes counts.
+                Err(NodeError::Sqlite(SqliteError::NotEnrolled)) => {
+                    if let Some(taking) = &mut self.snapshots.taking {
+                        taking.fill = None;
+                    }
+                    self.due = true;
+                    return Ok(());
+                }
                 Err(NodeError::Sqlite(SqliteError::SchemaChanged | SqliteError::WentBack)) => {
                     return self.leave_to_events("the app changed its tables", now);
                 }
@@ -89,6 +105,17 @@ impl Node {
             }
         }
         self.leave_room(now)
+    }
+
+    /// Whether the files still have the tables that the snapshot is of.
+    pub(super) fn fits_plan(&self) -> bool {
+        let plan = self.snapshots.taking.as_ref().and_then(|taking| taking.plan.as_ref());
+        let fits = |schema: &DatabaseSchema| {
+            let mut planned = plan.iter().flat_map(|plan| &plan.databases);
+            planned.any(|planned| planned.name == schema.database && planned.schema == schema.fingerprint)
+        };
+        let shown = self.databases.iter().map(|database| database.file.schema());
+        self.schemas.iter().chain(shown).all(fits)
     }
 
     /// While the app writes, it gets the larger part of the time.

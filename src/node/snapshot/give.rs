@@ -72,7 +72,7 @@ impl Node {
 
     /// Why no snapshot can be given; empty: one can.
     fn cannot_give(&self) -> Result<&'static str, NodeError> {
-        if self.takes_snapshot() || !self.snapshots.base.is_empty() {
+        if self.takes_snapshot() || !self.exchange.tails.is_empty() {
             return Ok("this server's own history is not complete yet");
         }
         if self.databases.is_empty() || self.databases.iter().any(|database| !database.ready || database.lost.is_some())

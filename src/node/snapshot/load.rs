@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use super::fill::all_rows;
 use super::{Node, NodeError, Now};
-use crate::log::{LoadedTable, LogWrite};
+use crate::log::{LoadedTable, LogWrite, Tail, Tails};
 use crate::merge::image::image_hash;
 use crate::merge::store::{Row, TableId};
 use crate::model::{Head, RowId};
@@ -32,6 +32,10 @@ impl Node {
     pub(super) fn step_loading(&mut self, now: Now) -> Result<(), NodeError> {
         let Some(taking) = &self.snapshots.taking else { return Ok(()) };
         let Some(plan) = taking.plan.clone() else { return self.leave_to_events("its plan is gone", now) };
+        if !self.fits_plan() {
+            return self.leave_to_events("the app changed its tables", now);
+        }
+        let Some(taking) = &self.snapshots.taking else { return Ok(()) };
         let (mut section, mut after, mut records) = (taking.section, taking.after, taking.records);
         let read = self.log.read()?;
         let aside: BTreeSet<RowId> = read.snapshot_aside()?.into_iter().collect();
@@ -115,15 +119,21 @@ impl Node {
             write.put_cursor(&name, &cursor, epoch)?;
             database.cursor = cursor;
         }
-        let base: Vec<Head> = plan.heads.iter().filter(|head| head.seq > 0).copied().collect();
-        write.put_snapshot_base(&base)?;
+        let held = |head: &Head| self.heads.get(&head.origin.id()).map_or(0, |own| own.seq);
+        let tails: Tails = plan
+            .heads
+            .iter()
+            .map(|head| (head.origin.id(), Tail::new(*head)))
+            .filter(|(_, tail)| tail.is_open(held(&tail.base)))
+            .collect();
+        write.put_tails(&tails)?;
         write.drop_snapshot()?;
         self.clock.absorb(plan.clock, now.wall_ms);
         write.put_clock(self.clock.last())?;
         write.commit_durable()?;
         crate::sometimes!("snapshot: a node joins with one");
         self.relaxed = false;
-        self.snapshots.base = base;
+        self.exchange.tails = tails;
         self.snapshots.taking = None;
         self.exchange.paused = false;
         self.rank_origins();

@@ -19,7 +19,7 @@
 //!   before the transaction that leaves them out commits.
 //! - **Loading**: from the same parts the evaluator's records and indexes, some parts in a commit, the place reached in it.
 //! - **joined**: one commit: cursor = the cut, the file's note, heads to come; parts forgotten. From here the node is as any
-//!   other whose log has lost events that its file shows: captures, applies what is beyond the cut.
+//!   other whose log has lost events that its file shows: captures, and applies what lies behind the cut as it comes (a **tail**, see `log::base`).
 //! - **complete**: the bodies have come by ordinary pulls, from anybody; each origin's event at the cut must have the hash that
 //!   the plan said, else an alarm.
 //!
@@ -44,7 +44,8 @@ use std::collections::VecDeque;
 
 use super::view::JoiningView;
 use super::{Node, NodeError, Now};
-use crate::model::{Head, NodeId};
+use crate::log::{Tail, Tails};
+use crate::model::{Head, NodeId, OriginId};
 use crate::wire::limits::SNAPSHOT_PART_BYTES_TARGET;
 use crate::wire::snapshot::{Snapshot, SnapshotAsk};
 use give::Giving;
@@ -52,6 +53,10 @@ use take::Taking;
 
 /// Who waits for something that sends no word looks again after this, ms.
 const LOOK_MS: u64 = 250;
+
+/// A busy file, and one in trouble, are looked at again after this, ms.
+const BUSY_MS: u64 = 20;
+const TROUBLE_MS: u64 = 1_000;
 
 /// Below so many rows the events are as fast.
 const ROWS_MIN: u64 = 10_000;
@@ -65,8 +70,6 @@ pub(super) struct Snapshots {
     taking: Option<Taking>,
     /// A snapshot was of no use here: the events come.
     declined: bool,
-    /// Events that the state takes in; their bodies are on their way.
-    base: Vec<Head>,
     /// How joining went; kept until the node stops.
     joined: Option<Joined>,
 }
@@ -91,7 +94,6 @@ impl Default for Snapshots {
             asks: VecDeque::new(),
             taking: None,
             declined: false,
-            base: Vec::new(),
             joined: None,
         }
     }
@@ -102,11 +104,6 @@ impl Node {
     /// have few rows, or want none of it.
     pub fn snapshots_from(&mut self, rows: u64, part_bytes: usize) {
         (self.snapshots.rows_min, self.snapshots.part_bytes) = (rows, part_bytes.min(SNAPSHOT_PART_BYTES_TARGET));
-    }
-
-    /// Events whose rows are here and whose bodies are to come.
-    pub(super) fn base(&self) -> &[Head] {
-        &self.snapshots.base
     }
 
     /// Whether the files get their rows from a snapshot now: they are not to be adopted.
@@ -139,7 +136,17 @@ impl Node {
     /// Gives, takes, fills, loads: as much as one step may.
     pub(super) fn step_snapshots(&mut self, now: Now) -> Result<(), NodeError> {
         self.give_parts(now)?;
-        self.step_taking(now)?;
+        match self.step_taking(now) {
+            // An app holds its file, or it is in trouble: that is looked at again, and holds up nobody.
+            Err(NodeError::Sqlite(error)) => {
+                let wait_ms = if error.is_retryable() { BUSY_MS } else { TROUBLE_MS };
+                if let Some(taking) = &mut self.snapshots.taking {
+                    taking.pause_until_ms = now.mono_ms + wait_ms;
+                }
+                tracing::debug!("a snapshot waits: {error}");
+            }
+            other => other?,
+        }
         self.check_history(now)
     }
 
@@ -148,13 +155,13 @@ impl Node {
         let joined = self.snapshots.joined?;
         let (stage, rows_done) = match &self.snapshots.taking {
             Some(taking) => taking.progress(),
-            None if self.snapshots.base.is_empty() => ("complete", joined.rows),
+            None if self.exchange.tails.is_empty() => ("complete", joined.rows),
             None => ("history", joined.rows),
         };
         let since = |at: Option<u64>| at.map(|at| at.saturating_sub(joined.started_ms));
-        let wanted: u64 = self.snapshots.base.iter().map(|head| head.seq).sum();
-        let held = |head: &Head| self.heads.get(&head.origin.id()).map_or(0, |own| own.seq.min(head.seq));
-        let held: u64 = self.snapshots.base.iter().map(held).sum();
+        let bases = || self.exchange.tails.values().map(|tail| tail.base);
+        let held = |head: Head| self.heads.get(&head.origin.id()).map_or(0, |own| own.seq.min(head.seq));
+        let (wanted, held) = (bases().map(|head| head.seq).sum::<u64>(), bases().map(held).sum::<u64>());
         let percent = if self.snapshots.taking.is_some() { 0 } else { (held * 100).checked_div(wanted).unwrap_or(100) };
         Some(JoiningView {
             stage: stage.to_string(),
@@ -171,14 +178,14 @@ impl Node {
 
     /// When the history has come: it must be the one that the state was made from.
     fn check_history(&mut self, now: Now) -> Result<(), NodeError> {
-        let base = &self.snapshots.base;
-        let came = |head: &Head| self.heads.get(&head.origin.id()).is_some_and(|own| own.seq >= head.seq);
-        if base.is_empty() || self.takes_snapshot() || !base.iter().all(came) {
+        let tails = &self.exchange.tails;
+        let is_open = |(id, tail): (&OriginId, &Tail)| tail.is_open(self.heads.get(id).map_or(0, |own| own.seq));
+        if tails.is_empty() || self.takes_snapshot() || tails.iter().any(is_open) {
             return Ok(());
         }
         let mut others = Vec::new();
         let read = self.log.read()?;
-        for head in base {
+        for Tail { base: head, .. } in tails.values() {
             let held = read.event(&head.origin.id(), head.seq)?;
             if held.is_none_or(|event| event.hash != head.hash) {
                 others.push(*head);
@@ -194,10 +201,10 @@ impl Node {
             ));
         }
         let mut write = self.log.write()?;
-        write.put_snapshot_base(&[])?;
+        write.put_tails(&Tails::new())?;
         write.commit_durable()?;
         crate::sometimes!("snapshot: the history of a snapshot has come");
-        self.snapshots.base.clear();
+        self.exchange.tails.clear();
         if let Some(joined) = &mut self.snapshots.joined {
             joined.complete_ms = Some(now.mono_ms);
         }

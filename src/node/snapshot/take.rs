@@ -82,7 +82,7 @@ impl Taking {
     /// When something is due although nothing comes.
     pub(super) fn deadline_ms(&self) -> u64 {
         let asked = self.asked.map_or(self.progress_ms + GIVE_UP_MS, |asked| asked.until_ms);
-        if self.stage == SnapshotStage::Pulling { asked } else { self.pause_until_ms }
+        if self.stage == SnapshotStage::Pulling { asked.max(self.pause_until_ms) } else { self.pause_until_ms }
     }
 
     pub(super) fn note(&self) -> SnapshotNote {
@@ -94,12 +94,12 @@ impl Taking {
 impl Node {
     /// Goes on with a snapshot that a stop interrupted. Called when the node is opened.
     pub(in crate::node) fn resume_snapshot(&mut self, now: Now) -> Result<(), NodeError> {
-        let (note, base) = {
+        let (note, tails) = {
             let read = self.log.read()?;
-            (read.snapshot_note()?, read.snapshot_base()?)
+            (read.snapshot_note()?, read.tails()?)
         };
-        self.snapshots.base = base;
-        if !self.snapshots.base.is_empty() {
+        self.exchange.tails = tails;
+        if !self.exchange.tails.is_empty() {
             let rows = self.log.read()?;
             let tables = self.schemas.iter().flat_map(|schema| rows.tables_of(&schema.database));
             let mut shown = 0;
@@ -126,8 +126,14 @@ impl Node {
             peer.snapshot_rows = rows;
         }
         let worth = rows > 0 && rows >= self.snapshots.rows_min && self.membership.may_write(&from);
-        if !worth || self.snapshots.declined || self.takes_snapshot() || !self.may_take()? {
+        if !worth || self.snapshots.declined || self.takes_snapshot() {
             return Ok(());
+        }
+        match self.may_take() {
+            Ok(true) => {}
+            // A file that cannot be read now may hold rows.
+            Ok(false) | Err(NodeError::Sqlite(_)) => return Ok(()),
+            Err(error) => return Err(error),
         }
         crate::sometimes!("snapshot: a new member takes one");
         self.begin_taking(rows, now);

@@ -119,7 +119,7 @@ impl<'log> LogWrite<'log> {
         hash: [u8; 32],
         signature: Option<[u8; 64]>,
     ) -> Result<(), LogError> {
-        let key = event_key(event.header.origin.id(), event.header.seq);
+        let key = stored::event_key(event.header.origin.id(), event.header.seq);
         let value = stored::pack(&key, bytes, &hash, signature.as_ref());
         self.transaction.open_table(tables::EVENTS)?.insert(&key, value.as_slice())?;
         Ok(())

@@ -9,7 +9,7 @@ import { ago, bytes, count, number } from './words.js';
 function receipts(view) {
   return [
     el('p', { class: 'unplug' }, view.safe_to_unplug ? badge('well', 'Safe to unplug') : badge('attention', 'Keep it on')),
-    el('p', {}, foreign(view.sentence)),
+    el('p', {}, foreign(view.sentence.replace(/^safe to unplug: /, ''))),
     view.only_here.tables.length ? table({
       caption: 'Rows that exist only here', rows: view.only_here.tables,
       columns: [{ head: 'Table', cell: (row) => foreign(`${row.database}.${row.table}`) }, { head: 'Rows', number: true, cell: (row) => number(row.rows) }],

@@ -268,7 +268,7 @@ fn conflict_is_put_back(browser: &Browser, server: &Server) {
     let lost = if shown == "by pit" { "by stands" } else { "by pit" };
     turn_to(browser, "/conflicts", "Conflicts");
     browser.type_into("#conflict-filter", "location");
-    let card = ".card:has(a[href*='scouting.team+1'])";
+    let card = ".card:has(a[href$='scouting.team+1'])";
     browser.shows(card, &shown);
     browser.shows(card, lost);
     seen("a conflict shows both values side by side, with their authors");
@@ -277,7 +277,7 @@ fn conflict_is_put_back(browser: &Browser, server: &Server) {
         let now = texts(server.database("scouting"), location).remove(0);
         if now == lost { Ok(()) } else { Err(now) }
     });
-    browser.shows("#toast", "team");
+    browser.shows("#toast", "the value that had lost");
     seen("one click puts the other value back into the application's file");
     browser.type_into("#conflict-filter", "team_name");
     browser.shows(".card", "<script>document.title=");

@@ -66,6 +66,7 @@ function show() {
   document.title = `${page.title} · litemesh`;
   at('verdict').classList.toggle('brief', page !== overview);
   drawNav();
+  at('nav').querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
   if (state.status) built?.update?.(state.status);
   if (turned && state.turned) main.focus({ preventScroll: true });
   if (turned) window.scrollTo(0, 0);
@@ -79,7 +80,6 @@ function drawNav() {
   const shown = state.shown?.page.path;
   const pages = PAGES.filter(available).map((page) => [page.path, page.title, numbers[page.path] ?? 0, page.path === shown]);
   drawNavList(pages);
-  at('nav').querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
 }
 
 const drawNavList = live(at('nav'), (pages) => pages.map(([path, title, number, current]) => el('li', {},

@@ -60,7 +60,10 @@ fn main() -> ExitCode {
             "{:<16} no faults: what it takes to find the rows that differ, and to keep the fingerprints",
             RECONCILE
         );
-        println!("{:<16} no faults, real time: a new server by events and by a snapshot, apps writing meanwhile", JOINING);
+        println!(
+            "{:<16} no faults, real time: a new server by events and by a snapshot, apps writing meanwhile",
+            JOINING
+        );
         return ExitCode::SUCCESS;
     }
     let measured = match asked.scenario.as_str() {

@@ -113,6 +113,7 @@ fn start() -> Server {
         checks: Arc::new(Vec::new),
         join_plan: Arc::new(|| None),
         monitor: litemesh::monitor::Monitor::off(),
+        alerts: Arc::default(),
         token: TOKEN.to_string(),
     };
     runtime.spawn(serve(listener, services, shutdown));

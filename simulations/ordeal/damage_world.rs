@@ -66,6 +66,7 @@ impl Site {
             entropy: [position as u8 + 1; 32],
             machine_id: "ordeal".to_string(),
             pace: Default::default(),
+            retention: Default::default(),
         };
         Ok(Site { root, settings })
     }

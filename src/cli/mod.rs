@@ -5,6 +5,7 @@
 //! cause names its cause and the next action. Called by `main`.
 
 mod admit;
+mod alerts;
 mod archive;
 mod bundle;
 mod cleanup;
@@ -80,6 +81,12 @@ pub struct Cli {
     /// Say only errors on stderr
     #[arg(short, long, global = true)]
     quiet: bool,
+    /// Form of the log lines on stderr: text, or json (one object per line)
+    #[arg(long, global = true, value_name = "FORMAT", value_parser = ["text", "json"])]
+    log_format: Option<String>,
+    /// Say everything about one part of the program, like net or node::exchange; may be repeated
+    #[arg(long, global = true, value_name = "PART")]
+    debug_target: Vec<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -110,6 +117,7 @@ enum Command {
     Bundle(bundle::Arguments),
     Receipts(receipts::Arguments),
     Reliability(reliability::Arguments),
+    Alerts(alerts::Arguments),
     Track(track::Arguments),
     Rebuild(rebuild::Arguments),
     AsOf(rebuild::AsOfArguments),
@@ -159,7 +167,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { Kind::Usage.exit_code() } else { 0 });
         }
     };
-    start_log(&cli);
+    if let Err(error) = start_log(&cli) {
+        return finish(&error);
+    }
     let output = Output::new(cli.json, cli.quiet);
     let directory = match std::env::current_dir() {
         Ok(directory) => directory,
@@ -200,6 +210,7 @@ fn call(command: Command, context: &Context) -> Result<ExitCode, CommandError> {
         Command::Bundle(arguments) => bundle::call(context, &arguments),
         Command::Receipts(arguments) => receipts::call(context, &arguments),
         Command::Reliability(arguments) => reliability::call(context, &arguments),
+        Command::Alerts(arguments) => alerts::call(context, &arguments),
         Command::Track(arguments) => return track::call(context, arguments),
         Command::Rebuild(arguments) => rebuild::call(context, &arguments),
         Command::AsOf(arguments) => rebuild::call_as_of(context, &arguments),
@@ -224,8 +235,9 @@ fn finish(error: &CommandError) -> ExitCode {
     ExitCode::from(error.kind.exit_code())
 }
 
-/// Log lines on stderr: for `run` what happens, for the others what goes wrong. `LITEMESH_LOG` overrides.
-fn start_log(cli: &Cli) {
+/// Log lines on stderr: for `run` what happens, for the others what goes wrong. `LITEMESH_LOG` overrides. Values of rows are
+/// in no line above debug.
+fn start_log(cli: &Cli) -> Result<(), CommandError> {
     use tracing_subscriber::EnvFilter;
     let usual = if matches!(cli.command, Command::Run(_)) { "info" } else { "warn" };
     let level = match (cli.quiet, cli.verbose) {
@@ -236,10 +248,39 @@ fn start_log(cli: &Cli) {
     };
     let own = format!("warn,litemesh={level}");
     let filter = std::env::var("LITEMESH_LOG").ok().and_then(|text| EnvFilter::try_new(text).ok());
-    let filter = filter.unwrap_or_else(|| EnvFilter::new(if cli.verbose > 2 { level } else { &own }));
-    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).with_target(false);
+    let mut filter = filter.unwrap_or_else(|| EnvFilter::new(if cli.verbose > 2 { level } else { &own }));
+    for part in &cli.debug_target {
+        let part = part.strip_prefix("litemesh::").unwrap_or(part);
+        let fits = part.split("::").all(|name| {
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        });
+        let directive = format!("litemesh::{part}=trace").parse();
+        match directive {
+            Ok(directive) if fits => filter = filter.add_directive(directive),
+            _ => {
+                let error = CommandError::usage(format!("`--debug-target {part}` is no part of the program"));
+                return Err(error.hint("name a module, like net, node or node::exchange"));
+            }
+        }
+    }
+    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).with_ansi(false);
     // Only a second call can fail, and there is none.
-    let _ = subscriber.with_ansi(false).try_init();
+    let _ = match wants_json(cli) {
+        true => subscriber.json().flatten_event(true).try_init(),
+        false => subscriber.with_target(!cli.debug_target.is_empty()).try_init(),
+    };
+    Ok(())
+}
+
+/// The flag, else the settings; settings that cannot be read are told of by the command itself.
+fn wants_json(cli: &Cli) -> bool {
+    if let Some(format) = &cli.log_format {
+        return format == "json";
+    }
+    let flags = Flags { config: cli.config.clone(), data: cli.data.clone(), ..Flags::default() };
+    let environment = |name: &str| std::env::var(name).ok();
+    let directory = std::env::current_dir().unwrap_or_default();
+    config::load(&flags, &environment, &directory).is_ok_and(|config| config.log_json)
 }
 
 /// `NAME=PATH` of `--db`.

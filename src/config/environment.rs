@@ -28,6 +28,8 @@ pub(super) fn layer(read: &dyn Fn(&str) -> Option<String>) -> Result<RawConfig, 
         .map(|text| number("LITEMESH_RETENTION_DAYS_TO_KEEP", &text))
         .transpose()?;
     layer.retention.daily_at = read("LITEMESH_RETENTION_DAILY_AT");
+    layer.alerts.webhook = read("LITEMESH_ALERTS_WEBHOOK");
+    layer.log.format = read("LITEMESH_LOG_FORMAT");
     layer.capture.include = list("LITEMESH_CAPTURE_INCLUDE");
     layer.capture.exclude = list("LITEMESH_CAPTURE_EXCLUDE");
     Ok(layer)
@@ -70,6 +72,8 @@ const KNOWN: &[&str] = &[
     "LITEMESH_NETWORK_RELAYS",
     "LITEMESH_RETENTION_DAYS_TO_KEEP",
     "LITEMESH_RETENTION_DAILY_AT",
+    "LITEMESH_ALERTS_WEBHOOK",
+    "LITEMESH_LOG_FORMAT",
     "LITEMESH_CAPTURE_INCLUDE",
     "LITEMESH_CAPTURE_EXCLUDE",
 ];

@@ -4,6 +4,7 @@
 //! value and what is allowed; a setting without an effect yet gives a warning, never silence. Core modules receive their
 //! own small settings, never [`Config`]. Called by `cli`, read by `daemon`.
 
+mod alerts;
 mod environment;
 mod pace;
 mod raw;
@@ -24,6 +25,7 @@ pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
 /// Name of the file that is read when none is named.
 pub const DEFAULT_FILE: &str = "litemesh.toml";
 
+pub use alerts::AlertsConfig;
 pub use environment::unknown_variables;
 
 /// All settings, checked.
@@ -45,6 +47,10 @@ pub struct Config {
     pub retention: crate::node::RetentionSettings,
     /// The databases that flags, environment or file name; empty: the daemon looks for them.
     pub databases: Vec<DatabaseSettings>,
+    /// Where alerts go, and from when on something is one.
+    pub alerts: AlertsConfig,
+    /// Log lines are JSON.
+    pub log_json: bool,
     /// What the user set and has no effect, in words.
     pub warnings: Vec<String>,
 }

@@ -23,7 +23,7 @@ pub(super) fn resolve(bandwidth: Option<&str>, quiet_hours: Option<&[String]>) -
 }
 
 /// Bytes per second in words.
-fn rate(text: &str) -> Option<u64> {
+pub(super) fn rate(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

@@ -16,6 +16,7 @@ pub(super) struct RawConfig {
     pub(super) network: RawNetwork,
     pub(super) capture: RawCapture,
     pub(super) alerts: RawAlerts,
+    pub(super) log: RawLog,
     pub(super) verify: RawVerify,
     pub(super) retention: RawRetention,
     pub(super) database: Vec<RawDatabase>,
@@ -83,6 +84,15 @@ pub(super) struct RawAlerts {
     pub(super) smtp_server: Option<String>,
     pub(super) smtp_from: Option<String>,
     pub(super) smtp_to: Option<Vec<String>>,
+    pub(super) peer_unseen: Option<String>,
+    pub(super) clock_skew: Option<String>,
+    pub(super) disk_free: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawLog {
+    pub(super) format: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -186,7 +196,11 @@ impl RawConfig {
                 smtp_server: self.alerts.smtp_server.or(below.alerts.smtp_server),
                 smtp_from: self.alerts.smtp_from.or(below.alerts.smtp_from),
                 smtp_to: self.alerts.smtp_to.or(below.alerts.smtp_to),
+                peer_unseen: self.alerts.peer_unseen.or(below.alerts.peer_unseen),
+                clock_skew: self.alerts.clock_skew.or(below.alerts.clock_skew),
+                disk_free: self.alerts.disk_free.or(below.alerts.disk_free),
             },
+            log: RawLog { format: self.log.format.or(below.log.format) },
             verify: RawVerify {
                 count: self.verify.count.or(below.verify.count),
                 ids: self.verify.ids.or(below.verify.ids),

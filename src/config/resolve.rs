@@ -53,6 +53,8 @@ pub(super) fn resolve(
         capture,
         retention: super::retention::resolve(&raw.retention)?,
         databases: resolved,
+        alerts: super::alerts::resolve(&raw.alerts)?,
+        log_json: super::alerts::is_json(raw.log.format.as_deref())?,
         warnings,
     })
 }
@@ -300,19 +302,14 @@ fn check_later_sections(raw: &RawConfig) -> Result<(), ConfigError> {
 
 /// What the user set and nothing reads yet.
 fn without_effect(user: &RawConfig) -> Vec<String> {
-    let alerts = &user.alerts;
     let relays = user.network.relays.as_ref().filter(|relays| !relays.is_empty());
     let idle_relays = relays.filter(|_| user.network.wan != Some(true));
-    [
-        ("network.psk", user.network.psk.is_some()),
-        ("alerts.webhook", alerts.webhook.is_some()),
-        ("alerts.smtp_server", alerts.smtp_server.is_some()),
-        ("alerts.smtp_from", alerts.smtp_from.is_some()),
-        ("alerts.smtp_to", alerts.smtp_to.is_some()),
-    ]
-    .into_iter()
-    .filter(|(_, set)| *set)
-    .map(|(key, _)| format!("the setting `{key}` has no effect in this version"))
-    .chain(idle_relays.map(|_| "the setting `network.relays` has no effect without `network.wan = true`".to_string()))
-    .collect()
+    [("network.psk", user.network.psk.is_some())]
+        .into_iter()
+        .filter(|(_, set)| *set)
+        .map(|(key, _)| format!("the setting `{key}` has no effect in this version"))
+        .chain(
+            idle_relays.map(|_| "the setting `network.relays` has no effect without `network.wan = true`".to_string()),
+        )
+        .collect()
 }

@@ -91,13 +91,13 @@ fn a_bad_value_is_named_with_what_is_allowed() {
 #[test]
 fn settings_without_effect_are_said() {
     let config = load_text(
-        "[alerts]\nwebhook = \"https://example.org\"\n[[database]]\nname = \"a\"\npath = \"a.db\"\nexclude = [\"x\"]\n\
+        "[network]\npsk = \"\"\n[[database]]\nname = \"a\"\npath = \"a.db\"\nexclude = [\"x\"]\n\
          [[database.table]]\nname = \"team\"\npk = \"natural\"\nunique = \"suffix\"\n\
          [[database.column]]\ntable = \"team\"\nname = \"wins\"\nmerge = \"max\"\n",
     )
     .unwrap();
     let all = config.warnings.join("\n");
-    assert!(all.contains("alerts.webhook"), "{all}");
+    assert!(all.contains("network.psk"), "{all}");
     let rules: Vec<_> = config.databases[0].rules.iter().map(|one| (one.column.as_deref(), one.rule)).collect();
     assert_eq!(rules, [(None, Rule::UniqueSuffix), (Some("wins"), Rule::Max)]);
     assert_eq!(config.databases[0].natural_keys, ["team"]);

@@ -7,6 +7,7 @@
 //!   run         `litemesh run`, from lock to last byte                   control   the network as the API sees it
 //!   enrol       new clusters                                             offline   work on a node that does not run
 //!   doctor      what can be checked from outside                         supervised  joining, its plan, a person's word
+//!   observe     what a person must be told
 //!   reserve     room for a full disk                                 rotate    another key for this node
 //! ```
 //!
@@ -23,6 +24,7 @@ mod enrol;
 mod error;
 mod machine;
 mod node_thread;
+mod observe;
 mod offline;
 mod reserve;
 mod rotate;

@@ -17,6 +17,7 @@ use super::databases::{Choice, remember};
 use super::enrol::new_phrase;
 use super::machine::{machine_id, random};
 use super::node_thread::{Founding, NodeThread, Start, while_busy};
+use super::observe::{Observer, channels};
 use super::reserve::Reserve;
 use super::rotate::finish_rotation;
 use super::supervised::check_decided;
@@ -24,6 +25,7 @@ use super::{DaemonError, DataDir, DataLock, RunInfo, checks, choose, file_settin
 use crate::config::Config;
 use crate::http::{self, Services};
 use crate::model::NodeId;
+use crate::monitor::deliver::Channels;
 use crate::monitor::recorder::MonitorThread;
 use crate::monitor::{Monitor, MonitorSettings};
 use crate::net::{self, NetCommand, NetError, NetSettings};
@@ -182,6 +184,7 @@ async fn run_locked(
     };
     remember(data, &databases)?;
     let paths: Vec<_> = databases.into_iter().map(|database| database.path).collect();
+    let told = Arc::new(channels(&config.alerts, &node_name(config, data)?));
     let watcher = file_watch::watch(&paths, thread.handle.clone());
 
     let (shut, shutdown) = watch::channel(false);
@@ -200,7 +203,9 @@ async fn run_locked(
             return Err(error);
         }
     };
-    let (services, token_file) = services(config, data, &thread, &network, monitor)?;
+    let observer = Observer::new(config, thread.handle.clone(), monitor.clone(), told.clone(), &paths);
+    tokio::spawn(observer.run(shutdown.clone()));
+    let (services, token_file) = services(config, data, &thread, &network, (monitor, told))?;
     let url = listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|it| format!("http://{it}"));
     let serving = listener.map(|listener| tokio::spawn(http::serve(listener, services, shutdown)));
     let ready = Ready {
@@ -329,7 +334,7 @@ fn services(
     data: &DataDir,
     thread: &NodeThread,
     network: &RunningNetwork,
-    monitor: Monitor,
+    (monitor, alerts): (Monitor, Arc<Channels>),
 ) -> Result<(Services, PathBuf), DaemonError> {
     let (token, token_file) = data.token_or_new(config.http.token_file.as_deref())?;
     let (config, data, joined) = (config.clone(), data.clone(), data.clone());
@@ -339,6 +344,7 @@ fn services(
         checks: Arc::new(move || checks(&config, &data)),
         join_plan: Arc::new(move || joined.join_plan().ok().flatten()),
         monitor,
+        alerts,
         token,
     };
     Ok((services, token_file))

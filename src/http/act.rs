@@ -21,6 +21,7 @@ use super::problem::Problem;
 use super::query::{check_absolute, parse_peer};
 use super::read::status_of;
 use crate::model::{NodeId, Role};
+use crate::monitor::{RunBegin, RunEnd};
 use crate::node::view::{LogReport, RebuildReport, RuleView};
 use crate::node::{Input, Node};
 
@@ -121,8 +122,16 @@ pub(super) async fn set_rule(State(services): Shared, body: Bytes) -> Reply<Rule
 pub(super) async fn verify_log(State(services): Shared, body: Bytes) -> Reply<LogReport> {
     let _: Empty = parse(&body)?;
     let (log, membership) = ask(&services.port, |node, _| (node.log(), node.membership().clone())).await?;
+    let guard = services.monitor.begin(RunBegin { kind: "verify_log".into(), ..RunBegin::default() }).await;
     let checked = tokio::task::spawn_blocking(move || Node::verify_log_of(&log, &membership));
-    Ok(Json(checked.await.map_err(|_| Problem::node_busy())??))
+    let checked = checked.await.map_err(|_| Problem::node_busy())?;
+    let end = |report: &LogReport| RunEnd {
+        records: Some(report.events),
+        bytes: report.bytes,
+        error: report.faults.first().map(|fault| format!("data: {fault}")),
+        ..RunEnd::default()
+    };
+    Ok(Json(guard.finish_with(checked, end)?))
 }
 
 #[derive(Deserialize)]
@@ -144,8 +153,12 @@ pub(super) async fn rebuild(State(services): Shared, body: Bytes) -> Reply<Rebui
     let (replay, now) = ask(&services.port, |node, now| (node.replay(), now)).await?;
     let until_ms = time.map(|text| parse_moment(&text, now.wall_ms).ok_or_else(|| bad_moment("time", &text)));
     let (replay, until_ms) = (replay?, until_ms.transpose().map_err(Problem::invalid)?);
+    let guard = services.monitor.begin(RunBegin { kind: "rebuild".into(), ..RunBegin::default() }).await;
     let written = tokio::task::spawn_blocking(move || replay.write(&out, until_ms));
-    Ok(Json(written.await.map_err(|_| Problem::node_busy())??))
+    let written = written.await.map_err(|_| Problem::node_busy())?;
+    let rows = |report: &RebuildReport| report.databases.iter().map(|database| database.rows).sum();
+    let end = |report: &RebuildReport| RunEnd { records: Some(rows(report)), ..RunEnd::default() };
+    Ok(Json(guard.finish_with(written, end)?))
 }
 
 #[derive(Deserialize)]
@@ -165,6 +178,8 @@ pub(super) async fn sync(State(services): Shared, body: Bytes) -> Reply<Value> {
         None => None,
     };
     let until = Instant::now() + Duration::from_secs_f64(wait_s.clamp(0.0, SYNC_WAIT_S_MAX));
+    let run = RunBegin { kind: "sync".into(), ..RunBegin::default() };
+    let guard = services.monitor.begin(run).await;
     let mut rounds = 0;
     let in_sync = loop {
         rounds = if equal_now(&services, peer).await? { rounds + 1 } else { 0 };
@@ -176,6 +191,8 @@ pub(super) async fn sync(State(services): Shared, body: Bytes) -> Reply<Value> {
         }
         tokio::time::sleep(SYNC_LOOK_AGAIN).await;
     };
+    // Not equal yet is no failure: whoever waits asks again.
+    guard.end(RunEnd { metadata: Some(json!({ "in_sync": in_sync })), ..RunEnd::default() });
     let status = status_of(&services).await?;
     let peers: Vec<_> = status.peers.iter().filter(|view| peer.is_none_or(|id| view.id == id.to_string())).collect();
     let outbox: u64 = status.databases.iter().map(|database| database.outbox).sum();
@@ -184,7 +201,7 @@ pub(super) async fn sync(State(services): Shared, body: Bytes) -> Reply<Value> {
 }
 
 /// One round: everybody is asked where it stands, everybody answers, and all stand at the same place.
-async fn equal_now(services: &Services, peer: Option<NodeId>) -> Result<bool, Problem> {
+pub(super) async fn equal_now(services: &Services, peer: Option<NodeId>) -> Result<bool, Problem> {
     let asked =
         ask(&services.port, move |node, now| node.handle(Input::SyncRequested(peer), now).map(|()| now.wall_ms));
     let asked_ms = asked.await??;

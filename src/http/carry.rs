@@ -18,6 +18,7 @@ use super::answer::ask;
 use super::problem::Problem;
 use super::query::{check_absolute, parse_peer};
 use super::read::status_of;
+use crate::monitor::{RunBegin, RunEnd};
 use crate::node::bundle::{BundleError, Carried};
 use crate::node::bundle_read::open_bundle;
 use crate::node::bundle_view::{AdmittedView, BundleView, ExportView, ImportView, ReceiptsView};
@@ -51,7 +52,7 @@ pub(super) async fn export(State(services): Shared, body: Bytes) -> Reply<Export
     let mut dice = [0; 32];
     getrandom::fill(&mut dice).map_err(|_| Problem::invalid("the system gives no random bytes"))?;
     let export = ask(&services.port, move |node, now| node.bundle_export(made_for, dice, now)).await??;
-    beside(move || export.write_file(&path)).await
+    beside(&services, "export", move || export.write_file(&path)).await
 }
 
 #[derive(Deserialize)]
@@ -67,7 +68,7 @@ pub(super) async fn import(State(services): Shared, body: Bytes) -> Reply<Import
     check_absolute("path", &path)?;
     let check = ask(&services.port, |node, now| node.bundle_check(now)).await?;
     let port = services.port.clone();
-    beside(move || {
+    beside(&services, "import", move || {
         let mut file = open_bundle(&path)?;
         let mut view = check.take(&mut file, news_only, &mut |step| give(&port, &step))?;
         view.bundle.path = path.display().to_string();
@@ -106,7 +107,7 @@ pub(super) async fn inspect(State(services): Shared, body: Bytes) -> Reply<Bundl
     let Inspect { path } = parse(&body)?;
     check_absolute("path", &path)?;
     let check = ask(&services.port, |node, now| node.bundle_check(now)).await?;
-    beside(move || {
+    beside(&services, "inspect", move || {
         let mut view = check.check(open_bundle(&path)?, true)?.view;
         view.path = path.display().to_string();
         Ok(view)
@@ -130,7 +131,14 @@ pub(super) async fn admit(State(services): Shared, body: Bytes) -> Reply<Admitte
     Ok(Json(ask(&services.port, move |node, now| node.admit_request(&request, now)).await??))
 }
 
-async fn beside<T: Send + 'static>(work: impl FnOnce() -> Result<T, BundleError> + Send + 'static) -> Reply<T> {
+/// Beside the node's thread, as a run.
+async fn beside<T: Send + 'static>(
+    services: &Services,
+    what: &str,
+    work: impl FnOnce() -> Result<T, BundleError> + Send + 'static,
+) -> Reply<T> {
+    let run = RunBegin { kind: "bundle".into(), subject: what.into(), ..RunBegin::default() };
+    let guard = services.monitor.begin(run).await;
     let done = tokio::task::spawn_blocking(work).await.map_err(|_| Problem::node_busy())?;
-    Ok(Json(done?))
+    Ok(Json(guard.finish_with(done, |_| RunEnd::default())?))
 }

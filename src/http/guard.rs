@@ -19,6 +19,9 @@ use super::problem::Problem;
 /// Bytes of a body, at most.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
 
+/// … and of a batch of changes.
+pub(super) const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// What the guard compares with.
 #[derive(Clone, Debug)]
 pub(super) struct Expected {
@@ -114,11 +117,12 @@ async fn read_body(request: Request) -> Result<Request, Problem> {
         let detail = "orders are JSON: send the header `Content-Type: application/json`";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "json_only", detail));
     }
-    let bytes = tokio::time::timeout(PATIENCE, to_bytes(body, BODY_BYTES_MAX))
+    let most = if parts.uri.path() == super::legacy::RECEIVE { BATCH_BYTES_MAX } else { BODY_BYTES_MAX };
+    let bytes = tokio::time::timeout(PATIENCE, to_bytes(body, most))
         .await
         .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not arrive in time"))?;
     let bytes = bytes.map_err(|_| {
-        let detail = format!("a body may have {BODY_BYTES_MAX} bytes");
+        let detail = format!("a body may have {most} bytes");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
     })?;
     Ok(Request::from_parts(parts, Body::from(bytes)))

@@ -8,6 +8,8 @@
 //!   carry      bundles, receipts, requests              runs      run tracking, reliability
 //!   archive    cleanup, disk use, the season's archive              dashboard the page at `/`
 //!   verify     verifications and drift
+//!   stream     the log as it grows                             metrics   for Prometheus
+//!   legacy     what servers of the older sync protocol know   canonical JSON for checksums
 //! ```
 //!
 //! Invariant: nothing behind the guard runs for a caller without the token; the node's thread is asked only short
@@ -17,19 +19,24 @@
 mod act;
 mod answer;
 mod archive;
+mod canonical;
 mod carry;
 mod compare;
 mod dashboard;
 mod decide;
 mod guard;
+mod legacy;
+mod legacy_read;
 mod listener;
 mod members;
+mod metrics;
 mod moment;
 mod problem;
 mod query;
 mod read;
 mod routes;
 mod runs;
+mod stream;
 mod verify;
 
 #[cfg(test)]
@@ -50,6 +57,7 @@ pub use query::{node_of, parse_peer};
 pub use routes::{ROUTES, Route};
 
 use crate::monitor::Monitor;
+use crate::monitor::deliver::Channels;
 use crate::node::meeting_view::MeetingPlan;
 use crate::node::port::NodePort;
 use listener::{ConnectionState, LimitedListener};
@@ -93,6 +101,8 @@ pub struct Services {
     pub join_plan: Arc<dyn Fn() -> Option<MeetingPlan> + Send + Sync>,
     /// Run tracking.
     pub monitor: Monitor,
+    /// Where alerts go.
+    pub alerts: Arc<Channels>,
     /// The bearer token.
     pub token: String,
 }

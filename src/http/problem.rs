@@ -73,7 +73,7 @@ impl From<MonitorError> for Problem {
         let (status, code) = match &error {
             MonitorError::Held { .. } => (StatusCode::CONFLICT, "lease_held"),
             MonitorError::Ended { .. } => (StatusCode::CONFLICT, "run_ended"),
-            MonitorError::Unknown(_) => (StatusCode::NOT_FOUND, "not_found"),
+            MonitorError::Unknown(_) => (StatusCode::NOT_FOUND, "no_such_run"),
             MonitorError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
             MonitorError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "node_busy"),
             MonitorError::Sqlite(_) => (StatusCode::INTERNAL_SERVER_ERROR, "monitor_error"),

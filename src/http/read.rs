@@ -46,6 +46,12 @@ pub(super) async fn scored_status(services: &Services) -> Result<Status, Problem
         let of = |id: &Option<NodeId>| id.map(|id| store.server_score(&id, now_ms)).transpose();
         ids.iter().map(of).collect::<Result<Vec<_>, _>>()
     });
+    if let Ok(open) = services.monitor.ask(|store, _| store.open_alerts()).await {
+        // What the node says itself is in its own list already.
+        let rules = open.into_iter().filter(|alert| !alert.key.starts_with("node:")).map(|alert| alert.message);
+        let fresh: Vec<String> = rules.filter(|message| !status.alerts.contains(message)).collect();
+        status.alerts.extend(fresh);
+    }
     // Without run tracking the node's own estimate stands.
     for (peer, (score, band)) in status.peers.iter_mut().zip(scores.await.unwrap_or_default().into_iter().flatten()) {
         (peer.score, peer.band) = (score, band.to_string());

@@ -11,7 +11,11 @@ use axum::{Json, Router, middleware};
 
 use super::guard::{Expected, guard};
 use super::problem::Problem;
-use super::{Services, act, archive, carry, compare, dashboard, decide, members, read, runs, travel, verify};
+use super::{
+    Services, act, archive, carry, compare, dashboard, decide, legacy, legacy_read, members, metrics, read, runs,
+    stream,
+};
+use super::{travel, verify};
 
 /// One endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +80,13 @@ pub const ROUTES: &[Route] = &[
         "A page of the event log, oldest first; pass last_arrival as `after` to go on",
         &["db", "table", "origin", "since", "until", "limit", "after"],
     ),
+    route(
+        "get",
+        "/api/v1/events/stream",
+        "The event log as it grows, as server-sent events; `after` or Last-Event-ID tell where to go on",
+        &["db", "table", "origin", "since", "until", "after"],
+    ),
+    route("get", "/metrics", "The node's figures in Prometheus' text format", &[]),
     route("get", "/api/v1/conflicts", "What lost, newest last", &["after", "limit"]),
     route("get", "/api/v1/conflicts/{n}", "One conflict", &[]),
     route("get", "/api/v1/duplicates", "Different rows that look like one, and what joins them", &["limit"]),
@@ -160,6 +171,13 @@ pub const ROUTES: &[Route] = &[
     route("get", "/api/v1/join", "The plan of the join by which this server came in; null: there was none", &[]),
     route("get", "/api/v1/archive/repair", "The repair of the archive that is under way, or the last one", &[]),
     route("post", "/api/v1/archive/repair", "Fetches what is missing or damaged of the archive from peers", &[]),
+    route("post", legacy::SYNC, "Older protocol: syncs with a peer now, and says what that brought", &[]),
+    route("get", legacy::CHANGES, "Older protocol: rows that changed since a time", legacy_read::ASKED),
+    route("post", legacy::RECEIVE, "Older protocol: takes rows from a server outside the cluster", legacy::BATCH),
+    route("get", legacy::RELIABILITY, "Older protocol: how well a peer does each operation", &[]),
+    route("post", legacy::CLEANUP, "Older protocol: removes old history of runs", &["days_to_keep"]),
+    route("get", "/api/v1/alerts", "What a person should look at, what is over, and where alerts go", &[]),
+    route("post", "/api/v1/alerts/test", "Tells a test by every channel of [alerts]", &[]),
     route("get", "/api/v1/doctor", "Checks of the installation", &[]),
 ];
 
@@ -184,6 +202,8 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("post", "/api/v1/trust-lan") => post(members::trust_lan),
         ("post", "/api/v1/recover-admin") => post(members::recover),
         ("get", "/api/v1/events") => get(read::events),
+        ("get", "/api/v1/events/stream") => get(stream::events),
+        ("get", "/metrics") => get(metrics::metrics),
         ("get", "/api/v1/conflicts") => get(read::conflicts),
         ("get", "/api/v1/conflicts/{n}") => get(read::conflict),
         ("get", "/api/v1/duplicates") => get(read::duplicates),
@@ -228,6 +248,13 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("get", "/api/v1/join") => get(read::join_plan),
         ("get", "/api/v1/archive/repair") => get(archive::repair_state),
         ("post", "/api/v1/archive/repair") => post(archive::repair),
+        ("post", legacy::SYNC) => post(legacy::sync),
+        ("get", legacy::CHANGES) => get(legacy_read::changes),
+        ("post", legacy::RECEIVE) => post(legacy::receive),
+        ("get", legacy::RELIABILITY) => get(legacy::reliability),
+        ("post", legacy::CLEANUP) => post(legacy::cleanup),
+        ("get", "/api/v1/alerts") => get(runs::alerts),
+        ("post", "/api/v1/alerts/test") => post(runs::test_alerts),
         ("get", "/api/v1/doctor") => get(read::doctor),
         (method, path) => unreachable!("{method} {path} is in the table of routes without a handler"),
     }

@@ -223,3 +223,21 @@ pub(super) async fn report_on(services: &Services, peer: &str) -> Result<Reliabi
     });
     Ok(report.await?)
 }
+
+/// Alerts that are over and still shown.
+const PAST_ALERTS: usize = 50;
+
+pub(super) async fn alerts(State(services): Shared) -> Reply<Value> {
+    let both = services.monitor.ask(|store, _| Ok((store.open_alerts()?, store.past_alerts(PAST_ALERTS)?)));
+    let (open, past) = both.await?;
+    Ok(Json(json!({ "alerts": open, "past": past, "channels": services.alerts.names() })))
+}
+
+/// Tells a test by every channel, now.
+pub(super) async fn test_alerts(State(services): Shared, body: Bytes) -> Reply<Value> {
+    let Nothing {} = parse(&body)?;
+    let channels = services.alerts.clone();
+    let told = tokio::task::spawn_blocking(move || channels.test(crate::monitor::recorder::now_ms()));
+    let told = told.await.map_err(|_| Problem::node_busy())?;
+    Ok(Json(json!({ "channels": told })))
+}

@@ -73,6 +73,7 @@ fn server_with(patience: std::time::Duration) -> Server {
         checks: Arc::new(Vec::new),
         join_plan: Arc::new(|| None),
         monitor: tracking.monitor.clone(),
+        alerts: Arc::default(),
         token: TOKEN.to_string(),
     };
     runtime.spawn(serve_within(listener, services, shutdown, patience));

@@ -5,6 +5,8 @@
 //!   store      monitor.db: status, history, leases, retention                  schema   its tables, and their readme
 //!   burst      small runs of the node become few rows                          reliability  rates, score, bands, trend
 //!   errors     classes and patterns of failures                                view     what the API shows of it
+//!   feed       times of changes, and what older servers sent                     alerts   what a person must know
+//!   deliver    webhook and mail
 //! ```
 //!
 //! States of a run: begun (in_progress) → success | error. Every run ends: it completes, it fails, it fails when its guard
@@ -15,7 +17,11 @@
 //! call returns (but for the last moments before a power cut: `synchronous=NORMAL`); the node's own small runs about a
 //! second later. Callers: daemon, http.
 
+pub mod alert_store;
+pub mod alerts;
+pub mod deliver;
 pub mod errors;
+pub mod feed;
 pub mod guard;
 pub mod recorder;
 pub mod reliability;

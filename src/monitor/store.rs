@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde_json::Value;
 
-use super::{errors, schema};
+use super::{errors, reliability, schema};
 use crate::model::NodeId;
 
 /// Longest kind, subject and instance, in characters.
@@ -305,13 +305,7 @@ impl Store {
         let sql = if error.is_some() { STATUS_FAILED } else { STATUS_DONE };
         let watermark = end.watermark.filter(|_| error.is_none()).map(|text| errors::kept(&text));
         transaction.execute(sql, params![id, now, watermark])?;
-        if let Some(error) = &error {
-            let of: (String, String) =
-                transaction.query_row("SELECT subject, sync_type FROM sync_history WHERE id = ?1", [id], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })?;
-            note_pattern(&transaction, (&of.0, &of.1), error, 1, &now)?;
-        }
+        note_end(&transaction, id, error.as_deref(), now_ms)?;
         transaction.commit()?;
         Ok(())
     }
@@ -384,6 +378,22 @@ const STATUS_FAILED: &str = "UPDATE sync_status SET last_sync_status = 'error', 
      last_error_class = h.error_class, last_error_message = h.error_message, updated_at = ?2 \
      FROM sync_history h WHERE h.id = ?1 AND ?3 IS NULL AND sync_status.sync_type = h.sync_type \
      AND sync_status.subject = h.subject";
+
+/// Counts an end among the failures that read alike, and in the reliability of the server it was about.
+fn note_end(transaction: &Transaction<'_>, id: i64, error: Option<&str>, now_ms: u64) -> Result<(), MonitorError> {
+    let sql = "SELECT subject, sync_type, server_id, coalesce(duration_seconds, 0.0) FROM sync_history WHERE id = ?1";
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+    let (subject, kind, server, seconds): (String, String, Option<i64>, f64) =
+        transaction.query_row(sql, [id], read)?;
+    if let Some(error) = error {
+        note_pattern(transaction, (&subject, &kind), error, 1, &moment(now_ms))?;
+    }
+    if let Some(server) = server {
+        let outcome = reliability::Outcome { runs: 1, seconds, error, at_ms: now_ms };
+        reliability::note(transaction, server, &kind, &outcome)?;
+    }
+    Ok(())
+}
 
 /// Who holds the lease that a run wants: an exclusive run stands in everybody's way, and everybody in an exclusive one's.
 fn holder(transaction: &Transaction<'_>, run: &RunBegin) -> Result<Option<(i64, String, String)>, MonitorError> {

@@ -13,6 +13,7 @@
 //! remote ones are applied; the same inputs give the same effects and the same files, always.
 //! Callers: daemon, simulations.
 
+pub mod account;
 mod accounts;
 #[cfg(test)]
 mod address_tests;
@@ -50,6 +51,7 @@ mod enrol_crash_tests;
 mod exchange;
 #[cfg(test)]
 mod exchange_tests;
+pub mod feed;
 mod found;
 pub mod genesis;
 #[cfg(test)]

@@ -129,6 +129,17 @@ impl Pair {
         }
     }
 
+    /// Lets both look at their files for a while, without a word between them.
+    pub(super) fn work_apart(&mut self) {
+        for _ in 0..40 {
+            self.now = Now { mono_ms: self.now.mono_ms + 50, wall_ms: self.now.wall_ms + 50 };
+            for node in &mut self.nodes {
+                node.handle(Input::Tick, self.now).unwrap();
+                while node.poll_effect().is_some() {}
+            }
+        }
+    }
+
     /// The joiner gets the events, and leaves its files alone.
     pub(super) fn meet_without_files(&mut self) {
         let events = {

@@ -17,9 +17,6 @@ use crate::wire::message::{Hello, Message, digest_of};
 /// Hellos overtake each other by a few; a number far below the last one is a peer that began anew.
 const OVERTAKES_MAX: u32 = 64;
 
-/// A hello that comes later than this after ours is no answer to it, ms.
-const ROUND_MS_MAX: u64 = 1_000;
-
 /// Names of member records in the first hello, at most: in sync it must stay small.
 const NAMES_FIRST_MAX: usize = 2;
 
@@ -123,14 +120,15 @@ impl Exchange {
         }
         peer.content =
             hello.content.filter(|_| hello.applied_all).map(|content| (hello.heads_digest, hello.membership, content));
-        let took_ms = now.mono_ms.saturating_sub(peer.hello_at_ms);
+        // Which hello this one answers nobody knows: the round trip is what a comparison costs.
+        let took_ms = peer.round_trip_micros.unwrap_or(0) / 1000;
         let (lacking, asks) = (peer.lacking_ms.is_some(), peer.lacking_asks);
         let differs = peer.digest_heard.is_some_and(|digest| digest != mine);
         if !lacking {
-            self.tally.done(Work::Reconcile, Subject::Peer(from), 1, 0, took_ms.min(ROUND_MS_MAX));
+            self.tally.done(Work::Reconcile, Subject::Peer(from), 1, 0, took_ms);
         } else if asks > 0 {
             let words = "peer: its heads do not fit what it says of them";
-            self.tally.failed(Work::Reconcile, Subject::Peer(from), took_ms.min(ROUND_MS_MAX), words);
+            self.tally.failed(Work::Reconcile, Subject::Peer(from), took_ms, words);
         }
         let untold = differs && (!peer.heads_told || peer.told_heads != *standing.heads);
         let mut effects = Vec::new();

@@ -123,7 +123,7 @@ fn unharmed(browser: &Browser, place: &str) {
     let title = browser.script("return document.title", &[]);
     assert!(title.as_str().unwrap().ends_with("· litemesh"), "{place}: the title became {title}");
     assert_eq!(
-        browser.count("main img, main script, main b[onclick], .verdict img"),
+        browser.count("#main img, #main script, #main b[onclick], .verdict img"),
         0,
         "{place}: markup from a value"
     );
@@ -145,7 +145,7 @@ fn speaks(browser: &Browser, place: &str) {
         .iter()
         .find(|(role, name)| ["button", "link", "textbox", "combobox"].contains(&role.as_str()) && name.is_empty());
     assert_eq!(nameless, None, "{place}");
-    assert_eq!(browser.count("main h1"), 1, "{place}: one heading of the first order");
+    assert_eq!(browser.count("#main h1"), 1, "{place}: one heading of the first order");
 }
 
 const PAGES: &[&str] = &[
@@ -375,6 +375,13 @@ fn upkeep(browser: &Browser) {
     browser.click("[data-key='check-log']");
     browser.shows("#main", "every hash and signature is right");
     seen("the log is checked by one click");
+    browser.click("#main form button");
+    browser.shows("#main table", "full");
+    until("the verification by hand is done and equal", 60, || {
+        let runs = browser.text("#main table");
+        if runs.contains("equal") && runs.contains("a person") { Ok(()) } else { Err(runs) }
+    });
+    seen("a verification is ordered by one click, and its result shown");
     turn_to(browser, "/care", "Upkeep");
     browser.shows("#main", "Safe to unplug");
     browser.shows("#main", "all but");
@@ -420,7 +427,7 @@ fn pictures(browser: &Browser, cluster: &Cluster) {
             browser.dress(width, 800, false);
             browser.script("location.hash = arguments[0]", &[json!(page)]);
             until(&format!("{page} is shown"), 20, || {
-                if browser.count("main h1") == 1 { Ok(()) } else { Err("no heading".to_owned()) }
+                if browser.count("#main h1") == 1 { Ok(()) } else { Err("no heading".to_owned()) }
             });
             unharmed(browser, &format!("{page} {size}"));
             for (dress, dark) in [("light", false), ("dark", true)] {

@@ -118,6 +118,7 @@ fn open(folder: &Path, seed: u8, now: Now) -> Result<Node, Failure> {
         entropy: [seed; 32],
         machine_id: "measured".into(),
         pace: Default::default(),
+        retention: Default::default(),
     };
     Ok(Node::open(settings, Arc::new(Log::open(&folder.join("events.redb"))?), now)?)
 }

@@ -48,7 +48,7 @@ fn scene() -> Cluster {
             format!("INSERT INTO team (team_number, team_name, marker) VALUES ({0}, 'Team {0}', 'made')", 100 + number);
         app(cluster.servers[0].database("scouting"), &team);
     }
-    cluster.enrol();
+    enrol(&mut cluster);
     cluster.settled(40);
     cluster.part();
     for (server, locked) in cluster.servers.iter().zip([20, 21, 22]).take(2) {
@@ -83,6 +83,28 @@ fn scene() -> Cluster {
     cluster
 }
 
+/// The second server has a row of its own under an id that the first has given too: it looks at the plan before it joins.
+fn enrol(cluster: &mut Cluster) {
+    app(
+        cluster.servers[1].database("scouting"),
+        "INSERT INTO team (team_number, team_name) VALUES (800, 'of the stands')",
+    );
+    cluster.servers[0].start();
+    let (code, joiner) = (cluster.servers[0].invite(), &cluster.servers[1]);
+    let flags = joiner.database_flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    for answer in ["--plan", "--yes"] {
+        joiner.cli(&[&["join", &code, "--name", &joiner.name, answer], &flags[..]].concat()).done();
+    }
+    cluster.join(2);
+    let address = cluster.servers[0].address();
+    for server in &mut cluster.servers[1..] {
+        server.start_with(&["--peer", &address]);
+    }
+    cluster.connected();
+    cluster.adopted();
+}
+
 /// Where the pictures go.
 fn album(cluster: &Cluster) -> PathBuf {
     let folder =
@@ -101,7 +123,7 @@ fn unharmed(browser: &Browser, place: &str) {
     let title = browser.script("return document.title", &[]);
     assert!(title.as_str().unwrap().ends_with("· litemesh"), "{place}: the title became {title}");
     assert_eq!(
-        browser.count("main img, main script, main b[onclick], .verdict img"),
+        browser.count("#main img, #main script, #main b[onclick], .verdict img"),
         0,
         "{place}: markup from a value"
     );
@@ -123,7 +145,7 @@ fn speaks(browser: &Browser, place: &str) {
         .iter()
         .find(|(role, name)| ["button", "link", "textbox", "combobox"].contains(&role.as_str()) && name.is_empty());
     assert_eq!(nameless, None, "{place}");
-    assert_eq!(browser.count("main h1"), 1, "{place}: one heading of the first order");
+    assert_eq!(browser.count("#main h1"), 1, "{place}: one heading of the first order");
 }
 
 const PAGES: &[&str] = &[
@@ -160,13 +182,16 @@ fn a_superadmin_sees_in_the_browser_what_is_wrong_and_acts() {
     sign_in(&browser, server);
     verdict(&browser);
     pictures(&browser, &cluster);
-    keyboard(&browser);
+    keyboard(&browser, server);
     servers(&browser);
     conflict_is_put_back(&browser, server);
     shelf_and_row(&browser);
     feed(&browser, server);
+    taken_back(&browser, server);
     upkeep(&browser);
+    tracked(&browser);
     invitation(&browser);
+    joined(&browser, &cluster);
     the_end(&browser, cluster);
 }
 
@@ -211,9 +236,10 @@ fn verdict(browser: &Browser) {
 }
 
 /// From the top of the page, without a mouse.
-fn keyboard(browser: &Browser) {
-    turn_to(browser, "/", "Overview");
-    browser.script("document.activeElement.blur(); window.scrollTo(0, 0)", &[]);
+fn keyboard(browser: &Browser, server: &Server) {
+    browser.go("about:blank");
+    browser.go(&link(server));
+    browser.shows("#main h1", "Overview");
     browser.press(TAB);
     assert_eq!(browser.script("return document.activeElement.id", &[]), "skip");
     browser.press(ENTER);
@@ -243,7 +269,7 @@ fn conflict_is_put_back(browser: &Browser, server: &Server) {
     let lost = if shown == "by pit" { "by stands" } else { "by pit" };
     turn_to(browser, "/conflicts", "Conflicts");
     browser.type_into("#conflict-filter", "location");
-    let card = ".card:has(a[href*='scouting.team+1'])";
+    let card = ".card:has(a[href$='scouting.team+1'])";
     browser.shows(card, &shown);
     browser.shows(card, lost);
     seen("a conflict shows both values side by side, with their authors");
@@ -252,7 +278,7 @@ fn conflict_is_put_back(browser: &Browser, server: &Server) {
         let now = texts(server.database("scouting"), location).remove(0);
         if now == lost { Ok(()) } else { Err(now) }
     });
-    browser.shows("#toast", "team");
+    browser.shows("#toast", "the value that had lost");
     seen("one click puts the other value back into the application's file");
     browser.type_into("#conflict-filter", "team_name");
     browser.shows(".card", "<script>document.title=");
@@ -294,6 +320,53 @@ fn feed(browser: &Browser, server: &Server) {
     seen("the search finds the changes of one table");
 }
 
+fn taken_back(browser: &Browser, server: &Server) {
+    turn_to(browser, "/activity?table=team", "Activity");
+    browser.shows(".event:first-child", "seen <i>live</i>");
+    browser.click(".event:first-child button");
+    browser.shows("dialog", "1 row would change");
+    browser.click("dialog [data-key='undo-yes']");
+    until("the value from before is back in the app's file", 20, || {
+        let now =
+            texts(server.database("scouting"), "SELECT coalesce(location, 'nothing') FROM team WHERE id = 5").remove(0);
+        if now.contains("live") { Err(now) } else { Ok(()) }
+    });
+    browser.shows("#toast", "can be taken back too");
+    assert_eq!(browser.count("dialog"), 0);
+    seen("an event is taken back after a look at what that would change");
+}
+
+fn tracked(browser: &Browser) {
+    turn_to(browser, "/runs", "Runs");
+    browser.shows("#main", "capture");
+    browser.shows("#main", "reconcile");
+    seen("runs of every kind are listed with how they ended");
+    turn_to(browser, "/reliability", "Reliability");
+    browser.shows("#main", "stands");
+    browser.shows("#main", SHOWN_NAME);
+    assert!(browser.count(".chart-drawing rect, .chart-drawing circle") > 0, "something is drawn");
+    browser.click(".chart summary");
+    browser.shows(".chart details[open] table", "ended well");
+    seen("reliability is drawn over time, and each chart is there as a table too");
+}
+
+/// On the second server: what its join did to the row that it brought.
+fn joined(browser: &Browser, cluster: &Cluster) {
+    browser.go("about:blank");
+    browser.go(&link(&cluster.servers[1]));
+    browser.shows(".server-lines", "pit");
+    turn_to(browser, "/care", "Upkeep");
+    browser.shows("#main", "Ids that moved");
+    browser.shows("#main", "1 row by +");
+    let album = album(cluster);
+    browser.picture(1280, false, &album.join("join-desktop-light.png"));
+    browser.dress(1280, 800, false);
+    browser.go("about:blank");
+    browser.go(&link(&cluster.servers[0]));
+    browser.shows(".server-lines", "stands");
+    seen("a server that joined shows the plan of its join: which rows met, and which id moved where");
+}
+
 fn upkeep(browser: &Browser) {
     turn_to(browser, "/data", "Data");
     browser.shows("#main", "team_settings");
@@ -303,10 +376,21 @@ fn upkeep(browser: &Browser) {
     browser.click("[data-key='check-log']");
     browser.shows("#main", "every hash and signature is right");
     seen("the log is checked by one click");
+    browser.click("#main form button");
+    browser.shows("#main table", "full");
+    until("the verification by hand is done and equal", 60, || {
+        let runs = browser.text("#main table");
+        if runs.contains("equal") && runs.contains("a person") { Ok(()) } else { Err(runs) }
+    });
+    seen("a verification is ordered by one click, and its result shown");
     turn_to(browser, "/care", "Upkeep");
     browser.shows("#main", "Safe to unplug");
     browser.shows("#main", "all but");
     seen("receipts say that this machine can be unplugged, and what the one that is away lacks");
+    browser.shows("#main", "Event log");
+    browser.click("#main form button");
+    browser.shows("#toast", "moved out of the log");
+    seen("the cleanup runs by one click and says what it moved");
 }
 
 fn invitation(browser: &Browser) {
@@ -344,7 +428,7 @@ fn pictures(browser: &Browser, cluster: &Cluster) {
             browser.dress(width, 800, false);
             browser.script("location.hash = arguments[0]", &[json!(page)]);
             until(&format!("{page} is shown"), 20, || {
-                if browser.count("main h1") == 1 { Ok(()) } else { Err("no heading".to_owned()) }
+                if browser.count("#main h1") == 1 { Ok(()) } else { Err("no heading".to_owned()) }
             });
             unharmed(browser, &format!("{page} {size}"));
             for (dress, dark) in [("light", false), ("dark", true)] {

@@ -166,7 +166,7 @@ const BODIES: &[(&str, &str, &[u16])] = &[
     ),
     (
         "an unknown member",
-        "POST /api/v1/sync HTTP/1.1\r\nGOODJSONContent-Length: 17\r\n\r\n{\"__proto__\":null}",
+        "POST /api/v1/sync HTTP/1.1\r\nGOODJSONContent-Length: 18\r\n\r\n{\"__proto__\":null}",
         &[400],
     ),
     ("a number for a word", "POST /api/v1/sync HTTP/1.1\r\nGOODJSONContent-Length: 10\r\n\r\n{\"peer\":1}", &[400]),
@@ -245,11 +245,14 @@ fn shapes(server: &Server) -> Vec<Shape> {
     all
 }
 
-/// Sends all, says that this was all, and reads what comes.
-fn send(server: &Server, request: &[u8]) -> (u16, String) {
+/// Sends all and reads what comes. Says that this was all only where the connection may end without an answer: a server
+/// may take that for the caller's leaving, and drop an answer under way.
+fn send(server: &Server, request: &[u8], outcomes: &[u16]) -> (u16, String) {
     let mut stream = TcpStream::connect(server.address).unwrap();
     let _ = stream.write_all(request);
-    let _ = stream.shutdown(Shutdown::Write);
+    if outcomes.contains(&0) {
+        let _ = stream.shutdown(Shutdown::Write);
+    }
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     let answer = String::from_utf8_lossy(&answer).into_owned();
@@ -262,7 +265,7 @@ fn hostile_shapes_are_refused_and_the_next_request_is_answered() {
     let shapes = shapes(&server);
     assert!(shapes.len() >= 60, "{} shapes", shapes.len());
     for (name, request, outcomes) in &shapes {
-        let (status, answer) = send(&server, request);
+        let (status, answer) = send(&server, request, outcomes);
         assert!(outcomes.contains(&status), "{name}: {status}, wanted one of {outcomes:?}\n{answer}");
         assert!(!answer.contains(TOKEN), "{name}: the answer tells the token");
         if let Some((head, body)) = answer.split_once("\r\n\r\n").filter(|(_, body)| !body.is_empty()) {

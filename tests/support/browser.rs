@@ -165,12 +165,14 @@ impl Browser {
         self.script(script, &[json!(selector)]).as_u64().unwrap_or_default()
     }
 
-    /// What the page's scripts complained about since the last call: errors, refused loads, broken policies.
+    /// What the page's scripts complained about since the last call: errors, refused loads, broken policies. A node at
+    /// work may say "ask again" (503, 504): the page does.
     pub(crate) fn complaints(&self) -> Vec<String> {
         let log = self.done("/se/log", &json!({ "type": "browser" }));
         let lines = log.as_array().cloned().unwrap_or_default();
         let bad = |line: &&Value| line["level"] == "SEVERE" || line["level"] == "WARNING";
-        lines.iter().filter(bad).map(|line| line["message"].to_string()).collect()
+        let again = |line: &String| line.contains("status of 503") || line.contains("status of 504");
+        lines.iter().filter(bad).map(|line| line["message"].to_string()).filter(|line| !again(line)).collect()
     }
 
     /// Role and name of everything that a screen reader is told of.

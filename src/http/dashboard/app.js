@@ -66,6 +66,7 @@ function show() {
   document.title = `${page.title} · litemesh`;
   at('verdict').classList.toggle('brief', page !== overview);
   drawNav();
+  at('nav').querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
   if (state.status) built?.update?.(state.status);
   if (turned && state.turned) main.focus({ preventScroll: true });
   if (turned) window.scrollTo(0, 0);
@@ -79,7 +80,6 @@ function drawNav() {
   const shown = state.shown?.page.path;
   const pages = PAGES.filter(available).map((page) => [page.path, page.title, numbers[page.path] ?? 0, page.path === shown]);
   drawNavList(pages);
-  at('nav').querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
 }
 
 const drawNavList = live(at('nav'), (pages) => pages.map(([path, title, number, current]) => el('li', {},
@@ -90,7 +90,7 @@ function findingOf(one) {
   return el('li', { class: `finding ${one.level}` }, sign(one.level), el('div', { class: 'finding-words' },
     el('p', { class: 'finding-what' }, foreign(one.what)),
     one.why ? el('p', { class: 'finding-why' }, foreign(one.why)) : null,
-    one.todo ? el('p', { class: 'finding-todo' }, el('span', { class: 'todo-mark' }, 'To do: '), foreign(one.todo), ' ', one.to ? el('a', { href: one.to }, 'Go there') : null) : null));
+    one.todo ? el('p', { class: 'finding-todo' }, el('span', { class: 'todo-mark' }, 'To do: '), foreign(one.todo), ' ', one.to ? el('a', { href: one.to, key: `go-${one.what}` }, 'Go there') : null) : null));
 }
 
 const verdictHead = el('div', { class: 'verdict-head', role: 'status', 'aria-live': 'polite', 'aria-atomic': 'true' });

@@ -9,7 +9,7 @@ import { ago, bytes, count, number } from './words.js';
 function receipts(view) {
   return [
     el('p', { class: 'unplug' }, view.safe_to_unplug ? badge('well', 'Safe to unplug') : badge('attention', 'Keep it on')),
-    el('p', {}, foreign(view.sentence)),
+    el('p', {}, foreign(view.sentence.replace(/^safe to unplug: /, ''))),
     view.only_here.tables.length ? table({
       caption: 'Rows that exist only here', rows: view.only_here.tables,
       columns: [{ head: 'Table', cell: (row) => foreign(`${row.database}.${row.table}`) }, { head: 'Rows', number: true, cell: (row) => number(row.rows) }],
@@ -40,16 +40,21 @@ function checks(list) {
   });
 }
 
-function alerts(list) {
-  return table({
-    caption: 'Alerts', hideCaption: true, empty: 'No alert.', rows: list, key: (alert) => alert.key,
+function alerts({ alerts: open, past = [], channels = [] }) {
+  return [el('p', { class: 'quiet' }, channels.length ? ['Told by ', foreign(channels.join(', ')), ' too.'] : 'Told here and in the log only: [alerts] in litemesh.toml names no webhook and no mail server.'), table({
+    caption: 'Alerts', hideCaption: true, empty: 'No alert.', rows: [...open, ...past], key: (alert) => `${alert.key} ${alert.raised_at}`,
     columns: [
       { head: 'What', cell: (alert) => foreign(alert.message) },
       { head: 'State', cell: (alert) => (alert.recovered_at ? badge('well', ['over ', ago(alert.recovered_at)]) : badge(alert.severity === 'critical' ? 'trouble' : 'attention', foreign(alert.severity))) },
       { head: 'Since', cell: (alert) => ago(alert.raised_at) },
       { head: 'To do', wide: true, cell: (alert) => (alert.next_step ? foreign(alert.next_step) : '–') },
     ],
-  });
+  })];
+}
+
+function tested(channels) {
+  if (channels.length === 0) return 'No channel is set up: name a webhook or a mail server in [alerts] of litemesh.toml.';
+  return channels.map((one) => `${one.channel}: ${one.ok ? 'taken' : one.detail}`).join('; ');
 }
 
 function disk(view) {
@@ -114,10 +119,10 @@ export const page = {
     root.append(el('h1', {}, 'Upkeep'));
     const asks = [];
     const ask = every(5000, () => Promise.allSettled(asks.map((one) => one())));
-    const test = () => post('/api/v1/alerts/test').then(() => say('A test alert is on its way to every place that is set up.')).catch((error) => say(['Not sent: ', foreign(error.message)]));
+    const test = () => post('/api/v1/alerts/test').then((answer) => say(foreign(tested(answer.channels ?? [])))).catch((error) => say(['Not sent: ', foreign(error.message)]));
     asks.push(panel(root, 'Who holds what', '/api/v1/receipts', receipts));
     asks.push(panel(root, 'Checks', '/api/v1/doctor', checks, { pick: (answer) => answer.checks }));
-    asks.push(panel(root, 'Alerts', '/api/v1/alerts', alerts, { pick: (answer) => answer.alerts, more: has('post', '/api/v1/alerts/test') ? [button('Send a test', test, { key: 'test-alert' })] : [] }));
+    asks.push(panel(root, 'Alerts', '/api/v1/alerts', alerts, { more: has('post', '/api/v1/alerts/test') ? [button('Send a test', test, { key: 'test-alert' })] : [] }));
     asks.push(panel(root, 'Disk', '/api/v1/disk', disk));
     asks.push(panel(root, 'Cleanup', '/api/v1/cleanup', cleanup, { below: [cleanupForm(say, ask)] }));
     asks.push(joinPanel(root));

@@ -31,7 +31,7 @@ function times(points, width, height, x) {
  * One chart. `points` are {label, values, title}; `series` names the values: {name, level}. Bars are stacked, lines are
  * not and leave a gap where a value is null.
  */
-export function chart({ title, points, series, kind = 'bars', words = String, top: given, width = 640, height = 170 }) {
+export function chart({ title, points, series, kind = 'bars', words = String, top: given, width = 320, height = 140 }) {
   if (points.length === 0) return el('figure', { class: 'chart' }, el('figcaption', {}, title), el('p', { class: 'empty' }, 'Nothing to show yet.'));
   const sums = points.map((point) => (kind === 'bars' ? point.values.reduce((sum, value) => sum + (value ?? 0), 0) : Math.max(...point.values.map((value) => value ?? 0))));
   const top = given ?? ceiling(Math.max(...sums));

@@ -3,10 +3,13 @@
 
 import { get, has, post } from './api.js';
 import { button, el, foreign, heading, live, value } from './dom.js';
-import { ago } from './words.js';
+import { ago, number } from './words.js';
 
 /** Conflicts on one page of this page. */
 const PAGE = 25;
+
+/** Conflicts that this page holds at most; older ones are listed by `litemesh conflicts`. */
+const KEPT = 3000;
 
 /** Conflicts asked for at once; the node gives the oldest first. */
 const ASKED = 1000;
@@ -49,10 +52,11 @@ function card(conflict, restore) {
     el('p', { class: 'quiet small' }, foreign(conflict.reason)));
 }
 
-async function all() {
+/** The newest ones: numbers count up from 1, so the total tells where they begin. */
+async function newest(total) {
   const found = [];
   for (;;) {
-    const after = found.length ? found[found.length - 1].number : 0;
+    const after = found.length ? found[found.length - 1].number : Math.max(0, total - KEPT);
     const { conflicts } = await get('/api/v1/conflicts', { after, limit: ASKED });
     found.push(...conflicts);
     if (conflicts.length < ASKED) return found.reverse();
@@ -94,8 +98,9 @@ export const page = {
         say(['Not joined: ', foreign(error.message)]);
       }
     };
-    const draw = live(place, ({ found, more, filtered }) => [
+    const draw = live(place, ({ found, more, filtered, older }) => [
       found.length === 0 ? el('p', { class: 'empty' }, filtered ? 'No conflict fits.' : 'Nothing lost: no two servers have written the same thing apart.') : el('ul', { class: 'cards' }, found.map((conflict) => card(conflict, restore))),
+      older > 0 && more === 0 ? el('p', { class: 'empty' }, `${number(older)} older ones: litemesh conflicts list`) : null,
       more > 0 ? button(`Show ${Math.min(more, PAGE)} more of ${more}`, () => { shownCount += PAGE; again(); }, { key: 'more' }) : null,
     ]);
     const drawPairs = live(pairs, (duplicates) => lookalikes(duplicates, merge));
@@ -103,7 +108,7 @@ export const page = {
       const word = filter.value.trim().toLowerCase();
       const fits = (one) => [one.database, one.table, one.id, one.row, one.column, one.winner.node, one.loser.node, one.winner.value, one.loser.value].some((text) => text.toLowerCase().includes(word));
       const fitting = word ? known.filter(fits) : known;
-      draw({ found: fitting.slice(0, shownCount), more: fitting.length - Math.min(fitting.length, shownCount), filtered: word !== '' });
+      draw({ found: fitting.slice(0, shownCount), more: fitting.length - Math.min(fitting.length, shownCount), filtered: word !== '', older: Math.max(0, total - KEPT) });
     };
     filter.addEventListener('input', () => { shownCount = PAGE; again(); });
     root.append(
@@ -116,7 +121,7 @@ export const page = {
         const now = status.databases.reduce((sum, database) => sum + database.conflicts, 0);
         if (now === total) return;
         total = now;
-        all().then((found) => { known = found; again(); }).catch((error) => say(`Conflicts cannot be read: ${error.message}.`));
+        newest(now).then((found) => { known = found; again(); }).catch((error) => say(`Conflicts cannot be read: ${error.message}.`));
         if (has('get', '/api/v1/duplicates')) get('/api/v1/duplicates', { limit: 50 }).then((answer) => drawPairs(answer.duplicates)).catch(() => {});
       },
     };

@@ -22,8 +22,9 @@ function servers(status) {
 
 /** Whether everybody shows the same content of the databases, as far as is known. */
 export function sameEverywhere(status) {
-  const known = status.peers.filter((peer) => peer.content && peer.content.state !== 'unknown');
-  if (known.some((peer) => peer.content.state === 'differs')) return badge('trouble', 'differs');
+  if (status.peers.some((peer) => peer.content?.state === 'differs')) return badge('trouble', 'differs');
+  // What was equal counts only while neither side has gone on alone.
+  const known = status.peers.filter((peer) => peer.content?.state === 'equal' && peer.behind === 0 && peer.ahead === 0);
   const connected = status.peers.filter((peer) => peer.state === 'connected');
   if (status.peers.length === 0) return el('span', { class: 'quiet' }, 'only server');
   if (known.length === status.peers.length) return badge('well', 'equal on all');

@@ -4,20 +4,22 @@
 import { every, get } from './api.js';
 import { chart, meter } from './charts.js';
 import { badge, el, foreign, live, table } from './dom.js';
-import { ago, count, list, moment, number, percent } from './words.js';
+import { ago, count, list, moment, number, percent, took } from './words.js';
 
 const LEVEL = { excellent: 'well', good: 'well', fair: 'attention', poor: 'trouble' };
 const TREND = { improving: ['well', 'improving'], steady: ['unknown', 'steady'], worsening: ['attention', 'worsening'] };
 
 const HOUR_MS = 3_600_000;
 const HOURS = 48;
+const HOURS_MIN = 12;
 
-/** All of the last 48 hours; the node leaves those out in which nothing ran. */
+/** Every hour since the first known one, 12 at least and 48 at most; the node leaves out those in which nothing ran. */
 function hours(report) {
   const known = new Map(report.hours.map((hour) => [Math.floor(moment(hour.hour) / HOUR_MS), hour]));
   const last = Math.floor(Date.now() / HOUR_MS);
-  return Array.from({ length: HOURS }, (_, at) => {
-    const slot = last - HOURS + 1 + at;
+  const length = Math.min(HOURS, Math.max(HOURS_MIN, last + 1 - Math.min(last, ...known.keys())));
+  return Array.from({ length }, (_, at) => {
+    const slot = last - length + 1 + at;
     const from = new Date(slot * HOUR_MS);
     const hour = known.get(slot);
     const runs = hour ? hour.success_count + hour.failure_count : 0;
@@ -39,7 +41,7 @@ function charts(report) {
     }),
     chart({
       title: 'Mean duration by the hour', kind: 'lines', series: [{ name: 'seconds', level: 'busy' }],
-      points: all.map((point) => titled(point, [point.runs ? point.hour.duration_seconds / point.runs : null])), words: (seconds) => `${Number(seconds.toPrecision(2))} s`,
+      points: all.map((point) => titled(point, [point.runs ? point.hour.duration_seconds / point.runs : null])), words: (seconds) => (seconds === 0 ? '0' : took(seconds)),
     }));
 }
 
@@ -55,7 +57,7 @@ function operations(report) {
       { head: 'Success', number: true, cell: (operation) => percent(operation.success_rate) },
       { head: 'Well', number: true, cell: (operation) => number(operation.success_count) },
       { head: 'Failed', number: true, cell: (operation) => number(operation.failure_count) },
-      { head: 'Mean', number: true, cell: (operation) => `${operation.avg_duration.toFixed(operation.avg_duration < 10 ? 2 : 0)} s` },
+      { head: 'Mean', number: true, cell: (operation) => took(operation.avg_duration) },
       { head: 'Last success', cell: (operation) => ago(operation.last_success) },
       { head: 'Last failure', cell: (operation) => [ago(operation.last_failure), operation.last_error ? el('p', { class: 'quiet small' }, foreign(operation.last_error)) : null] },
     ],

@@ -3,7 +3,7 @@
 
 import { every, get, has } from './api.js';
 import { badge, button, el, foreign, heading, live, table } from './dom.js';
-import { ago, bytes, count, number, when } from './words.js';
+import { ago, bytes, count, number, short, took, when } from './words.js';
 
 const PAGE = 50;
 
@@ -14,7 +14,10 @@ function status(word) {
   return badge(level, words);
 }
 
-const kindOf = (run) => [foreign(run.sync_type), run.subject ? [' ', el('span', { class: 'quiet' }, foreign(run.subject))] : null];
+/** Servers are subjects of runs by the beginning of their keys; people know their names. */
+const names = new Map();
+
+const kindOf = (run) => [foreign(run.sync_type), run.subject ? [' ', el('span', { class: 'quiet' }, foreign(names.get(run.subject) ?? run.subject))] : null];
 
 function underWay(run) {
   const known = run.records_total !== null && run.records_total > 0;
@@ -58,10 +61,10 @@ function history(runs) {
       { head: 'Kind', cell: (run) => [kindOf(run), run.runs > 1 ? el('span', { class: 'quiet small' }, ` × ${number(run.runs)}`) : null] },
       { head: 'Status', cell: (run) => status(run.status) },
       { head: 'Began', cell: (run) => when(run.sync_timestamp) },
-      { head: 'Took', number: true, cell: (run) => (run.duration_seconds === null ? '–' : `${run.duration_seconds.toFixed(run.duration_seconds < 10 ? 2 : 0)} s`) },
+      { head: 'Took', number: true, cell: (run) => (run.duration_seconds === null ? '–' : took(run.duration_seconds)) },
       { head: 'Records', number: true, cell: (run) => (run.records_processed === null ? '–' : number(run.records_processed)) },
       { head: 'Bytes', number: true, cell: (run) => (run.bytes ? bytes(run.bytes) : '–') },
-      { head: 'Note', cell: (run) => (run.error_message ? [el('strong', {}, foreign(run.error_class ?? 'error')), ' ', foreign(run.error_message)] : run.message ? foreign(run.message) : el('span', { class: 'quiet' }, '–')) },
+      { head: 'Note', cell: (run) => (run.error_message ? [run.error_message.startsWith(run.error_class) ? null : el('strong', {}, foreign(`${run.error_class ?? 'error'} `)), foreign(run.error_message)] : run.message ? foreign(run.message) : el('span', { class: 'quiet' }, '–')) },
     ],
   });
 }
@@ -99,6 +102,11 @@ export const page = {
       el('section', { class: 'panel' }, heading(2, 'How each kind stands'), stand),
       el('section', { class: 'panel' }, heading(2, 'History'), el('div', { class: 'row-form' },
         el('div', { class: 'narrow' }, el('label', { for: 'run-kind' }, 'Kind'), kind), el('div', { class: 'narrow' }, el('label', { for: 'run-state' }, 'Status'), state)), past));
-    return { update: ask };
+    return {
+      update(status) {
+        for (const peer of status.peers) names.set(peer.id, peer.name).set(short(peer.id), peer.name);
+        ask();
+      },
+    };
   },
 };

@@ -33,6 +33,13 @@ export function span(seconds) {
   return `${Math.floor(s / 86400)} days`;
 }
 
+/** How long something took. */
+export function took(seconds) {
+  if (seconds < 0.001) return 'under 1 ms';
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  return seconds < 60 ? `${seconds.toFixed(seconds < 10 ? 1 : 0)} s` : span(seconds);
+}
+
 /** A time of the node (RFC 3339, or UTC as SQLite writes it) in ms; NaN when there is none. */
 export function moment(text) {
   if (!text) return NaN;

@@ -54,7 +54,10 @@ fn main() -> ExitCode {
         }
         println!("{:<16} one or two small servers, and a crash in every cycle, at any operation of their disks", CRASH);
         println!("{:<16} no faults: what travels, in sync and behind, among 2, 5 and 12 servers", BYTES);
-        println!("{:<16} no faults, real time: a new server by events and by a snapshot, apps writing meanwhile", JOINING);
+        println!(
+            "{:<16} no faults, real time: a new server by events and by a snapshot, apps writing meanwhile",
+            JOINING
+        );
         return ExitCode::SUCCESS;
     }
     if [BYTES, JOINING].contains(&asked.scenario.as_str()) {

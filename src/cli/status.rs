@@ -89,9 +89,9 @@ pub(super) fn joining(joining: &JoiningView) -> String {
         "pulling" => format!("a snapshot of {rows} comes: {done} %"),
         "filling" => format!("the files are filled: {done} % of {rows}"),
         "loading" => format!("what is written here travels in a moment: {done} %"),
-        "complete" => joining.complete_ms.map_or("history complete".to_string(), |ms| {
-            format!("history complete after {}", seconds(ms))
-        }),
+        "complete" => joining
+            .complete_ms
+            .map_or("history complete".to_string(), |ms| format!("history complete after {}", seconds(ms))),
         _ => format!("history {} %", joining.history_percent),
     };
     format!("\njoined by a snapshot: {usable}{now}\n")
@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn joining_is_told_in_one_line() {
-        let mut view = JoiningView { stage: "pulling".into(), rows: 1_000_000, rows_done: 400_000, ..Default::default() };
+        let mut view =
+            JoiningView { stage: "pulling".into(), rows: 1_000_000, rows_done: 400_000, ..Default::default() };
         assert_eq!(joining(&view), "\njoined by a snapshot: a snapshot of 1000000 rows comes: 40 %\n");
         view = JoiningView { stage: "history".into(), usable_ms: Some(3_100), history_percent: 40, ..view };
         assert_eq!(joining(&view), "\njoined by a snapshot: usable after 3.1 s (1000000 rows), history 40 %\n");

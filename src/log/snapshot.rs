@@ -93,12 +93,7 @@ impl LogRead {
     }
 
     /// At most `limit` records of a table's rows behind `after`, ascending.
-    pub fn rows_page(
-        &self,
-        table: TableId,
-        after: Option<RowId>,
-        limit: usize,
-    ) -> Result<Vec<(RowId, Row)>, LogError> {
+    pub fn rows_page(&self, table: TableId, after: Option<RowId>, limit: usize) -> Result<Vec<(RowId, Row)>, LogError> {
         let (from, through) = table_row_range(table, after);
         let mut found = Vec::with_capacity(limit);
         for entry in self.table_rows.range::<&[u8; 33]>(&from..=&through)?.take(limit) {
@@ -110,12 +105,7 @@ impl LogRead {
     }
 
     /// At most `limit` cut records of a database's events behind one, ascending.
-    pub fn cuts_page(
-        &self,
-        database: &str,
-        after: (OriginId, u64),
-        limit: usize,
-    ) -> Result<Vec<CutRecord>, LogError> {
+    pub fn cuts_page(&self, database: &str, after: (OriginId, u64), limit: usize) -> Result<Vec<CutRecord>, LogError> {
         let Some(number) = self.database(database)?.map(|record| record.number) else { return Ok(Vec::new()) };
         let from = database_key(number, after.0, after.1.saturating_add(1));
         let through = database_key(number, OriginId([0xff; 16]), u64::MAX);
@@ -148,7 +138,8 @@ impl LogRead {
         let mut found = Vec::new();
         for entry in self.meta.range(ASIDE..end_of(ASIDE).as_str())? {
             let key = entry?.0;
-            let bytes = key.value().strip_prefix(ASIDE).and_then(|hex| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok());
+            let bytes =
+                key.value().strip_prefix(ASIDE).and_then(|hex| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok());
             let row = bytes.and_then(|bytes| RowId::from_bytes(&bytes));
             found.push(row.ok_or(LogError::CorruptRecord { table: tables::META.name() })?);
         }

@@ -138,7 +138,9 @@ impl Mesh {
         for _ in 0..8_000 {
             self.round(fate);
             let ready = |node: &Node| {
-                node.in_sync(&[]) && node.applied_all() && node.databases.iter().all(|one| one.ready && !one.file.has_marks().unwrap())
+                node.in_sync(&[])
+                    && node.applied_all()
+                    && node.databases.iter().all(|one| one.ready && !one.file.has_marks().unwrap())
             };
             calm = if self.nodes.iter().flatten().all(ready) { calm + 1 } else { 0 };
             if calm > 60 {
@@ -197,7 +199,8 @@ fn a_new_member_gets_the_state_then_the_history_and_all_is_equal() {
     assert_eq!(mesh.stage(1), "complete");
     mesh.assert_equal();
     // Both go on, and what one writes comes to the other.
-    mesh.sites[1].app("app", "UPDATE team SET name = 'of 2' WHERE id = 7; INSERT INTO team(number, name) VALUES (1, 'new')");
+    mesh.sites[1]
+        .app("app", "UPDATE team SET name = 'of 2' WHERE id = 7; INSERT INTO team(number, name) VALUES (1, 'new')");
     mesh.sites[0].app("app", "UPDATE team SET tag = x'00' WHERE id = 7; DELETE FROM badge WHERE owner = 'owner 9'");
     mesh.settle(&mut arrives);
     mesh.assert_equal();

@@ -246,9 +246,9 @@ impl Message {
             Some(Body::Pull(pull)) => Pull::from_proto(pull).map(Message::Pull),
             Some(Body::Events(events)) => Events::from_proto(events).map(Message::Events),
             Some(Body::Packed(packed)) => unpack(&packed),
-            Some(
-                body @ (Body::SnapshotAsk(_) | Body::SnapshotPlan(_) | Body::SnapshotPart(_)),
-            ) => Snapshot::from_frame(body).map(Message::Snapshot),
+            Some(body @ (Body::SnapshotAsk(_) | Body::SnapshotPlan(_) | Body::SnapshotPart(_))) => {
+                Snapshot::from_frame(body).map(Message::Snapshot)
+            }
             None => Err(MessageError::Malformed("frame of an unknown kind")),
         }
     }

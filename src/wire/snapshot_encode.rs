@@ -67,9 +67,8 @@ impl Content {
         set(ALIVE, row.alive);
         set(IMAGE, shown);
         set(OWN_BIRTH, row.births.len() == 1 && own.is_some() && birth.map(|(dot, _)| dot) == own);
-        let plain = |claim: &Claim| {
-            claim.after.is_none() && claim.depth == 0 && birth.is_some_and(|(dot, _)| dot == claim.dot)
-        };
+        let plain =
+            |claim: &Claim| claim.after.is_none() && claim.depth == 0 && birth.is_some_and(|(dot, _)| dot == claim.dot);
         set(CLAIM, row.claim.as_ref().is_some_and(plain));
         set(CLAIM_FULL, row.claim.as_ref().is_some_and(|claim| !plain(claim)));
         let same = row.id.is_some() && row.id == row.claim.map(|claim| claim.id);

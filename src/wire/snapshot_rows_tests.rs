@@ -10,7 +10,8 @@ use crate::merge::store::{Bonds, CellState, Claim, Link, LinkKind, Shelved, Whol
 use crate::model::{Birth, Column, Cut, OriginId, Reference, Rule, Stamp};
 
 fn schema() -> TableSchema {
-    let column = |name: &str, default| Column { name: name.into(), declared_type: String::new(), not_null: false, default };
+    let column =
+        |name: &str, default| Column { name: name.into(), declared_type: String::new(), not_null: false, default };
     TableSchema {
         name: "t".into(),
         columns: vec![column("id", Value::Null), column("a", Value::Null), column("b", Value::text("by default"))],
@@ -76,8 +77,13 @@ fn rare() -> (RowId, Row) {
     row.granted = false;
     row.shelved = Some(Shelved::Unique { index: "u".into(), holder: born(2, 2) });
     row.unique = vec![[8; 16], [9; 16]];
-    let link =
-        Link { kind: LinkKind::Split, other: RowId::Genesis([3; 16]), columns: vec![0, 4], dot: dot(1, 6, 0), void: true };
+    let link = Link {
+        kind: LinkKind::Split,
+        other: RowId::Genesis([3; 16]),
+        columns: vec![0, 4],
+        dot: dot(1, 6, 0),
+        void: true,
+    };
     row.bonds = Some(Box::new(Bonds { links: vec![link], members: vec![born(9, 0)], key: Some([4; 16]) }));
     row.overlay = vec![(0, Value::text("tag~1"))];
     row.whole = Some(Box::new(Whole { cells: row.cells[..1].to_vec(), message: "CHECK".into() }));
@@ -90,7 +96,9 @@ fn content() -> (Vec<u8>, Vec<SnapshotRow>, TableSchema) {
     let schema = schema();
     let image = |row: &Row, a: Value, b: Value| Some(vec![row.id.map_or(Value::Null, Value::Integer), a, b]);
     let mut rows: Vec<SnapshotRow> = Vec::new();
-    for (at, value) in [Value::Integer(i64::MIN), Value::text("text"), Value::Blob(vec![0, 255]), Value::Null].into_iter().enumerate() {
+    for (at, value) in
+        [Value::Integer(i64::MIN), Value::text("text"), Value::Blob(vec![0, 255]), Value::Null].into_iter().enumerate()
+    {
         let (id, row) = plain(7, at as u32, value.clone());
         let shown = image(&row, value, Value::text("by default"));
         rows.push((id, row, shown));

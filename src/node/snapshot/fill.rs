@@ -141,7 +141,9 @@ impl Node {
     /// The order, and how far the files themselves say that they are.
     fn where_filled(&self) -> Result<Fill, NodeError> {
         let mut fill = Fill { files: Vec::new(), file: 0, at: 0, after: [0; 29], parts: 0, version: None };
-        let Some(plan) = self.snapshots.taking.as_ref().and_then(|taking| taking.plan.as_ref()) else { return Ok(fill) };
+        let Some(plan) = self.snapshots.taking.as_ref().and_then(|taking| taking.plan.as_ref()) else {
+            return Ok(fill);
+        };
         for position in self.parents_first() {
             let schema = &self.schemas[position];
             let number = |name: &str| {
@@ -184,7 +186,9 @@ impl Node {
         let next = file.sections.get(fill.at).copied();
         let Some(section) = next else { return self.end_file(position, plan_id, now) };
         let read = self.log.read()?;
-        let Some(part) = read.snapshot_part(section, &place)? else { return Ok(Filled::Useless("a part of it is gone")) };
+        let Some(part) = read.snapshot_part(section, &place)? else {
+            return Ok(Filled::Useless("a part of it is gone"));
+        };
         let content = SnapshotPart::unpack(&read.snapshot_bytes(section, &place)?, part.unpacked, &part.content);
         let Some(rows) = content.ok().and_then(|content| self.shown_rows(section, &content)) else {
             return Ok(Filled::Useless("a part of it is damaged"));

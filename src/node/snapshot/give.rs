@@ -75,7 +75,8 @@ impl Node {
         if self.takes_snapshot() || !self.exchange.tails.is_empty() {
             return Ok("this server's own history is not complete yet");
         }
-        if self.databases.is_empty() || self.databases.iter().any(|database| !database.ready || database.lost.is_some()) {
+        if self.databases.is_empty() || self.databases.iter().any(|database| !database.ready || database.lost.is_some())
+        {
             return Ok("this server's files are not ready");
         }
         if !self.membership.may_write(&self.id()) {
@@ -192,7 +193,9 @@ impl Node {
             match plan.databases.iter_mut().find(|planned| planned.name == database) {
                 Some(planned) => planned.tables.push(table),
                 // A database that this server does not serve any more: others cannot know it either.
-                None => plan.databases.push(PlannedDatabase { name: database, tables: vec![table], ..Default::default() }),
+                None => {
+                    plan.databases.push(PlannedDatabase { name: database, tables: vec![table], ..Default::default() })
+                }
             }
         }
         plan.id = hash_16("litemesh 2 snapshot", &[&self.id().0[..], &plan.encode()].concat());
@@ -310,9 +313,9 @@ fn is_plain(row: &Row) -> bool {
 
 /// Whether a part may end behind this row: the same rows end parts in every snapshot, on every server.
 fn is_end(place: &Place) -> bool {
-    let hash = place.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = place
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     (hash >> 32).is_multiple_of(512)
 }
 

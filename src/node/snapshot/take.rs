@@ -196,7 +196,8 @@ impl Node {
         let rested = |peer: &&NodeId| taking.rest.get(*peer).is_none_or(|until| *until <= now.mono_ms);
         let peers: Vec<NodeId> =
             self.exchange.peers.iter().filter(|(_, peer)| peer.connected).map(|(id, _)| *id).collect();
-        let giver = peers.iter().filter(rested).find(|peer| self.exchange.offered(peer) >= self.snapshots.rows_min.max(1));
+        let giver =
+            peers.iter().filter(rested).find(|peer| self.exchange.offered(peer) >= self.snapshots.rows_min.max(1));
         let Some(giver) = giver.copied() else {
             let given_up = !peers.is_empty() && now.mono_ms >= taking.progress_ms + GIVE_UP_MS;
             return match given_up {

@@ -3,7 +3,8 @@
 //! Real nodes with real logs and files, each in a thread of its own, real time; frames go through channels, so the link is as
 //! fast as memory, and what is measured is the two nodes. The giver's app wrote all rows before, in transactions of 5,000; the
 //! rows have 10 columns: an id, five whole numbers and four random texts of 40 letters (raw: 178 bytes; random text does not
-//! compress below about 105 of its 160). In the last line the apps of both servers write all the time, ten rows a transaction.
+//! compress below about 105 of its 160). In the last line the apps of both servers write all the time, ten rows a transaction,
+//! the newcomer's from the moment its first row could come (before, its rows would make it one with rows of its own).
 //! *usable*: the app's file shows all rows that the giver had. *joined*: what the app writes here travels. *complete*: all
 //! events are here. Bytes: all frames to the newcomer. Does not count: the transport, a network's delay.
 //! Caller: `simulate --scenario joining [--count ROWS]`.
@@ -41,7 +42,9 @@ pub fn run(count: Option<u64>) -> Result<String, String> {
         let scratch = crate::world::scratch::Scratch::new();
         let stock = stock(scratch.path(), rows).map_err(|error| error.to_string())?;
         for way in [Way::Events, Way::Snapshot, Way::SnapshotWriting] {
-            table += &measure(&stock, scratch.path(), rows, way).map_err(|error| error.to_string())?;
+            let line = measure(&stock, scratch.path(), rows, way).map_err(|error| error.to_string())?;
+            eprint!("{line}");
+            table += &line;
         }
     }
     Ok(table)
@@ -295,6 +298,10 @@ fn app(path: PathBuf, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<Result<(
         let app = Connection::open(path)?;
         app.busy_timeout(Duration::from_millis(100))?;
         let (mut state, mut written, mut refused) = (11, 0, 0);
+        let enrolled = "SELECT count(*) FROM sqlite_master WHERE name = '_litemesh_meta'";
+        while !stop.load(Ordering::Relaxed) && app.query_row(enrolled, [], |row| row.get::<_, i64>(0))? == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         while !stop.load(Ordering::Relaxed) {
             match insert(&app, 10, &mut state) {
                 Ok(()) => {}

@@ -15,6 +15,7 @@ use crate::model::{Birth, Cell, Cut, Dot, OriginId, Reference, RowId, Stamp, Tab
 /// Reads a content row by row.
 pub struct Rows<'a> {
     stream: Stream<'a>,
+    texts: Stream<'a>,
     origins: Vec<OriginId>,
     references: Vec<(String, String, String)>,
     before: Before,
@@ -37,7 +38,8 @@ impl<'a> Rows<'a> {
         for _ in 0..stream.below(LIST_MAX, "references")? {
             references.push((text(&mut stream)?, text(&mut stream)?, text(&mut stream)?));
         }
-        Ok(Rows { stream, origins, references, before: Before::default() })
+        let body = bytes_of(&mut stream)?;
+        Ok(Rows { stream: Stream::new(body), texts: stream, origins, references, before: Before::default() })
     }
 
     /// The next row; `None` at the end.
@@ -255,7 +257,7 @@ impl<'a> Rows<'a> {
         }
         let mut edits = BTreeMap::new();
         for _ in 0..self.count()? {
-            let element = bytes(&mut self.stream)?.to_vec();
+            let element = bytes_of(&mut self.stream)?.to_vec();
             let (dot, stamp) = self.author()?;
             edits.insert(element, (stamp, dot, self.flag()?));
         }
@@ -344,19 +346,19 @@ impl<'a> Rows<'a> {
             0 if word == 0 => Ok(Value::Null),
             1 => Ok(Value::Integer(signed(word >> 3))),
             2 if word == 2 => Ok(Value::Real(self.stream.fixed64()?)),
-            3 => Ok(Value::Text(self.stream.take(length?)?.to_vec())),
-            4 => Ok(Value::Blob(self.stream.take(length?)?.to_vec())),
+            3 => Ok(Value::Text(self.texts.take(length?)?.to_vec())),
+            4 => Ok(Value::Blob(self.texts.take(length?)?.to_vec())),
             6 if word == 6 => Ok(Value::Integer(self.stream.zigzag()?)),
             _ => Err(BAD),
         }
     }
 }
 
-fn bytes<'a>(stream: &mut Stream<'a>) -> Result<&'a [u8], WireError> {
+fn bytes_of<'a>(stream: &mut Stream<'a>) -> Result<&'a [u8], WireError> {
     let length = stream.below(usize::MAX, "a length")?;
     stream.take(length)
 }
 
 fn text(stream: &mut Stream<'_>) -> Result<String, WireError> {
-    String::from_utf8(bytes(stream)?.to_vec()).map_err(|_| BAD)
+    String::from_utf8(bytes_of(stream)?.to_vec()).map_err(|_| BAD)
 }

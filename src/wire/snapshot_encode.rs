@@ -17,13 +17,15 @@ pub struct Content {
     origin_numbers: BTreeMap<OriginId, u64>,
     references: Vec<(String, String, String)>,
     body: Vec<u8>,
+    /// The bytes of all texts and blobs, on their own: numbers between them would cost a fifth of what packing saves.
+    texts: Vec<u8>,
     before: Before,
 }
 
 impl Content {
     /// Bytes so far.
     pub fn len(&self) -> usize {
-        self.body.len()
+        self.body.len() + self.texts.len()
     }
 
     /// Whether nothing was added.
@@ -40,7 +42,8 @@ impl Content {
         for (database, table, column) in &self.references {
             [database, table, column].into_iter().for_each(|name| put_bytes(name.as_bytes(), &mut out));
         }
-        out.extend_from_slice(&self.body);
+        put_bytes(&self.body, &mut out);
+        out.extend_from_slice(&self.texts);
         out
     }
 
@@ -161,7 +164,7 @@ impl Content {
         if count > 0 {
             for (position, value) in image.iter().enumerate().filter(differs) {
                 varint::write(position as u64, &mut self.body);
-                put_value(value, &mut self.body);
+                self.put_value(value);
             }
         }
     }
@@ -187,7 +190,7 @@ impl Content {
             varint::write(row.overlay.len() as u64, &mut self.body);
             for (column, value) in &row.overlay {
                 varint::write(u64::from(*column), &mut self.body);
-                put_value(value, &mut self.body);
+                self.put_value(value);
             }
         }
         if let Some(whole) = &row.whole {
@@ -335,9 +338,38 @@ impl Content {
         }
     }
 
+    fn put_value(&mut self, value: &Value) {
+        let out = &mut self.body;
+        match value {
+            Value::Null => out.push(0),
+            Value::Integer(number) => {
+                let zigzag = ((number << 1) ^ (number >> 63)) as u64;
+                match zigzag >> 60 {
+                    0 => varint::write(zigzag << 3 | 1, out),
+                    _ => {
+                        out.push(6);
+                        varint::write(zigzag, out);
+                    }
+                }
+            }
+            Value::Real(bits) => {
+                out.push(2);
+                out.extend_from_slice(&bits.to_le_bytes());
+            }
+            Value::Text(bytes) => {
+                varint::write((bytes.len() as u64) << 3 | 3, out);
+                self.texts.extend_from_slice(bytes);
+            }
+            Value::Blob(bytes) => {
+                varint::write((bytes.len() as u64) << 3 | 4, out);
+                self.texts.extend_from_slice(bytes);
+            }
+        }
+    }
+
     fn put_cell(&mut self, cell: &Cell) {
         match cell {
-            Cell::Plain(value) => put_value(value, &mut self.body),
+            Cell::Plain(value) => self.put_value(value),
             Cell::Ref(reference) => {
                 let names = (reference.database.clone(), reference.table.clone(), reference.column.clone());
                 let known = self.references.iter().position(|known| *known == names);
@@ -357,34 +389,6 @@ impl Content {
 fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     varint::write(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
-}
-
-fn put_value(value: &Value, out: &mut Vec<u8>) {
-    match value {
-        Value::Null => out.push(0),
-        Value::Integer(number) => {
-            let zigzag = ((number << 1) ^ (number >> 63)) as u64;
-            match zigzag >> 60 {
-                0 => varint::write(zigzag << 3 | 1, out),
-                _ => {
-                    out.push(6);
-                    varint::write(zigzag, out);
-                }
-            }
-        }
-        Value::Real(bits) => {
-            out.push(2);
-            out.extend_from_slice(&bits.to_le_bytes());
-        }
-        Value::Text(bytes) => {
-            varint::write((bytes.len() as u64) << 3 | 3, out);
-            out.extend_from_slice(bytes);
-        }
-        Value::Blob(bytes) => {
-            varint::write((bytes.len() as u64) << 3 | 4, out);
-            out.extend_from_slice(bytes);
-        }
-    }
 }
 
 fn all_born(row: &Row, (dot, stamp): (Dot, Stamp)) -> bool {

@@ -3,7 +3,7 @@
 //! A content holds rows of one table, ascending. Names of origins and of referenced columns stand once at its head; numbers
 //! (places, stamps, ids) are differences to the row before. Most rows were inserted once and never changed: their cells have
 //! one author, their image is their cells, and neither is said. What is rare says so in flags.
-//! Not in it, because it is one node's own: where a file shows a row, what an app wrote to it meanwhile, ids that changed
+//! The bytes of texts and blobs stand behind all rows. Not in it, because it is one node's own: where a file shows a row, what an app wrote to it meanwhile, ids that changed
 //! their meaning. Invariants: decoding is total and allocates by no untrusted number; `decode` then `encode` gives the same
 //! bytes for bytes that `encode` made; equal states of a table give equal contents on every node that numbers its columns
 //! in the same order. Callers: node (giving and taking snapshots).

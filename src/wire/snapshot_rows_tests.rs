@@ -148,6 +148,38 @@ fn rows_like_most_cost_little_more_than_their_values() {
 }
 
 #[test]
+fn rows_of_random_texts_pack_to_less_than_their_values() {
+    let mut state = 7u64;
+    let mut draw = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 33
+    };
+    let mut content = Content::default();
+    for index in 0..1_400 {
+        let (id, mut row) = plain(7, index, Value::Null);
+        let (dot, stamp) = row.births[0];
+        let numbers: Vec<Value> = (0..5).map(|_| Value::Integer((draw() % 200) as i64)).collect();
+        let mut text = || -> String {
+            (0..40).map(|_| char::from(b"abcdefghijklmnopqrstuvwxyz0123456789"[draw() as usize % 36])).collect()
+        };
+        let texts: Vec<Value> = (0..4).map(|_| Value::text(&text())).collect();
+        let state = |(at, value)| CellState {
+            column: at as u16,
+            cell: Cell::Plain(value),
+            stamp,
+            dot,
+            born: true,
+            tally: None,
+        };
+        row.cells = numbers.into_iter().chain(texts).enumerate().map(state).collect();
+        content.push_plain(&id, &row);
+    }
+    let packed = crate::wire::snapshot::SnapshotPart::pack(&content.finish()).unwrap().len();
+    // Raw: 8 bytes of id, 10 of numbers, 160 of text, of which 103 are information.
+    assert!(packed <= 1_400 * 130, "{} bytes a row", packed / 1_400);
+}
+
+#[test]
 fn no_bytes_panic() {
     let (bytes, _, schema) = content();
     for end in 0..bytes.len() {

@@ -132,3 +132,60 @@ fn a_write_to_a_moved_id_is_flagged_and_can_be_moved() {
         assert_eq!((at("777"), at(&moved)), (vec!["-".to_owned()], vec!["meant for s1".to_owned()]));
     }
 }
+
+/// "The tablet that wrote garbage from 10:00 to 10:20": seen in `diff`, taken back by `undo`, told by `history`, and the
+/// whole database rolled back and brought forward again.
+#[test]
+fn what_one_server_wrote_is_taken_back_on_all() {
+    let cluster = Cluster::scouting(2);
+    let (pit, tablet) = (&cluster.servers[0], &cluster.servers[1]);
+    let query = "SELECT id || ' ' || ifnull(location, '-') FROM team ORDER BY id";
+    let good = texts(pit.database("scouting"), query);
+    let before = pit.status()["databases"][0]["digest"].clone();
+    let from = wall_ms().to_string();
+    app(
+        tablet.database("scouting"),
+        "UPDATE team SET location = 'garbage'; INSERT INTO team (team_number) VALUES (9999)",
+    );
+    cluster.settled(30);
+    let to = wall_ms().to_string();
+    app(pit.database("scouting"), "UPDATE team SET location = 'by hand' WHERE id = 1");
+    cluster.settled(30);
+    let after = wall_ms().to_string();
+
+    let diff = pit.cli(&["--json", "diff", &from, &to, "--node", "s1"]).done().json();
+    let counts = &diff["tables"][0];
+    assert_eq!((counts["added"].as_u64(), counts["changed"].as_u64()), (Some(1), Some(good.len() as u64)), "{diff}");
+    let asked = ["undo", "--node", "s1", "--from", &from, "--to", &to, "--reason", "garbage"];
+    let preview = pit.cli(&asked).done().stdout;
+    assert!(preview.contains("Nothing was changed yet") && preview.contains("changed again by s0"), "{preview}");
+    assert_eq!(pit.cli(&[&["--json"], &asked[..]].concat()).done().json()["done"], false);
+    assert!(texts(tablet.database("scouting"), query).iter().any(|row| row.contains("garbage")));
+    let done = pit.cli(&[&["--json"], &asked[..], &["--yes"]].concat()).done().json();
+    cluster.settled(30);
+    let mut wanted = good.clone();
+    wanted[0] = "1 by hand".to_owned();
+    assert_eq!(texts(tablet.database("scouting"), query), wanted, "{done}");
+    let history = tablet.cli(&["history", "scouting.team", "2"]).done().stdout;
+    assert!(history.contains("undo of what s1 wrote from") && history.contains(": garbage"), "{history}");
+    let again = pit.cli(&[&["--json"], &asked[..], &["--yes"]].concat()).done().json();
+    assert_eq!((again["rows"].as_u64(), again["events"].as_array().map(Vec::len)), (Some(0), Some(0)), "{again}");
+
+    let digest = |at: usize| cluster.servers[at].status()["databases"][0]["digest"].clone();
+    tablet.cli(&["restore", "--as-of", &from, "--db", "scouting", "--yes", "--reason", "again"]).done();
+    cluster.settled(30);
+    assert_eq!((digest(0), digest(1)), (before.clone(), before.clone()));
+    pit.cli(&["restore", "--as-of", &after, "--yes"]).done();
+    cluster.settled(30);
+    assert!(texts(tablet.database("scouting"), query).iter().any(|row| row.contains("garbage")), "brought forward");
+    let log = pit.cli(&["--json", "log", "--limit", "1"]).done().json();
+    let event = log["events"].as_array().unwrap().last().unwrap();
+    assert!(event["note"].as_str().unwrap().starts_with("restore of all databases as of"), "{event}");
+    tablet.cli(&["undo", &format!("{}:{}", event["origin"].as_str().unwrap(), event["seq"]), "--yes"]).done();
+    cluster.settled(30);
+    assert_eq!(digest(0), before, "the roll-back holds again");
+}
+
+fn wall_ms() -> u128 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()
+}

@@ -37,6 +37,7 @@ fn the_page_names_every_limit_with_its_number() {
         EVENT_CHANGES_MAX,
         EVENT_COLUMNS_MAX,
         EVENT_NAMES_MAX,
+        EVENT_NOTE_BYTES_MAX,
         EVENT_ORIGINS_MAX,
         EVENT_REFERENCE_NAMES_MAX,
         EVENT_TABLES_MAX,

@@ -92,11 +92,15 @@ impl Node {
             let Change::Update { table, row, cells } = change else { continue };
             let Some(view) = evaluator.view(row)? else { continue };
             let names = crate::merge::store::Store::columns(evaluator.store(), view.table)?;
-            for (column, _, stamp) in cells {
+            for (column, cell, stamp) in cells {
                 let name = &part.tables[*table as usize].columns[*column as usize];
                 let number = names.iter().position(|known| known.eq_ignore_ascii_case(name));
-                let held = number.and_then(|number| view.cell(number as u16)).map(|state| state.stamp);
-                *stamp = held.map_or(written, |held| written.max(held.next()));
+                let held = number.and_then(|number| view.cell(number as u16));
+                // A number written over a counter would count again what the other steps count already.
+                if let (Some(held), Cell::Plain(value)) = (held, &*cell) {
+                    *cell = evaluator.difference(view.table, held, None, value.clone())?;
+                }
+                *stamp = held.map_or(written, |held| written.max(held.latest().next()));
             }
         }
         Ok(part)

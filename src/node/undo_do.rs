@@ -239,11 +239,36 @@ impl Check<'_, '_, '_> {
                 }
             }
         }
+        self.keep_whole_references((step, row), &mut cells, view);
         if cells.is_empty() && !revive {
             return Ok(("keep", Vec::new()));
         }
         cells.sort_by_key(|(column, _, _)| *column);
         Ok((if revive { "revive" } else { "set back" }, vec![Change::Update { table: 0, row, cells }]))
+    }
+
+    /// The columns of one reference are set back together or not at all.
+    fn keep_whole_references(
+        &mut self,
+        (step, row): (&Step, RowId),
+        cells: &mut Vec<(u32, Cell, Stamp)>,
+        view: &mut TakeBackRow,
+    ) {
+        let schema = &self.node.schemas[self.of.position].tables[step.table];
+        for key in schema.foreign_keys.iter().filter(|key| key.columns.len() > 1) {
+            let refused = |column: &&usize| self.page.unfreed.contains(&(row, **column));
+            let Some(refused) = key.columns.iter().find(refused).copied() else { continue };
+            let (cut, kept) = std::mem::take(cells)
+                .into_iter()
+                .partition::<Vec<_>, _>(|(column, _, _)| key.columns.contains(&(*column as usize)));
+            *cells = kept;
+            for (column, _, _) in cut {
+                let name = &schema.columns[column as usize].name;
+                self.page.unfreed.insert((row, column as usize));
+                view.cells.retain(|cell| cell.column != *name);
+                view.kept.push(about(name, &format!("it belongs to {}, which is kept", schema.columns[refused].name)));
+            }
+        }
     }
 
     fn spare_cells(&mut self, row: RowId, cells: &[CellStep]) {

@@ -246,6 +246,180 @@ fn a_database_is_rolled_back_and_brought_forward_again() {
     }
 }
 
+#[test]
+fn what_changed_between_two_times_is_counted_and_listed() {
+    let (sites, mut pair) = start();
+    write(
+        &mut pair,
+        &sites[0],
+        "INSERT INTO team VALUES (1, 'one', 5, 'a', NULL), (2, 'two', 0, NULL, 1), (3, 'three', 0, NULL, NULL)",
+    );
+    let from = pair.now.wall_ms;
+    write(
+        &mut pair,
+        &sites[1],
+        "UPDATE team SET name = 'first' WHERE id = 1; DELETE FROM team WHERE id = 3; INSERT INTO note VALUES (9, 1, 'new')",
+    );
+    write(&mut pair, &sites[0], "UPDATE team SET id = 20 WHERE id = 2");
+    let to = pair.now.wall_ms;
+    write(&mut pair, &sites[0], "DELETE FROM note; DELETE FROM team");
+    let diff = |filter: DiffFilter| pair.nodes[1].replay().unwrap().diff(from, to, &filter).unwrap();
+    let view = diff(DiffFilter { limit: 10, ..DiffFilter::default() });
+    let counts: Vec<_> =
+        view.tables.iter().map(|t| (t.table.as_str(), t.added, t.changed, t.deleted, t.moved)).collect();
+    assert_eq!(counts, [("note", 1, 0, 0, 0), ("team", 0, 1, 1, 1)]);
+    let rows: Vec<String> = view
+        .rows
+        .iter()
+        .map(|row| {
+            let cells: Vec<String> =
+                row.cells.iter().map(|cell| format!("{} {}->{}", cell.column, cell.from, cell.to)).collect();
+            format!("{} {} {} {} {:?} by {}", row.table, row.was, row.id, row.what, cells, row.by.join(","))
+        })
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            "note  9 added [\"team_id ->1\", \"text ->'new'\"] by second",
+            "team  1 changed [\"name 'one'->'first'\"] by second",
+            "team  3 deleted [\"name 'three'->\", \"score 0->\"] by second",
+            "team 2 20 moved [] by first",
+        ]
+    );
+    let few =
+        diff(DiffFilter { limit: 1, table: Some("team".into()), node: Some("second".into()), ..Default::default() });
+    assert_eq!((few.rows.len(), few.more, few.tables.len()), (1, 1, 1));
+    let replay = pair.nodes[0].replay().unwrap();
+    for (filter, says) in [
+        (DiffFilter { table: Some("x".into()), ..Default::default() }, "litemesh preflight"),
+        (DiffFilter { node: Some("x".into()), ..Default::default() }, "these did: first, second"),
+    ] {
+        assert!(replay.diff(from, to, &filter).unwrap_err().to_string().contains(says));
+    }
+}
+
+/// More rows than one page: several sets of events, one order.
+#[test]
+fn a_large_undo_goes_in_pages_and_comes_back_as_one() {
+    let (sites, mut pair) = start();
+    later(&mut pair, 1);
+    let from = pair.now.wall_ms;
+    let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 700)
+        INSERT INTO team (name, score) SELECT 'garbage', i FROM n; UPDATE team SET chief = (SELECT min(id) FROM team) WHERE id > 600";
+    write(&mut pair, &sites[1], many);
+    let (to, before) = (pair.now.wall_ms, digests(&pair, 0));
+    let view = undo(&mut pair, 0, &written_by("second", from, to), false);
+    assert_eq!((view.rows, view.events.len()), (700, 2), "{:?} {:?}", view.tables, view.list.first());
+    assert_eq!(sites[1].ask("app", "SELECT count(*) FROM team"), ["0"]);
+    let back = undo(&mut pair, 1, &Selection::Change(view.events[1].clone()), false);
+    assert_eq!((back.rows, digests(&pair, 0)), (700, before));
+}
+
+/// What others wrote at the same time, the app of this very node among them, between plan and deed.
+#[test]
+fn what_is_written_between_the_plan_and_the_deed_stays() {
+    let (sites, mut pair) = start();
+    write(&mut pair, &sites[0], "INSERT INTO team VALUES (1, 'one', 5, NULL, NULL), (2, 'two', 0, NULL, NULL)");
+    let from = pair.now.wall_ms;
+    write(
+        &mut pair,
+        &sites[1],
+        "UPDATE team SET name = 'garbage', score = score + 1; INSERT INTO team VALUES (3, 'made up', 0, NULL, NULL)",
+    );
+    let to = pair.now.wall_ms;
+    let plan = plan_undo(&mut pair, 0, &written_by("second", from, to), false);
+    sites[0].app(
+        "app",
+        "UPDATE team SET name = 'mine', score = score + 100 WHERE id = 1; INSERT INTO note VALUES (1, 3, 'mine')",
+    );
+    let done = run(&mut pair, 0, &plan, true);
+    pair.work();
+    assert_eq!(
+        sites[1].ask("app", TEAMS),
+        ["1 mine 105 - -", "2 two 0 - -", "3 made up 0 - -"],
+        "{:#?}",
+        actions(&done)
+    );
+}
+
+#[test]
+fn a_read_only_member_takes_nothing_back() {
+    let (sites, mut pair) = start();
+    write(&mut pair, &sites[0], "INSERT INTO team (name) VALUES ('one')");
+    let now = pair.now;
+    pair.nodes[0].set_role("second", crate::model::Role::ReadOnly, now).unwrap();
+    pair.work();
+    let plan = plan_undo(&mut pair, 1, &written_by("first", 0, now.wall_ms), false);
+    let error = pair.nodes[1].take_back(&plan, plan.start(), false, now).unwrap_err();
+    assert!(error.to_string().contains("read-only"), "{error}");
+}
+
+/// What a plan costs: `cargo test --profile sim --no-default-features --lib cost_of -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn cost_of_diff_undo_and_history() {
+    let count: u64 = std::env::var("LITEMESH_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(100_000);
+    let (sites, mut pair) = start();
+    pair.part();
+    let began = std::time::Instant::now();
+    let app = rusqlite::Connection::open(sites[1].path("app")).unwrap();
+    for number in 0..count {
+        let sql = match number % 2 {
+            0 => format!("INSERT INTO team (name, score) VALUES ('team {number}', 1)"),
+            _ => format!("UPDATE team SET name = 'again {number}' WHERE id = (SELECT max(id) FROM team)"),
+        };
+        app.execute_batch(&sql).unwrap();
+        later(&mut pair, 300);
+        pair.nodes[1].handle(Input::FileTouched(0), pair.now).unwrap();
+        pair.nodes[1].handle(Input::Tick, pair.now).unwrap();
+        while pair.nodes[1].poll_effect().is_some() {}
+    }
+    let span = pair.now.wall_ms - 300 * count;
+    eprintln!("{count} events made in {:?}", began.elapsed());
+    let timed = |what: &str, work: &mut dyn FnMut() -> String| {
+        let began = std::time::Instant::now();
+        let said = work();
+        eprintln!("{what}: {:?} {said}", began.elapsed());
+    };
+    let (now, middle) = (pair.now, span + 300 * count / 2);
+    let replay = pair.nodes[1].replay_heard(now).unwrap();
+    let filter = DiffFilter { limit: 10, ..DiffFilter::default() };
+    timed("diff of all", &mut || format!("{:?}", replay.diff(span - 1, now.wall_ms, &filter).unwrap().tables));
+    timed("diff of the last hundredth", &mut || {
+        format!("{:?}", replay.diff(now.wall_ms - 3 * count, now.wall_ms, &filter).unwrap().tables)
+    });
+    let mut plan = None;
+    for (what, from) in [("plan of undo of a hundredth", now.wall_ms - 3 * count), ("plan of undo of a half", middle)] {
+        timed(what, &mut || {
+            let made = replay.plan_undo(&written_by("second", from, now.wall_ms), &order(false), now).unwrap();
+            let said = format!("{} changes", made.view.selected);
+            plan = Some(made);
+            said
+        });
+    }
+    timed("plan of restore of a half", &mut || {
+        format!("{:?}", replay.plan_restore(middle, (None, None), &order(false), now).unwrap().databases[0].steps.len())
+    });
+    timed("history of a row", &mut || pair.nodes[1].history("app", "team", "1").unwrap().versions.len().to_string());
+    let plan = plan.unwrap();
+    let (mut page, mut slowest, mut pages) = (Some(plan.start()), std::time::Duration::ZERO, 0);
+    timed("undo of a half, in pages", &mut || {
+        while let Some(at) = page.take() {
+            let began = std::time::Instant::now();
+            let done = pair.nodes[1].take_back(&plan, at, true, pair.now).unwrap();
+            slowest = slowest.max(began.elapsed());
+            pages += 1;
+            later(&mut pair, 3_000);
+            let began = std::time::Instant::now();
+            pair.nodes[1].handle(Input::Tick, pair.now).unwrap();
+            slowest = slowest.max(began.elapsed());
+            while pair.nodes[1].poll_effect().is_some() {}
+            page = done.next;
+        }
+        format!("{pages} pages, the slowest step {slowest:?}")
+    });
+}
+
 /// Dice of its own: a history is its seed.
 struct Dice(u64);
 

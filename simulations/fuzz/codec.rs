@@ -120,6 +120,9 @@ fn run_message(bytes: &[u8]) -> Outcome {
                 Message::Pull(_) => "pull",
                 Message::Events(events) if events.piece.is_some() => "piece",
                 Message::Events(_) => "events",
+                Message::Compare(_) => "compare",
+                Message::Compared(_) => "compared",
+                Message::Differences(_) => "differences",
                 Message::Unknown(_) => "unknown",
             }
         }

@@ -9,6 +9,8 @@ use litemesh::model::{
     Birth, Cell, Change, Cut, Edit, Event, Head, Header, Member, MemberRecord, NodeId, Origin, OriginId, RecordKind,
     Reference, Role, RowId, Rule, Stamp, TableColumns, Value,
 };
+use litemesh::reconcile::{Block, Found, Prefix, Side, View};
+use litemesh::wire::compare::{Compare, Compared, ComparedTable, Differences};
 use litemesh::wire::message::{Announcement, Events, Hello, Message, Partial, Piece, Pull, Range, SignedEvent};
 use litemesh::wire::snapshot::{Snapshot, SnapshotAsk, SnapshotPart};
 
@@ -241,7 +243,8 @@ pub fn message(draws: &mut Draws<'_>) -> Message {
             ranges: (0..draws.below(3)).map(|_| range(draws)).collect(),
             small_only: draws.chance(20),
         }),
-        2 if draws.chance(20) => Message::Unknown(32 + draws.below(1000) as u32),
+        2 if draws.chance(40) => comparison(draws),
+        2 if draws.chance(20) => Message::Unknown(40 + draws.below(1000) as u32),
         2 => Message::Snapshot(snapshot(draws)),
         _ => {
             let count = draws.below(4);
@@ -276,6 +279,53 @@ fn snapshot(draws: &mut Draws<'_>) -> Snapshot {
         ends: draws.chance(50),
         rows: draws.number() as u32,
     })
+}
+
+fn comparison(draws: &mut Draws<'_>) -> Message {
+    let (stand, number) = (draws.number(), draws.number());
+    let table = |draws: &mut Draws<'_>| ComparedTable {
+        number: draws.number() as u32,
+        database: "scouting".to_string(),
+        table: (*draws.pick(&["team", "", "é"])).to_string(),
+        schema: draws.fixed(),
+    };
+    let tables: Vec<ComparedTable> = (0..draws.below(3)).map(|_| table(draws)).collect();
+    let blocks: Vec<Block> = (0..draws.below(5)).map(|_| block(draws)).collect();
+    match draws.below(3) {
+        0 => Message::Compare(Compare { stand, number, tables, blocks }),
+        1 => Message::Compared(Compared { stand, number, answered: draws.number() as u32, blocks, unlike: vec![7] }),
+        _ => {
+            let side = *draws.pick(&[Side::OnlyHere, Side::OnlyThere, Side::Differs]);
+            let rows = (0..draws.below(3)).map(|_| Found { table: 1, row: row_id(draws), side }).collect();
+            Message::Differences(Differences { stand, count: number, tables, rows })
+        }
+    }
+}
+
+fn row_id(draws: &mut Draws<'_>) -> RowId {
+    match draws.below(3) {
+        0 => RowId::Genesis(draws.fixed()),
+        1 => RowId::Keyed(draws.fixed()),
+        _ => {
+            let (seq, index) = (draws.number(), draws.number() as u32);
+            RowId::Born(Birth { origin: OriginId(draws.fixed()), seq, index })
+        }
+    }
+}
+
+fn block(draws: &mut Draws<'_>) -> Block {
+    let row = row_id(draws);
+    let prefix = Prefix::of(&row, draws.below(59) as u8);
+    let view = match draws.below(3) {
+        0 => View::Print(draws.number()),
+        1 => {
+            let at = Prefix::of(&row, prefix.len() + draws.below(4) as u8);
+            View::Children { at, prints: (0..draws.below(17) as u8).map(|nibble| (nibble, draws.number())).collect() }
+        }
+        _ => View::Rows { rows: (0..draws.below(3)).map(|_| (row, draws.number())).collect(), more: draws.chance(30) },
+    };
+    let after = draws.chance(30).then(|| row_id(draws));
+    Block { table: draws.number() as u32, prefix, after, view }
 }
 
 fn range(draws: &mut Draws<'_>) -> Range {

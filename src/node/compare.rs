@@ -189,6 +189,11 @@ impl Node {
             ..*found
         };
         let found: Vec<Found> = said.rows.iter().map(swapped).collect();
+        let named: BTreeSet<u32> = found.iter().map(|found| found.table).collect();
+        let unlike = said.tables.iter().filter(|table| !named.contains(&table.number));
+        let outcome = self.compare.outcomes.entry(from).or_default();
+        outcome.unlike = unlike.map(|table| (table.database.clone(), table.table.clone())).collect();
+        outcome.complete = true;
         self.note_differences(from, &said.tables, &found, said.count, now)
     }
 
@@ -396,7 +401,8 @@ impl Node {
         outcome.complete = !session.descent.is_cut_off();
         outcome.unlike = session.unlike.iter().filter_map(unlike).collect();
         let rows: Vec<Found> = found.iter().take(COMPARED_ROWS_MAX).copied().collect();
-        let named: BTreeSet<u32> = rows.iter().map(|found| found.table).collect();
+        // A table that no row names is one that could not be compared.
+        let named: BTreeSet<u32> = rows.iter().map(|found| found.table).chain(session.unlike.iter().copied()).collect();
         let tables = named.iter().filter_map(|at| session.tables.get(*at as usize)).cloned().collect();
         let told = Differences { stand: self.stand(), count: found.len() as u64, tables, rows };
         self.note_differences(peer, &session.tables, &found, found.len() as u64, now)?;
@@ -420,21 +426,24 @@ impl Node {
             Some(Difference { database, table, row: found.row, side: found.side })
         };
         let outcome = self.compare.outcomes.entry(peer).or_default();
-        let again = outcome.state == State::Found && outcome.count == count;
-        outcome.turn(State::Found, now);
+        let state = if count == 0 && !outcome.unlike.is_empty() { State::Unlike } else { State::Found };
+        let again = outcome.state == state && outcome.count == count;
+        outcome.turn(state, now);
         outcome.count = count;
         outcome.rows = found.iter().filter_map(difference).take(DIFFERENCES_SHOWN).collect();
         if !again {
             outcome.pause_ms = PAUSE_MS.0;
         }
         outcome.next_ms = now.mono_ms + outcome.pause_ms;
-        if count == 0 && outcome.unlike.is_empty() {
+        if state == State::Found && count == 0 {
             // Every row is equal, the sums over them are not: somebody's are kept wrong.
             let read = self.log.read()?;
             let own = self.schemas.iter().flat_map(|schema| read.tables_of(&schema.database));
             self.compare.sums = own.collect();
         }
-        self.compare.rows.extend(found.iter().map(|found| found.row));
+        if self.compare.rows.is_empty() {
+            self.compare.rows.extend(found.iter().map(|found| found.row));
+        }
         self.compare.told.insert(peer);
         self.tell_differences(peer);
         Ok(())

@@ -46,6 +46,8 @@ pub(super) enum State {
     Differs,
     /// They were looked for.
     Found,
+    /// Nothing that can be compared differs, but one lacks a table or has it with another schema.
+    Unlike,
 }
 
 /// A row that differs.
@@ -66,7 +68,8 @@ pub struct PeerComparison {
     pub name: String,
     /// `connected` or `away`.
     pub state: String,
-    /// `equal`, `differs` or `unknown` (never both at the same place since the start).
+    /// `equal`, `differs`, `unlike` (equal but for tables that one lacks or has with another schema) or `unknown` (the two
+    /// were never at the same place since the start).
     pub content: String,
     /// Since when, RFC 3339.
     pub since: String,
@@ -111,6 +114,7 @@ impl State {
             State::Unknown => "unknown",
             State::Equal => "equal",
             State::Differs | State::Found => "differs",
+            State::Unlike => "unlike",
         }
     }
 }
@@ -125,8 +129,8 @@ impl Outcome {
         if self.state != state && !(differs(self.state) && differs(state)) {
             self.since_ms = now.wall_ms;
         }
-        // That the prints differ still is no news beside the rows.
-        if !(self.state == State::Found && state == State::Differs) {
+        // That the prints differ still is no news beside what was found.
+        if !(matches!(self.state, State::Found | State::Unlike) && state == State::Differs) {
             self.state = state;
         }
         self.at_ms = now.wall_ms;
@@ -211,7 +215,11 @@ impl Node {
             compared: time(outcome.at_ms),
             rows: outcome.count,
             differences,
-            complete: outcome.state == State::Equal || outcome.state == State::Found && outcome.complete,
+            complete: match outcome.state {
+                State::Equal => true,
+                State::Found | State::Unlike => outcome.complete,
+                State::Unknown | State::Differs => false,
+            },
             not_compared: outcome.unlike.iter().map(|(database, table)| format!("{database}.{table}")).collect(),
             rounds: outcome.rounds,
             bytes_sent: outcome.bytes.0,

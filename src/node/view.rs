@@ -190,7 +190,8 @@ pub struct PeerView {
 /// Whether a peer's files show the same rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContentView {
-    /// `equal`, `differs` or `unknown` (never both at the same place since the start).
+    /// `equal`, `differs`, `unlike` (equal but for tables that one lacks or has with another schema) or `unknown` (the two
+    /// were never at the same place since the start).
     pub state: String,
     /// Since when, RFC 3339; empty: never looked at.
     pub since: String,

@@ -59,7 +59,7 @@ pub struct Differences {
     pub stand: u64,
     /// Rows found in all; only the first are named.
     pub count: u64,
-    /// The tables that rows name by number.
+    /// The tables that rows name by number; those that no row names could not be compared.
     pub tables: Vec<ComparedTable>,
     /// The rows; the side is the asker's.
     pub rows: Vec<Found>,

@@ -11,7 +11,7 @@ use super::step::{Act, KINDS, REPLACE};
 use crate::world::network::Weather;
 
 /// The files that come with the binary.
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
     ("swarm", include_str!("../scenarios/swarm.toml")),
     ("calm", include_str!("../scenarios/calm.toml")),
     ("partition-heals", include_str!("../scenarios/partition-heals.toml")),

@@ -3,7 +3,8 @@
 //! ```text
 //!   identity.key    the node's secret, 0600        lock            advisory lock, pid inside
 //!   api-token       bearer token, 0600             run.json        pid and address of the running node
-//!   events.redb     the event log                  databases.json  databases named once on the command line
+//!   events.redb     the event log                  segments/       old events, packed, each file named by its content
+//!                                                 databases.json  databases named once on the command line
 //!   undecided       a join's plan waits for a yes    node.json       the node's name
 //!   join-plan.json  what a join does, or did, to the rows that were here
 //!   join-request    this server asked to be admitted by a bundle, and has no answer yet

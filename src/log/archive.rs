@@ -36,8 +36,9 @@ pub(super) const PAGES: TableDefinition<u64, &[u8]> = TableDefinition::new("arch
 /// Arrivals in one page.
 pub(super) const PAGE_ARRIVALS: usize = 1_024;
 
-/// Bytes of unfolded blocks in memory. One block always stays, whatever its size.
-const CACHE_BYTES: usize = 4 << 20;
+/// Bytes of unfolded blocks in memory: about one for each of a hundred origins, because an answer merges them all. One block
+/// always stays, whatever its size.
+const CACHE_BYTES: usize = 12 << 20;
 
 /// What the log knows of a block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +146,7 @@ pub(super) struct Home {
 /// A block in memory.
 #[derive(Debug)]
 struct Unfolded {
+    origin: OriginId,
     segment: u32,
     offset: u64,
     block: Block,
@@ -157,12 +159,19 @@ impl Home {
         Home { store, unfolded: Mutex::default() }
     }
 
-    fn known(&self, segment: u32, offset: u64) -> Option<Arc<Unfolded>> {
+    /// A block in memory; the ones asked for last stay longest.
+    fn find(&self, is_it: impl Fn(&Unfolded) -> bool) -> Option<Arc<Unfolded>> {
         let mut unfolded = self.unfolded.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = unfolded.iter().position(|one| (one.segment, one.offset) == (segment, offset))?;
+        let at = unfolded.iter().rposition(|one| is_it(one))?;
         let found = unfolded.remove(at)?;
         unfolded.push_back(found.clone());
         Some(found)
+    }
+
+    /// An event of a block in memory: what is packed never changes, so nothing else need be looked at.
+    fn event(&self, origin: OriginId, seq: u64) -> Option<StoredEvent> {
+        let holds = |one: &Unfolded| one.origin == origin && (one.block.first..=one.block.last()).contains(&seq);
+        self.find(holds)?.block.event(seq)
     }
 
     fn keep(&self, fresh: &Arc<Unfolded>) {
@@ -262,7 +271,7 @@ impl ArchiveRead {
 
     /// An unfolded block, from memory or from its segment, checked.
     fn unfold(&self, (origin, first, record): &Found) -> Result<Arc<Unfolded>, LogError> {
-        if let Some(known) = self.home.known(record.segment, record.offset) {
+        if let Some(known) = self.home.find(|one| (one.segment, one.offset) == (record.segment, record.offset)) {
             return Ok(known);
         }
         let name = self.segment(record.segment)?.map(|segment| segment.name).unwrap_or_default();
@@ -284,7 +293,8 @@ impl ArchiveRead {
             block.first == *first && block.origin.id() == *origin && block.len() == record.count as usize
         });
         let block = block.ok_or_else(|| trouble("is damaged".to_string()))?;
-        let fresh = Arc::new(Unfolded { segment: record.segment, offset: record.offset, block, cuts: OnceLock::new() });
+        let (segment, offset) = (record.segment, record.offset);
+        let fresh = Arc::new(Unfolded { origin: *origin, segment, offset, block, cuts: OnceLock::new() });
         self.home.keep(&fresh);
         Ok(fresh)
     }
@@ -303,6 +313,12 @@ impl ArchiveRead {
 
     /// One event; `None`: it lies in no block.
     pub(super) fn event(&self, origin: OriginId, seq: u64) -> Result<Option<StoredEvent>, LogError> {
+        if self.tables.is_none() {
+            return Ok(None);
+        }
+        if let Some(event) = self.home.event(origin, seq) {
+            return Ok(Some(event));
+        }
         let Some(found) = self.block_of(origin, seq)? else { return Ok(None) };
         let unfolded = self.unfold(&found).map_err(|error| at_event(error, seq))?;
         Ok(unfolded.block.event(seq))

@@ -3,7 +3,7 @@
 //! Invariant: a file is removed only when every event in it is held by this log, hash by hash: a segment that an interrupted
 //! cleanup left, or that belonged to a log that was set aside, may be the only copy of what is in it. Callers: node, daemon.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::archive::SegmentRecord;
 use super::segment::{self, Block, MAGIC};
@@ -40,17 +40,6 @@ pub struct StoredSegment {
     pub bytes: u64,
     /// Events in it.
     pub events: u64,
-}
-
-/// A segment file that this log does not know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Orphan {
-    /// The first digits of its name.
-    pub name: String,
-    /// Its size.
-    pub bytes: u64,
-    /// All that is in it is held by this log: it was removed.
-    pub removed: bool,
 }
 
 /// The blocks of a segment's bytes, one by one; an error is the place where they end being some.
@@ -103,16 +92,16 @@ impl LogRead {
             }
         }
         if let Some(files) = &files {
-            let names: std::collections::BTreeSet<&[u8; 32]> = segments.iter().map(|(_, one)| &one.name).collect();
+            let names: BTreeSet<&[u8; 32]> = segments.iter().map(|(_, one)| &one.name).collect();
             let unknown = files.keys().filter(|name| !names.contains(name)).count();
             size.unknown = (unknown as u64, files.values().sum::<u64>().saturating_sub(known));
         }
         Ok(size)
     }
 
-    /// The first event of an origin whose body lies in the log.
-    pub fn first_in_log(&self, origin: &OriginId) -> Result<Option<u64>, LogError> {
-        let (from, through) = (event_key(*origin, 0), event_key(*origin, u64::MAX));
+    /// The first event of an origin, at or behind one, whose body lies in the log.
+    pub fn first_in_log(&self, origin: &OriginId, from_seq: u64) -> Result<Option<u64>, LogError> {
+        let (from, through) = (event_key(*origin, from_seq), event_key(*origin, u64::MAX));
         let first = self.events.range::<&[u8; 24]>(&from..=&through)?.next().transpose()?;
         Ok(first.map(|(key, _)| split_key(key.value()).1))
     }
@@ -163,26 +152,29 @@ impl LogRead {
 }
 
 impl Log {
-    /// Looks into the segment files that this log does not know, and removes those whose events it holds.
-    pub fn remove_orphans(&self) -> Result<Vec<Orphan>, LogError> {
+    /// Segment files that this log does not know: name, bytes.
+    pub fn orphans(&self) -> Result<Vec<([u8; 32], u64)>, LogError> {
         let Some(store) = &self.home.store else { return Ok(Vec::new()) };
         let read = self.read()?;
-        let known: std::collections::BTreeSet<[u8; 32]> =
-            read.archive.segments()?.into_iter().map(|(_, segment)| segment.name).collect();
-        let mut found = Vec::new();
+        let known: BTreeSet<[u8; 32]> = read.archive.segments()?.into_iter().map(|(_, segment)| segment.name).collect();
         let files = store.list().map_err(LogError::SegmentNotWritten)?;
-        for (name, bytes) in files.into_iter().filter(|(name, _)| !known.contains(name)) {
-            let held = bytes <= SEGMENT_BYTES_MAX && {
-                let content = store.read(&name, 0, bytes as usize).unwrap_or_default();
-                let mut held = segment::segment_name(&content) == name;
-                for block in blocks_in(&content) {
-                    held = held && block.is_ok_and(|block| read.holds(&block).unwrap_or(false));
-                }
-                held
-            };
-            let removed = held && store.remove(&name).is_ok();
-            found.push(Orphan { name: digits(&name), bytes, removed });
+        Ok(files.into_iter().filter(|(name, _)| !known.contains(name)).collect())
+    }
+
+    /// Removes a segment file that this log does not know, if it holds every event in it. True: it did.
+    pub fn remove_orphan(&self, name: &[u8; 32], bytes: u64) -> Result<bool, LogError> {
+        let Some(store) = self.home.store.as_ref().filter(|_| bytes <= SEGMENT_BYTES_MAX) else { return Ok(false) };
+        let content = store.read(name, 0, bytes as usize).unwrap_or_default();
+        if segment::segment_name(&content) != *name {
+            return Ok(false);
         }
-        Ok(found)
+        let read = self.read()?;
+        for block in blocks_in(&content) {
+            match block {
+                Ok(block) if read.holds(&block)? => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(store.remove(name).is_ok())
     }
 }

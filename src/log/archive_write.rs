@@ -4,7 +4,7 @@
 //! |------------------------------|-------------------------------------------------|---------------------------------------------|
 //! | [`Sealer::pack_next`], often | nothing                                         | begins again                                |
 //! | [`Log::seal`]: the file      | a segment that no log knows                     | the same content takes it up, or it is      |
-//! |                              |                                                 | removed ([`Log::remove_orphans`])            |
+//! |                              |                                                 | removed ([`Log::remove_orphan`])             |
 //! | [`Log::seal`]: the commit    | the events, twice: in the log and in the segment | bodies are removed ([`LogRead::uncleared`]) |
 //! | [`LogWrite::clear_block`]    | of these events the segment alone               | the rest is removed                         |
 //! | [`LogWrite::end_segment`]    | that all of it is done                          |                                             |
@@ -116,12 +116,14 @@ impl Sealer {
         let through = self.limits.through.get(&origin).copied().unwrap_or(0).min(head.seq);
         let mut from = from;
         loop {
+            from = match read.first_in_log(&origin, from)? {
+                Some(seq) if seq <= through => seq,
+                _ => return Ok(None),
+            };
             // Bodies that wait to be removed lie in a block already.
-            while let Some((_, first, record)) = read.archive.block_of(origin, from)? {
+            if let Some((_, first, record)) = read.archive.block_of(origin, from)? {
                 from = first + u64::from(record.count);
-            }
-            if from > through {
-                return Ok(None);
+                continue;
             }
             let end = read.archive.next_block(origin, from)?.map_or(u64::MAX, |(_, first, _)| first);
             match self.collect(read, origin, from, through, end)? {

@@ -47,7 +47,7 @@ use crate::model::OriginId;
 use archive::Home;
 use names::Names;
 
-pub use archive_check::{ArchiveSize, Orphan, StoredSegment};
+pub use archive_check::{ArchiveSize, StoredSegment};
 pub use archive_verify::ArchiveCheck;
 pub use archive_write::{SealLimits, Sealer, Uncleared};
 pub use base::{Tail, Tails};

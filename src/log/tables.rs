@@ -2,7 +2,7 @@
 //!
 //! Invariant: keys are fixed-width and big-endian, so that byte order is the order of the numbers and bulk writes ascend;
 //! values that are not fixed-width carry a check (see [`super::record`]). A change of meaning raises
-//! [`STORE_VERSION`]. Callers: the files of this room.
+//! [`STORE_VERSION`]. The archive's tables stand in [`super::archive`]. Callers: the files of this room.
 
 use redb::{Database, ReadableDatabase, TableDefinition};
 

@@ -86,7 +86,8 @@ enum Phase {
     Seal,
     Clear(Uncleared),
     Pages,
-    Tidy,
+    /// Segment files that no log knows, to be looked into.
+    Tidy(VecDeque<([u8; 32], u64)>),
 }
 
 /// What a cleanup may move, and what it may not yet.
@@ -255,7 +256,7 @@ impl Node {
         let (mut events, mut blocked) = (0, 0);
         let mut lacks: BTreeMap<NodeId, u64> = BTreeMap::new();
         for (origin, head) in &self.heads {
-            let Some(first) = read.first_in_log(origin)? else { continue };
+            let Some(first) = read.first_in_log(origin, 0)? else { continue };
             let old = match before {
                 Some(before) => last_before(&read, origin, (first, head.seq), before)?,
                 None => head.seq,
@@ -379,14 +380,15 @@ fn step(log: &crate::log::Log, run: &mut Run, view: &mut CleanupView) -> Result<
                 true => write.commit_relaxed()?,
                 false => {
                     write.commit_durable()?;
-                    run.phase = Phase::Tidy;
+                    run.phase = Phase::Tidy(log.orphans()?.into());
                 }
             }
             Ok(false)
         }
-        Phase::Tidy => {
-            view.orphans = log.remove_orphans()?.iter().filter(|orphan| orphan.removed).count() as u64;
-            Ok(true)
+        Phase::Tidy(files) => {
+            let Some((name, bytes)) = files.pop_front() else { return Ok(true) };
+            view.orphans += u64::from(log.remove_orphan(&name, bytes)?);
+            Ok(false)
         }
     }
 }

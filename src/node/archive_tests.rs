@@ -60,7 +60,7 @@ fn a_cleanup_moves_what_all_hold_and_names_who_it_waits_for() {
     assert!(done.blocking.is_empty() && done.problem.is_empty(), "{done:?}");
     let disk = group.nodes[0].disk().unwrap();
     assert!(disk.segments > 0 && disk.segment_events >= 900 && disk.segments_missing.is_empty(), "{disk:?}");
-    assert!(group.nodes[0].log().read().unwrap().first_in_log(&origin).unwrap().is_none(), "its bodies are gone");
+    assert!(group.nodes[0].log().read().unwrap().first_in_log(&origin, 0).unwrap().is_none(), "its bodies are gone");
     // Nothing moved on the others, and everybody still agrees.
     assert_eq!(group.nodes[1].disk().unwrap().segments, 0);
     assert!(group.nodes[0].verify_log().unwrap().faults.is_empty());

@@ -72,6 +72,11 @@ impl Confirm {
         let (database, table, key) = (drift.database.clone(), drift.table.clone(), drift.key.clone());
         Confirm { run: drift.run, number: drift.number, database, table, key, tries: 0 }
     }
+
+    /// Whether it is about the whole of a table.
+    pub(super) fn is_of_table(&self, table: &str) -> bool {
+        self.key.is_empty() && self.table == table
+    }
 }
 
 /// A row that differs.

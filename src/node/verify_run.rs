@@ -98,6 +98,8 @@ pub(super) struct Run {
     pub(super) judging: Option<Judging>,
     /// Rows whose record does not follow from its cells.
     pub(super) records: BTreeSet<RowId>,
+    /// Records of what SQLite could not read.
+    pub(super) unreadable: BTreeSet<u64>,
     /// Rows of the present table that were taken as the app's.
     pub(super) captured: u64,
     /// Keys of the present table that wait for a person: later passes see them again.
@@ -116,6 +118,7 @@ impl Run {
             suspects: BTreeMap::new(),
             judging: None,
             records: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
             captured: 0,
             named: BTreeSet::new(),
         }
@@ -520,7 +523,10 @@ impl Node {
                 run.last = self.event_page(run, position, (origin, from), now)?;
                 Ok(false)
             }
-            Last::Through => Ok(self.confirmed(run)),
+            Last::Through => {
+                self.close_unreadable(run, now)?;
+                Ok(self.confirmed(run))
+            }
         }
     }
 

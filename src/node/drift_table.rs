@@ -126,23 +126,33 @@ impl Node {
             ..self.blank_record(position, table, now)
         };
         self.keep_aside(std::slice::from_mut(&mut record))?;
-        run.unreadable.insert(record.number);
+        run.waiting.insert(record.number);
         Ok(())
     }
 
-    /// Behind a full run: what SQLite could not read, and reads again, is told so.
-    pub(super) fn close_unreadable(&mut self, run: &Run, now: Now) -> Result<(), NodeError> {
-        let kept = [vec![Value::text(PAGES)], vec![Value::text(INDEX)]];
+    /// Behind a full run: what waited, and was not found again, has become equal by another way (a rebuilt file, a write).
+    pub(super) fn close_equal(&mut self, run: &Run, now: Now) -> Result<(), NodeError> {
+        if run.resumed {
+            return Ok(());
+        }
+        let schema = &self.schemas[position_of(&self.schemas, &run.record.database)?];
+        let looked_at = |table: &str| {
+            let tier = self.verify.settings.tier_of(Tier::Full, &schema.database, table);
+            table.is_empty() || tier.is_some() && schema.table(table).is_some()
+        };
         let numbers: Vec<u64> = (self.verify.open.iter())
-            .filter(|((database, _, key), number)| {
-                *database == run.record.database && kept.contains(key) && !run.unreadable.contains(number)
+            .filter(|((database, table, _), number)| {
+                *database == schema.database && looked_at(table) && !run.waiting.contains(number)
             })
             .map(|(_, number)| *number)
             .collect();
         for number in numbers {
             let found = self.log.read()?.drift(number.saturating_sub(1), 1)?.pop();
             let Some(mut record) = found.filter(|record| record.number == number) else { continue };
-            (record.action, record.healed_ms) = (DriftAction::Recreated, Some(now.wall_ms));
+            if matches!(record.kind, DriftKind::TableGone | DriftKind::Event) {
+                continue;
+            }
+            (record.action, record.healed_ms) = (DriftAction::TakenOver, Some(now.wall_ms));
             self.keep_aside(std::slice::from_mut(&mut record))?;
         }
         Ok(())
@@ -184,7 +194,7 @@ impl Node {
             };
             self.keep_aside(std::slice::from_mut(&mut record))?;
             if !may {
-                run.unreadable.insert(record.number);
+                run.waiting.insert(record.number);
             }
             if may {
                 crate::sometimes!("drift: the indexes of a table are made again");
@@ -194,7 +204,7 @@ impl Node {
                         run.record.healed += 1;
                     }
                     Err(error) => {
-                        run.unreadable.insert(record.number);
+                        run.waiting.insert(record.number);
                         record.action = DriftAction::Waits;
                         record.words = format!("{}; they cannot be made again: {error}", record.words);
                     }
@@ -367,6 +377,11 @@ impl Node {
         self.alert(format!("database {name}: {words}. Each row: `litemesh drift`"));
         Ok(())
     }
+}
+
+fn position_of(schemas: &[crate::model::DatabaseSchema], database: &str) -> Result<usize, NodeError> {
+    let gone = || NodeError::Invalid(format!("no database is named {database}"));
+    schemas.iter().position(|schema| schema.database == database).ok_or_else(gone)
 }
 
 /// Whether a CREATE statement makes a table, or an index of it.

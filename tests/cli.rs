@@ -107,6 +107,7 @@ fn help_names_every_command_of_this_version_and_no_other() {
         ("join", "--db <NAME=PATH> --name --independent --base <OLD.db> --plan --yes"),
         ("log", "--db --table --origin --since --until --limit --follow verify"),
         ("sync", "--wait <SECONDS> [PEER]"),
+        ("verify", "--tier <count|ids|checksum|full> --db <NAME> --repair"),
         ("status", "--watch"),
         ("rebuild", "--out <DIR>"),
         ("as-of", "<TIME> --out <DIR>"),
@@ -125,6 +126,28 @@ fn help_names_every_command_of_this_version_and_no_other() {
             assert!(help.contains(flag), "{command} {flag}: {help}");
         }
     }
+}
+
+/// Equal is 0; a row that went past the triggers is 4, named, healed by itself, and in the history.
+fn verified(at: &Path) {
+    let equal = json(at, &["verify"]);
+    assert!(equal["equal"] == true && equal["runs"][0]["tier"] == "full", "{equal}");
+    let app = rusqlite::Connection::open(at.join("litemesh-sample/scouting.db")).unwrap();
+    app.busy_timeout(Duration::from_secs(5)).unwrap();
+    app.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
+    app.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+    let id: i64 = app.query_row("SELECT min(id) FROM team", [], |row| row.get(0)).unwrap();
+    app.execute("DELETE FROM team WHERE id = ?1", [id]).unwrap();
+    let output = call(at, &["verify", "--tier", "count", "--db", "scouting"]);
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    assert!(text(&output.stdout).contains(&format!("scouting.team {id}: the file lacks the row")), "{output:?}");
+    assert!(text(&output.stderr).contains("next:"), "{output:?}");
+    assert_eq!(json(at, &["verify", "--db", "scouting"])["equal"], true);
+    assert_eq!(app.query_row("SELECT min(id) FROM team", [], |row| row.get::<_, i64>(0)).unwrap(), id);
+    let drift = json(at, &["drift"]);
+    assert_eq!((&drift["drift"][0]["cause"], &drift["drift"][0]["action"]), (&"lost".into(), &"rewritten".into()));
+    assert!(drift["drift"][0]["healed"].as_str().unwrap().ends_with('Z') && drift["waiting"] == 0, "{drift}");
+    refused(at, &["verify", "--db", "nothing"], 1, &["no database is named nothing"]);
 }
 
 #[test]
@@ -223,6 +246,7 @@ fn one_nodes_life() {
     assert_eq!(json(at, &["sync"])["in_sync"], true);
     assert_eq!(json(at, &["log", "verify"])["faults"].as_array().unwrap().len(), 0);
     assert_eq!(json(at, &["doctor"])["running"], true);
+    verified(at);
     let code = text(&call(at, &["invite"]).stdout);
     assert!(code.starts_with("litemesh1:") && code.lines().count() == 1);
     let rebuilt = json(at, &["rebuild", "--out", "live"]);
@@ -237,6 +261,7 @@ fn one_nodes_life() {
     assert!(took < Duration::from_secs(5), "{took:?}");
     refused(at, &["status"], 3, &["no node is running"]);
     assert_eq!(json(at, &["log", "verify"])["faults"].as_array().unwrap().len(), 0);
+    assert_eq!(json(at, &["verify", "--tier", "ids", "--db", "users"])["equal"], true);
     assert_eq!(json(at, &["rebuild", "--out", "stopped"])["databases"][0]["digest"], rebuilt["databases"][0]["digest"]);
 
     // Databases are remembered, also from another directory.

@@ -166,3 +166,27 @@ fn a_stated_rule_takes_the_place_of_a_known_one() {
     let stated = stated.unwrap().databases[0].rules.clone();
     assert_eq!(stated.iter().map(|one| (one.rule, one.by_default)).collect::<Vec<_>>(), [(Rule::Lww, false)]);
 }
+
+#[test]
+fn verifications_are_scheduled_and_tables_weighed() {
+    use crate::model::Tier;
+    use crate::node::verify_schedule::Schedule;
+    let usual = load_text("").unwrap().verify;
+    assert_eq!(usual.count, Schedule::AfterSession);
+    assert!(usual.repair && (usual.share, usual.share_by_hand) == (5, 50));
+    assert!(matches!(usual.full, Schedule::At(_)), "{usual:?}");
+    let table =
+        "[[database]]\nname = \"a\"\npath = \"a.db\"\n[[database.table]]\nname = \"vote\"\nverify = \"critical\"\n";
+    let own = load_text(&format!("[verify]\nids = \"2m\"\nrepair = \"ask\"\nfull = \"sun 03:00\"\n{table}")).unwrap();
+    assert!(own.warnings.is_empty() && !own.verify.repair, "{:?}", own.warnings);
+    assert_eq!(own.verify.ids, Schedule::Every(120_000));
+    assert_eq!(own.verify.tier_of(Tier::Count, "a", "vote"), Some(Tier::Ids));
+    for (text, part) in [
+        ("[verify]\nrepair = \"maybe\"", "`verify.repair` is `maybe`"),
+        ("[verify]\nshare = 0", "`verify.share` is `0`"),
+        ("[verify]\nfull = \"session\"", "`verify.full` is `session`"),
+        (&table.replace("critical", "very"), "`database.table.verify` is `very`"),
+    ] {
+        assert!(refusal(text).contains(part), "{}", refusal(text));
+    }
+}

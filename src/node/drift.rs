@@ -72,6 +72,11 @@ impl Confirm {
         let (database, table, key) = (drift.database.clone(), drift.table.clone(), drift.key.clone());
         Confirm { run: drift.run, number: drift.number, database, table, key, tries: 0 }
     }
+
+    /// Whether it is about the whole of a table.
+    pub(super) fn is_of_table(&self, table: &str) -> bool {
+        self.key.is_empty() && self.table == table
+    }
 }
 
 /// A row that differs.
@@ -265,6 +270,8 @@ impl Node {
         let named = |record: &DriftRecord| record.action != DriftAction::Waits || self.has_room(record);
         records.retain(named);
         self.keep_aside(&mut records)?;
+        let waiting = records.iter().filter(|record| record.action == DriftAction::Waits);
+        run.waiting.extend(waiting.map(|record| record.number));
         run.captured = captured;
         self.act(position, table, (&findings, &moved), &records, now)?;
         let healed: Vec<DriftRecord> =
@@ -443,6 +450,8 @@ impl Node {
         if !damaged.is_empty() {
             let derived = self.derive_again(run, (position, table), &damaged, now)?;
             run.record.drift += derived.len() as u64;
+            let waiting = derived.iter().filter(|record| record.action == DriftAction::Waits);
+            run.waiting.extend(waiting.map(|record| record.number));
             run.record.healed += derived.iter().filter(|record| record.action != DriftAction::Waits).count() as u64;
         }
         run.record.drift += records.len() as u64;
@@ -513,6 +522,8 @@ impl Node {
             } else {
                 record.words.clone_from(words);
                 record.action = DriftAction::Waits;
+                let at = (record.database.clone(), record.table.clone(), record.key.clone());
+                self.verify.open.insert(at, record.number);
             }
             write.put_drift(&record)?;
         }

@@ -19,6 +19,10 @@ use crate::merge::store::{Fingerprint, Store, TableId};
 use crate::model::{DriftAction, DriftCause, DriftKind, DriftRecord, Identity, Key, OriginId, RowId, Tier, Value};
 use crate::sqlite::Image;
 
+/// Keys of records that are about a table's pages and its indexes.
+const PAGES: &str = "pages";
+const INDEX: &str = "index";
+
 /// Rows of one scan of one table that are kept by name.
 const ROWS_NAMED: usize = 500;
 
@@ -38,12 +42,13 @@ impl Node {
             }
             let stands = self.schemas[position].table(&table).is_some();
             if stands || run.record.repair && !record.sql.is_empty() {
-                record.action = DriftAction::Recreated;
-                self.keep_aside(std::slice::from_mut(&mut record))?;
+                // First the table: should the record not be written, the next run finds that it stands.
                 if !stands {
                     crate::sometimes!("drift: a dropped table is made again");
                     self.databases[position].file.recreate(&record.sql)?;
                 }
+                record.action = DriftAction::Recreated;
+                self.keep_aside(std::slice::from_mut(&mut record))?;
                 run.record.healed += 1;
                 let confirm = Confirm::of(&DriftRecord { run: run.record.number, ..record });
                 self.verify.confirm.push_back(confirm);
@@ -116,10 +121,41 @@ impl Node {
             tier: Some(run.record.tier),
             kind: DriftKind::Unreadable,
             cause: DriftCause::BitRot,
+            key: vec![Value::text(PAGES)],
             words: format!("{words}; the log holds all of its rows"),
             ..self.blank_record(position, table, now)
         };
-        self.keep_aside(std::slice::from_mut(&mut record))
+        self.keep_aside(std::slice::from_mut(&mut record))?;
+        run.waiting.insert(record.number);
+        Ok(())
+    }
+
+    /// Behind a full run: what waited, and was not found again, has become equal by another way (a rebuilt file, a write).
+    pub(super) fn close_equal(&mut self, run: &Run, now: Now) -> Result<(), NodeError> {
+        if run.resumed {
+            return Ok(());
+        }
+        let schema = &self.schemas[position_of(&self.schemas, &run.record.database)?];
+        let looked_at = |table: &str| {
+            let tier = self.verify.settings.tier_of(Tier::Full, &schema.database, table);
+            table.is_empty() || tier.is_some() && schema.table(table).is_some()
+        };
+        let numbers: Vec<u64> = (self.verify.open.iter())
+            .filter(|((database, table, _), number)| {
+                *database == schema.database && looked_at(table) && !run.waiting.contains(number)
+            })
+            .map(|(_, number)| *number)
+            .collect();
+        for number in numbers {
+            let found = self.log.read()?.drift(number.saturating_sub(1), 1)?.pop();
+            let Some(mut record) = found.filter(|record| record.number == number) else { continue };
+            if matches!(record.kind, DriftKind::TableGone | DriftKind::Event) {
+                continue;
+            }
+            (record.action, record.healed_ms) = (DriftAction::TakenOver, Some(now.wall_ms));
+            self.keep_aside(std::slice::from_mut(&mut record))?;
+        }
+        Ok(())
     }
 
     /// What SQLite says of the file's structure. Wrong indexes are made again from the rows, which are right.
@@ -152,11 +188,14 @@ impl Node {
                 kind: DriftKind::Unreadable,
                 cause: DriftCause::BitRot,
                 action,
-                key: vec![Value::text("index")],
+                key: vec![Value::text(INDEX)],
                 words: format!("an index does not fit the rows: {}", found.first().cloned().unwrap_or_default()),
                 ..self.blank_record(position, &table, now)
             };
             self.keep_aside(std::slice::from_mut(&mut record))?;
+            if !may {
+                run.waiting.insert(record.number);
+            }
             if may {
                 crate::sometimes!("drift: the indexes of a table are made again");
                 match self.databases[position].file.reindex(&table) {
@@ -165,6 +204,7 @@ impl Node {
                         run.record.healed += 1;
                     }
                     Err(error) => {
+                        run.waiting.insert(record.number);
                         record.action = DriftAction::Waits;
                         record.words = format!("{}; they cannot be made again: {error}", record.words);
                     }
@@ -244,8 +284,26 @@ impl Node {
         // Rows without a key that stand under other rowids: the app cannot see it.
         let changed: &[(Key, Image, RowId)] =
             if schema.identity == Identity::Rowid { &[] } else { &difference.changed };
-        let mut records = Vec::new();
         let blank = self.blank_record(position, &schema.name, now);
+        if !restored
+            && changed.is_empty()
+            && difference.unknown.is_empty()
+            && self.are_all(position, table, difference)?
+        {
+            // The table was dropped and made again: there is nothing to keep aside.
+            let rows = difference.missing.len() as u64;
+            let made_again = |confirm: &Confirm| confirm.is_of_table(&schema.name);
+            if self.verify.confirm.iter().any(made_again) {
+                return Ok([0, rows, 0, 0]);
+            }
+            let (kind, cause, action) = (DriftKind::TableGone, DriftCause::Dropped, DriftAction::Recreated);
+            let words = "the table was empty and is filled from the log".to_string();
+            let mut record = DriftRecord { rows, kind, cause, action, words, ..blank };
+            self.keep_aside(std::slice::from_mut(&mut record))?;
+            self.verify.confirm.push_back(Confirm::of(&record));
+            return Ok([0, rows, 0, 0]);
+        }
+        let mut records = Vec::new();
         let action = if restored { DriftAction::Rewritten } else { DriftAction::Captured };
         for (key, image, row) in changed.iter().take(ROWS_NAMED) {
             let log = self.target_image(row, now)?.map(|(_, image)| image);
@@ -282,6 +340,14 @@ impl Node {
         Ok([changed.len() as u64, difference.missing.len() as u64, unknown, removed])
     }
 
+    /// Whether a scan misses all that the log shows of a table.
+    fn are_all(&self, position: usize, table: usize, difference: &Difference) -> Result<bool, NodeError> {
+        let (read, schema) = (self.log.read()?, &self.schemas[position]);
+        let id = read.find_table(&schema.database, &schema.tables[table].name)?;
+        let rows = id.map(|id| read.fingerprint(id)).transpose()?.unwrap_or_default().rows;
+        Ok(rows > 1 && rows == difference.missing.len() as u64)
+    }
+
     /// What the log wants shown of a row.
     fn target_image(&mut self, row: &RowId, now: Now) -> Result<Option<(Key, Image)>, NodeError> {
         let mut write = self.log.write()?;
@@ -311,6 +377,11 @@ impl Node {
         self.alert(format!("database {name}: {words}. Each row: `litemesh drift`"));
         Ok(())
     }
+}
+
+fn position_of(schemas: &[crate::model::DatabaseSchema], database: &str) -> Result<usize, NodeError> {
+    let gone = || NodeError::Invalid(format!("no database is named {database}"));
+    schemas.iter().position(|schema| schema.database == database).ok_or_else(gone)
 }
 
 /// Whether a CREATE statement makes a table, or an index of it.

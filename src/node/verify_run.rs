@@ -98,6 +98,10 @@ pub(super) struct Run {
     pub(super) judging: Option<Judging>,
     /// Rows whose record does not follow from its cells.
     pub(super) records: BTreeSet<RowId>,
+    /// A stop had cut it short: what it found before is not remembered.
+    pub(super) resumed: bool,
+    /// Records that this run found and that wait for a person.
+    pub(super) waiting: BTreeSet<u64>,
     /// Rows of the present table that were taken as the app's.
     pub(super) captured: u64,
     /// Keys of the present table that wait for a person: later passes see them again.
@@ -116,6 +120,8 @@ impl Run {
             suspects: BTreeMap::new(),
             judging: None,
             records: BTreeSet::new(),
+            resumed: false,
+            waiting: BTreeSet::new(),
             captured: 0,
             named: BTreeSet::new(),
         }
@@ -124,7 +130,7 @@ impl Run {
     /// A run that a stop cut short.
     pub(super) fn resume(record: RunRecord, place: Option<&RunPlace>) -> Run {
         let place = place.filter(|place| place.run == record.number).cloned();
-        Run { place, ..Run::new(record) }
+        Run { place, resumed: true, ..Run::new(record) }
     }
 
     /// Where it stands. What is under judgement is found again: the pass begins again where it is in doubt.
@@ -520,7 +526,10 @@ impl Node {
                 run.last = self.event_page(run, position, (origin, from), now)?;
                 Ok(false)
             }
-            Last::Through => Ok(self.confirmed(run)),
+            Last::Through => {
+                self.close_equal(run, now)?;
+                Ok(self.confirmed(run))
+            }
         }
     }
 

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::plan::TablePlan;
 use super::quote::quote;
-use super::{AppFile, Drain, Image, SqliteError, meta, steering, triggers, value};
+use super::{AppFile, Drain, Image, SqliteError, enroll, meta, steering, triggers, value};
 use crate::model::{Identity, Key, TableSchema, Value};
 
 /// A page ends behind so many bytes of values, however few rows these are.
@@ -110,9 +110,13 @@ impl AppFile {
         Ok(self.connection.release_memory()?)
     }
 
-    /// What SQLite says of the structure of the file: tables, indexes, constraints; at most `limit` findings. `None`: the
-    /// file is too large to be checked in one go.
+    /// What SQLite says of the structure of the file: its schema as whoever opens it now reads it, tables, indexes,
+    /// constraints; at most `limit` findings. `None`: the file is too large to have more than its schema checked in one go.
     pub fn check_structure(&self, limit: u32) -> Result<Option<Vec<String>>, SqliteError> {
+        // This connection remembers the schema: damage of it meets only those who open the file afterwards.
+        let fresh = enroll::connect(&self.settings.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        fresh.query_row("SELECT count(*) FROM main.sqlite_master", [], |row| row.get::<_, i64>(0))?;
+        drop(fresh);
         let pages: i64 = self.connection.query_row("PRAGMA main.page_count", [], |row| row.get(0))?;
         if pages > CHECKED_PAGES_MAX {
             return Ok(None);

@@ -110,6 +110,12 @@ fn what_the_node_does_is_status_history_and_reliability() {
         row if row[0].as_i64() >= Some(5) && row[1] == 0 => Ok(()),
         other => Err(other.to_string()),
     });
+    let changes = "SELECT operation, server_id, json_extract(data, '$.team_name') FROM database_changes \
+                   WHERE table_name = 'team' AND json_extract(data, '$.team_number') = 9004";
+    until("the change is in the table of changes", 30, || match monitor(two, changes).first() {
+        Some(row) if *row == serde_json::json!(["insert", "s0", "new"]) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     let report = two.json(&["reliability", "s0"]);
     assert_eq!((&report["band"], &report["server"]), (&"excellent".into(), &"s0".into()), "{report}");
     let operations: Vec<&str> =

@@ -204,6 +204,7 @@ async fn run_locked(
     };
     let observer = Observer::new(config, thread.handle.clone(), monitor.clone(), told.clone(), &paths);
     tokio::spawn(observer.run(shutdown.clone()));
+    tokio::spawn(http::follow_changes(Arc::new(thread.handle.clone()), monitor.clone(), shutdown.clone()));
     let (services, token_file) = services(config, data, &thread, &network, (monitor, told))?;
     let url = listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|it| format!("http://{it}"));
     let serving = listener.map(|listener| tokio::spawn(http::serve(listener, services, shutdown)));

@@ -7,6 +7,7 @@
 //!   members    endpoints about members
 //!   carry      bundles, receipts, requests              runs      run tracking, reliability
 //!   stream     the log as it grows                             metrics   for Prometheus
+//!   changes    the table of the newest changes
 //!   legacy     what servers of the older sync protocol know   canonical JSON for checksums
 //! ```
 //!
@@ -18,6 +19,7 @@ mod act;
 mod answer;
 mod canonical;
 mod carry;
+mod changes;
 mod decide;
 mod guard;
 mod legacy;
@@ -43,6 +45,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub use changes::follow_changes;
 pub use query::{node_of, parse_moment, parse_peer};
 pub use routes::{ROUTES, Route};
 

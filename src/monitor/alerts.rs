@@ -33,6 +33,7 @@ const OTHERWISE_TOLD: &[&str] = &[
     "apply",
     "announce",
     "pull",
+    "receive",
     "serve",
     "reconcile",
     "connection",

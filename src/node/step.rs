@@ -205,6 +205,9 @@ impl Node {
             self.databases[position].file.clear_marks(drain.through_seq)?;
         }
         let captured = self.log_drain(position, drain, Ids::Reused, now)?;
+        if captured {
+            self.tally.done(Work::Capture, Subject::Database(position), drain.marks.len(), 0, 0);
+        }
         // Also what says nothing (hints of statements that changed no row) must go, or no apply would ever begin.
         self.databases[position].file.clear_marks(drain.through_seq)?;
         self.databases[position].was_free();
@@ -326,8 +329,6 @@ impl Node {
         let commit = if planted(Bug::PublishedEarly) { LogWrite::commit_relaxed } else { LogWrite::commit_durable };
         commit(write)?;
         if let Some((head, _)) = fresh.last() {
-            let bytes = fresh.iter().map(|(_, event)| event.bytes.len()).sum();
-            self.tally.done(Work::Capture, Subject::Database(position), marks.len(), bytes, 0);
             self.heads.insert(origin, *head);
             database.file.note_logged(origin, head.seq);
             database.said = said;

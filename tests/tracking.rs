@@ -110,13 +110,20 @@ fn what_the_node_does_is_status_history_and_reliability() {
         row if row[0].as_i64() >= Some(5) && row[1] == 0 => Ok(()),
         other => Err(other.to_string()),
     });
+    let changes = "SELECT operation, server_id, json_extract(data, '$.team_name') FROM database_changes \
+                   WHERE table_name = 'team' AND json_extract(data, '$.team_number') = 9004";
+    until("the change is in the table of changes", 30, || match monitor(two, changes).first() {
+        Some(row) if *row == serde_json::json!(["insert", "s0", "new"]) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     let report = two.json(&["reliability", "s0"]);
     assert_eq!((&report["band"], &report["server"]), (&"excellent".into(), &"s0".into()), "{report}");
     let operations: Vec<&str> =
         report["operations"].as_array().unwrap().iter().map(|one| one["operation"].as_str().unwrap()).collect();
-    assert!(["connection", "pull", "reconcile"].iter().all(|name| operations.contains(name)), "{report}");
+    assert!(["connection", "reconcile"].iter().all(|name| operations.contains(name)), "{report}");
+    assert!(["pull", "receive"].iter().any(|name| operations.contains(name)), "{report}");
     assert_eq!(two.status()["peers"][0]["band"], "excellent");
-    let logged = "SELECT direction, items_synced FROM sync_log_sqlite3 WHERE sync_type = 'pull' AND status = 'success'";
+    let logged = "SELECT direction, items_synced FROM sync_log_sqlite3 WHERE sync_type IN ('pull', 'receive') AND status = 'success'";
     until("a pull is in the history", 20, || match monitor(two, logged).first() {
         Some(row) if row[0] == "receive" => Ok(()),
         other => Err(format!("{other:?}")),

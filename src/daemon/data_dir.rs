@@ -10,6 +10,7 @@
 //!   join-request    this server asked to be admitted by a bundle, and has no answer yet
 //!   base-NAME.db    the file that both sides began with, until NAME is enrolled
 //!   reserve         room for a full disk (`reserve`)
+//!   monitor.db      run tracking, plain SQLite, 0600 (`monitor`)
 //!   identity.key.next  the key that replaces the node's, while `rotate` is at work
 //! ```
 //!

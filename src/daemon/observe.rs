@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::NodeHandle;
 use crate::config::{AlertsConfig, Config};
-use crate::http::node_of;
+use crate::http::{follow_changes, node_of};
 use crate::monitor::Monitor;
 use crate::monitor::alerts::{AlertRules, Alerts, Observed};
 use crate::monitor::deliver::{Channels, Letter, Mail, Outgoing};
@@ -62,8 +62,14 @@ impl Observer {
         Observer { handle, monitor, rules, channels, directories }
     }
 
-    /// Looks until the end.
-    pub(super) async fn run(self, mut shutdown: watch::Receiver<bool>) {
+    /// Begins to look, and to keep the table of changes, until `shutdown` holds `true`.
+    pub(super) fn start(self, shutdown: &watch::Receiver<bool>) {
+        let port = Arc::new(self.handle.clone());
+        tokio::spawn(follow_changes(port, self.monitor.clone(), shutdown.clone()));
+        tokio::spawn(self.run(shutdown.clone()));
+    }
+
+    async fn run(self, mut shutdown: watch::Receiver<bool>) {
         let raised = self.monitor.ask(|store, _| store.raised_before()).await.unwrap_or_default();
         let mut alerts = Alerts::new(self.rules.clone(), raised);
         let mut outgoing: Vec<Outgoing> = self.channels.names().into_iter().map(Outgoing::new).collect();

@@ -173,15 +173,7 @@ async fn run_locked(
     let start = Start { settings, log_path: data.log_path(), found, verify: config.verify.clone() };
     let tracking = start_monitor(data, &databases)?;
     let monitor = tracking.monitor.clone();
-    let noted = Some(monitor.clone());
-    let starting = tokio::task::spawn_blocking(move || NodeThread::start_watched(start, effects, noted));
-    let thread = tokio::select! {
-        thread = starting => thread.map_err(|_| DaemonError::NodeDied)??,
-        () = stop.wait() => {
-            tracing::info!("stopped while starting: the next start goes on from there");
-            return Ok(());
-        }
-    };
+    let Some(thread) = start_node(start, effects, monitor.clone(), &mut stop).await? else { return Ok(()) };
     remember(data, &databases)?;
     let paths: Vec<_> = databases.into_iter().map(|database| database.path).collect();
     let told = Arc::new(channels(&config.alerts, &node_name(config, data)?));
@@ -204,7 +196,7 @@ async fn run_locked(
         }
     };
     let observer = Observer::new(config, thread.handle.clone(), monitor.clone(), told.clone(), &paths);
-    tokio::spawn(observer.run(shutdown.clone()));
+    observer.start(&shutdown);
     let (services, token_file) = services(config, data, &thread, &network, (monitor, told))?;
     let url = listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|it| format!("http://{it}"));
     let serving = listener.map(|listener| tokio::spawn(http::serve(listener, services, shutdown)));
@@ -222,6 +214,23 @@ async fn run_locked(
     // Its last rows are worth a moment, no more.
     let _ = tokio::task::spawn_blocking(move || tracking.stop(MONITOR_GOODBYE)).await;
     outcome
+}
+
+/// Opens the node on its thread. `None`: a stop came first.
+async fn start_node(
+    start: Start,
+    effects: mpsc::Sender<Effect>,
+    monitor: Monitor,
+    stop: &mut Stop,
+) -> Result<Option<NodeThread>, DaemonError> {
+    let starting = tokio::task::spawn_blocking(move || NodeThread::start_watched(start, effects, Some(monitor)));
+    tokio::select! {
+        thread = starting => Ok(Some(thread.map_err(|_| DaemonError::NodeDied)??)),
+        () = stop.wait() => {
+            tracing::info!("stopped while starting: the next start goes on from there");
+            Ok(None)
+        }
+    }
 }
 
 /// Starts run tracking beside the node.

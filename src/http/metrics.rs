@@ -17,11 +17,11 @@ use super::answer::ask;
 use super::problem::Problem;
 use super::read::scored_status;
 use crate::monitor::view::KindView;
-use crate::node::account::Account;
+use crate::node::fates::Fates;
 use crate::node::view::Status;
 
 /// What became of the events is counted again after this.
-const ACCOUNT_EVERY: Duration = Duration::from_secs(600);
+const FATES_EVERY: Duration = Duration::from_secs(600);
 
 pub(super) async fn metrics(State(services): State<Arc<Services>>) -> Result<Response, Problem> {
     let status = scored_status(&services).await?;
@@ -32,40 +32,40 @@ pub(super) async fn metrics(State(services): State<Arc<Services>>) -> Result<Res
     write_databases(&status, &mut page);
     write_peers(&status, &mut page);
     write_runs(&kinds, &mut page);
-    write_accounts(&ACCOUNTS.of(&services).await, &mut page);
+    write_fates(&FATES.of(&services).await, &mut page);
     page.family("litemesh_monitor_dropped_total", "counter", "Notes that run tracking had no room for.");
     page.line(&[], services.monitor.dropped() as f64);
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.text).into_response())
 }
 
 /// What became of the events, counted beside the node and kept for a while: it takes a look at every row.
-struct Accounts {
-    kept: tokio::sync::Mutex<Option<(Instant, Vec<Account>)>>,
+struct KeptFates {
+    kept: tokio::sync::Mutex<Option<(Instant, Vec<Fates>)>>,
 }
 
 /// One program runs one node.
-static ACCOUNTS: Accounts = Accounts { kept: tokio::sync::Mutex::const_new(None) };
+static FATES: KeptFates = KeptFates { kept: tokio::sync::Mutex::const_new(None) };
 
-impl Accounts {
-    /// The accounts, at most [`ACCOUNT_EVERY`] old; none while they cannot be counted.
-    async fn of(&self, services: &Services) -> Vec<Account> {
+impl KeptFates {
+    /// Them, at most [`FATES_EVERY`] old; none while they cannot be counted.
+    async fn of(&self, services: &Services) -> Vec<Fates> {
         let mut kept = self.kept.lock().await;
-        if let Some((_, accounts)) = kept.as_ref().filter(|(at, _)| at.elapsed() < ACCOUNT_EVERY) {
-            return accounts.clone();
+        if let Some((_, fates)) = kept.as_ref().filter(|(at, _)| at.elapsed() < FATES_EVERY) {
+            return fates.clone();
         }
-        let Ok(accounting) = ask(&services.port, |node, _| node.accounting()).await else { return Vec::new() };
-        let counted = tokio::task::spawn_blocking(move || accounting.count()).await;
-        let accounts = counted.ok().and_then(Result::ok).unwrap_or_default();
-        *kept = Some((Instant::now(), accounts.clone()));
-        accounts
+        let Ok(counting) = ask(&services.port, |node, _| node.fate_count()).await else { return Vec::new() };
+        let counted = tokio::task::spawn_blocking(move || counting.count()).await;
+        let fates = counted.ok().and_then(Result::ok).unwrap_or_default();
+        *kept = Some((Instant::now(), fates.clone()));
+        fates
     }
 }
 
-fn write_accounts(accounts: &[Account], page: &mut Page) {
+fn write_fates(fates: &[Fates], page: &mut Page) {
     let help =
         "What became of the events: applied + superseded + held + shelved are all of them (at most ten minutes old).";
     page.family("litemesh_database_events_by_outcome", "gauge", help);
-    for one in accounts {
+    for one in fates {
         let outcomes =
             [("applied", one.applied), ("superseded", one.superseded), ("held", one.held), ("shelved", one.shelved)];
         for (outcome, events) in outcomes {

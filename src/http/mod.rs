@@ -9,6 +9,7 @@
 //!   archive    cleanup, disk use, the season's archive              dashboard the page at `/`
 //!   verify     verifications and drift
 //!   stream     the log as it grows                             metrics   for Prometheus
+//!   changes    the table of the newest changes
 //!   legacy     what servers of the older sync protocol know   canonical JSON for checksums
 //! ```
 //!
@@ -21,6 +22,7 @@ mod answer;
 mod archive;
 mod canonical;
 mod carry;
+mod changes;
 mod compare;
 mod dashboard;
 mod decide;
@@ -52,6 +54,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub use archive::{CleanupReply, free_bytes};
+pub use changes::follow_changes;
 pub use moment::parse_moment;
 pub use query::{node_of, parse_peer};
 pub use routes::{ROUTES, Route};

@@ -21,6 +21,30 @@ const QUIET_MS: u64 = 15 * 60_000;
 /// Notices in an hour, at most.
 const NOTICES_PER_HOUR: usize = 30;
 
+/// By the node's own estimate: a peer that left several questions in a row without an answer.
+const SCORE_STUCK: f64 = 0.34;
+
+/// After a start, peers get this long to come.
+const START_S: u64 = 120;
+
+/// Kinds of runs whose failures are told by what they lead to.
+const OTHERWISE_TOLD: &[&str] = &[
+    "capture",
+    "apply",
+    "announce",
+    "pull",
+    "receive",
+    "serve",
+    "reconcile",
+    "connection",
+    "sync",
+    "bundle",
+    "rebuild",
+    "verify_log",
+    "legacy_send",
+    "legacy_receive",
+];
+
 /// A shelf that grew counts as growing for so long.
 const SHELF_MS: u64 = 3_600_000;
 
@@ -202,6 +226,7 @@ impl Alerts {
             });
         }
         found.extend(status.peers.iter().filter_map(|peer| self.unseen(peer, observed)));
+        found.extend(status.peers.iter().filter_map(not_syncing));
         found.extend(self.clock(status));
         found.extend(observed.kinds.iter().filter_map(failing));
         found.extend(self.disks(observed));
@@ -226,7 +251,11 @@ impl Alerts {
         let seen = humantime::parse_rfc3339_weak(&peer.last_seen).ok()?;
         let seen_ms = seen.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis() as u64;
         let away_ms = observed.now_ms.saturating_sub(seen_ms);
-        let late = self.rules.peer_unseen_ms > 0 && peer.state != "connected" && away_ms >= self.rules.peer_unseen_ms;
+        let started = observed.status.node.uptime_s >= START_S.min(self.rules.peer_unseen_ms / 1000);
+        let late = started
+            && self.rules.peer_unseen_ms > 0
+            && peer.state != "connected"
+            && away_ms >= self.rules.peer_unseen_ms;
         late.then(|| Condition {
             key: format!("peer_unseen:{}", peer.id),
             severity: Severity::Warning,
@@ -316,9 +345,10 @@ fn of_node(alert: &str) -> Condition {
     }
 }
 
-/// A kind of run whose last one failed. Connections come and go: `peer_unseen` tells of those that stay away.
+/// A job whose last run failed: one of the user's, or one that runs by itself at its times. What the node does all the time,
+/// and what a person orders, is told by what it leads to: a file in trouble, a peer that brings nothing.
 fn failing(kind: &KindView) -> Option<Condition> {
-    let told = kind.last_sync_status == "error" && !["connection", "serve"].contains(&kind.sync_type.as_str());
+    let told = kind.last_sync_status == "error" && !OTHERWISE_TOLD.contains(&kind.sync_type.as_str());
     told.then(|| {
         let of = if kind.subject.is_empty() { String::new() } else { format!(" of {}", kind.subject) };
         Condition {
@@ -331,6 +361,17 @@ fn failing(kind: &KindView) -> Option<Condition> {
             ),
             next: format!("see litemesh track status {}", kind.sync_type),
         }
+    })
+}
+
+/// A peer that is here, has what this node lacks, and does not bring it.
+fn not_syncing(peer: &PeerView) -> Option<Condition> {
+    let stuck = peer.state == "connected" && peer.behind > 0 && peer.score < SCORE_STUCK;
+    stuck.then(|| Condition {
+        key: format!("sync_failing:{}", peer.id),
+        severity: Severity::Warning,
+        message: format!("{} is connected and has {} events that do not arrive", peer.name, peer.behind),
+        next: format!("see litemesh reliability {}", peer.name),
     })
 }
 
@@ -355,8 +396,9 @@ mod tests {
 
     fn seen_at(minutes: u64, peers: Vec<PeerView>) -> Observed {
         let nine = 1_741_251_600_000;
+        let node = crate::node::view::NodeView { uptime_s: 3_600, ..Default::default() };
         Observed {
-            status: Status { peers, ..Status::default() },
+            status: Status { node, peers, ..Status::default() },
             now_ms: nine + minutes * 60_000,
             ..Observed::default()
         }
@@ -441,13 +483,26 @@ mod tests {
             ..KindView::default()
         };
         observed.kinds = vec![kind("import"), kind("connection")];
+        let stuck = PeerView { behind: 9, score: 0.25, ..peer("stand", "connected", 0) };
+        observed.status.peers = vec![stuck];
         alerts.look(&observed);
         alerts.look(&observed);
         let keys: Vec<&str> = alerts.raised().iter().map(|one| one.key.as_str()).collect();
         let node = "node:two histories of one node: origin H wrote event N twice";
-        assert_eq!(keys, ["database:scouting", "disk:/data", "drift", "failing:import:", node, "shelf:scouting"]);
+        assert_eq!(
+            keys,
+            [
+                "database:scouting",
+                "disk:/data",
+                "drift",
+                "failing:import:",
+                node,
+                "shelf:scouting",
+                "sync_failing:id-stand"
+            ]
+        );
         let critical: Vec<bool> = alerts.raised().iter().map(|one| one.severity == Severity::Critical).collect();
-        assert_eq!(critical, [true, true, true, false, true, false]);
+        assert_eq!(critical, [true, true, true, false, true, false, false]);
         observed.now_ms += SHELF_MS;
         alerts.look(&observed);
         assert!(alerts.look(&observed).iter().any(|one| one.condition.key == "shelf:scouting" && one.recovered));

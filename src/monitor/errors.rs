@@ -38,12 +38,12 @@ pub fn pattern(message: &str) -> String {
     let mut out = String::new();
     let mut rest = message;
     while let Some(first) = rest.chars().next() {
-        if first == '"' || first == '`' || first == '\'' {
-            if let Some(end) = rest[1..].find(first) {
-                out.push('…');
-                rest = &rest[1 + end + 1..];
-                continue;
-            }
+        if matches!(first, '"' | '`' | '\'')
+            && let Some(end) = rest[1..].find(first)
+        {
+            out.push('…');
+            rest = &rest[1 + end + 1..];
+            continue;
         }
         if first.is_ascii_alphanumeric() {
             let word = &rest[..rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len())];

@@ -19,6 +19,37 @@ const OVERLAP_US: i64 = 120_000_000;
 /// Rows that are remembered of what older servers sent.
 const SEEN_MAX: i64 = 500_000;
 
+/// Rows of `database_changes`.
+pub const CHANGES_KEPT: u64 = 10_000;
+
+/// Changes of one event that can be told apart in `database_changes`.
+const CHANGES_OF_EVENT: i64 = 1 << 20;
+
+/// A row of `database_changes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeRow {
+    /// The event's place in the log.
+    pub arrival: u64,
+    /// The change's place in it.
+    pub index: u64,
+    /// Database.
+    pub database: String,
+    /// Table.
+    pub table: String,
+    /// Where the row is shown.
+    pub record_id: String,
+    /// `insert`, `update` or `delete`.
+    pub operation: &'static str,
+    /// JSON of the row.
+    pub data: String,
+    /// When it was written.
+    pub timestamp: String,
+    /// Name of the server that captured it.
+    pub node: String,
+    /// Hash of all that.
+    pub hash: String,
+}
+
 /// An event in the feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedPlace {
@@ -99,6 +130,43 @@ impl Store {
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The last event of which `database_changes` holds something.
+    pub fn last_change(&self) -> Result<u64, MonitorError> {
+        let sql = "SELECT coalesce(max(arrival), 0) FROM database_changes";
+        Ok(self.connection.query_row(sql, [], |row| row.get::<_, i64>(0))?.unsigned_abs())
+    }
+
+    /// Adds changes to `database_changes`; the oldest go.
+    pub fn add_changes(&mut self, rows: &[ChangeRow], now_ms: u64) -> Result<(), MonitorError> {
+        let now = moment(now_ms);
+        let transaction = self.connection.transaction()?;
+        for row in rows {
+            // Of several rows that one change concerns, the one that it names comes first.
+            let sql = "INSERT OR IGNORE INTO database_changes (id, database_name, table_name, record_id, operation, data, \
+                       timestamp, server_id, change_hash, created_at, synced_at, arrival) \
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11)";
+            let id = signed(row.arrival).saturating_mul(CHANGES_OF_EVENT).saturating_add(signed(row.index));
+            transaction.prepare_cached(sql)?.execute(params![
+                id,
+                row.database,
+                row.table,
+                row.record_id,
+                row.operation,
+                row.data,
+                row.timestamp,
+                row.node,
+                row.hash,
+                now,
+                signed(row.arrival),
+            ])?;
+        }
+        let sql = "DELETE FROM database_changes WHERE id <= \
+                   (SELECT id FROM database_changes ORDER BY id DESC LIMIT 1 OFFSET ?1)";
+        transaction.prepare_cached(sql)?.execute([signed(CHANGES_KEPT)])?;
+        transaction.commit()?;
+        Ok(())
     }
 
     /// Notes what a server of the older protocol holds.

@@ -111,7 +111,8 @@ impl Monitor {
         if ran.is_empty() {
             return;
         }
-        let brings = |one: &Ran| matches!(one.work, Work::Capture | Work::Pull | Work::Apply) && one.records > 0;
+        let brings =
+            |one: &Ran| matches!(one.work, Work::Capture | Work::Pull | Work::Receive | Work::Apply) && one.records > 0;
         if ran.iter().any(brings) {
             self.news.send_modify(|count| *count += 1);
         }

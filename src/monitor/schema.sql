@@ -170,7 +170,7 @@ CREATE VIEW sync_log_sqlite3 AS
 SELECT h.id                                                          AS id,
        coalesce(h.server_id, 0)                                      AS server_id,
        h.sync_type                                                   AS sync_type,
-       CASE h.sync_type WHEN 'pull' THEN 'receive' WHEN 'legacy_receive' THEN 'receive'
+       CASE h.sync_type WHEN 'pull' THEN 'receive' WHEN 'receive' THEN 'receive' WHEN 'legacy_receive' THEN 'receive'
                         WHEN 'serve' THEN 'send' WHEN 'legacy_send' THEN 'send'
                         WHEN 'announce' THEN 'send' ELSE 'both' END  AS direction,
        h.status                                                      AS status,
@@ -183,13 +183,13 @@ SELECT h.id                                                          AS id,
        json_extract(h.sync_metadata, '$.digest')                     AS sync_hash,
        json_object('duration_seconds', h.duration_seconds, 'bytes', h.bytes, 'runs', h.runs) AS performance_metrics
   FROM sync_history h
- WHERE h.sync_type IN ('sync', 'pull', 'serve', 'announce', 'reconcile', 'legacy_receive', 'legacy_send', 'bundle');
+ WHERE h.sync_type IN ('sync', 'pull', 'receive', 'serve', 'announce', 'reconcile', 'legacy_receive', 'legacy_send', 'bundle');
 
 INSERT INTO readme (table_name, column_name, meaning) VALUES
  ('servers', '', 'The other servers; server_id is theirs in this file for ever (their place in `peers list` may change).'),
  ('servers', 'node_id', 'Public key in hex.'),
  ('sync_status', '', 'How every kind of run stands now: one row per kind and subject.'),
- ('sync_status', 'sync_type', 'Kind: capture, announce, pull, serve, reconcile, apply, connection, sync, verify, cleanup, bundle, or a job of yours.'),
+ ('sync_status', 'sync_type', 'Kind: capture, announce, pull, receive, serve, reconcile, apply, connection, sync, verify, cleanup, bundle, or a job of yours.'),
  ('sync_status', 'subject', 'Which database, which server, or what your job says; empty: the node as a whole.'),
  ('sync_status', 'last_sync_timestamp', 'When the last run that ended well began. Moves on success only.'),
  ('sync_status', 'last_attempt_timestamp', 'When the last run began, however it ended.'),
@@ -212,9 +212,9 @@ INSERT INTO readme (table_name, column_name, meaning) VALUES
  ('sync_reliability', 'reliability_score', '0.0 to 1.0; what is younger weighs more (half after 6 hours). 0.9 excellent, 0.7 good, 0.5 fair.'),
  ('reliability_hours', '', 'The same by the hour, for charts and trends.'),
  ('error_patterns', '', 'Failures that read alike (numbers and names left out), counted.'),
- ('database_changes', '', 'The newest changes of the event log (10,000; older ones: litemesh log, litemesh history).'),
+ ('database_changes', '', 'The newest changes of the event log, a few seconds behind it (10,000; older ones: litemesh log, litemesh history).'),
  ('database_changes', 'record_id', 'Where the row is shown on this server, else its identity.'),
- ('database_changes', 'data', 'JSON of what the change wrote; a blob is {"$blob": base64}.'),
+ ('database_changes', 'data', 'JSON of the row as it was when it was taken in here (of a delete: its key); a blob is {"$blob": base64}.'),
  ('database_changes', 'timestamp', 'When it was written, by the corrected clock of the server that wrote it.'),
  ('database_changes', 'sync_status', 'synced: it is durable in this server''s log.'),
  ('database_changes', 'server_id', 'Name of the server that captured it.'),

@@ -83,6 +83,11 @@ impl Node {
             .collect()
     }
 
+    /// The place of the last event stored.
+    pub fn last_arrival(&self) -> Result<u64, NodeError> {
+        Ok(self.log.read()?.last_arrival()?)
+    }
+
     /// Events behind `after`, at most `limit`, and those of `again`, each with whether the files show it.
     pub fn feed_events(&self, again: &[u64], after: u64, limit: usize) -> Result<Vec<FeedEvent>, NodeError> {
         let read = self.log.read()?;

@@ -13,7 +13,6 @@
 //! remote ones are applied; the same inputs give the same effects and the same files, always.
 //! Callers: daemon, simulations.
 
-pub mod account;
 mod accounts;
 #[cfg(test)]
 mod address_tests;
@@ -51,6 +50,7 @@ mod enrol_crash_tests;
 mod exchange;
 #[cfg(test)]
 mod exchange_tests;
+pub mod fates;
 pub mod feed;
 mod found;
 pub mod genesis;
@@ -60,6 +60,7 @@ pub mod history;
 #[cfg(test)]
 mod history_tests;
 mod history_text;
+mod incoming;
 pub mod invite;
 mod lag;
 #[cfg(test)]

@@ -9,18 +9,17 @@ use super::apply::{Context, Outcome, apply, clean};
 use super::capture::{Author, Ids, capture};
 use super::chain::{Sealed, Sealing};
 use super::database::Database;
-use super::exchange::Accepted;
 use super::lag::{note_lag, take_over};
 use super::tally::{Subject, Work};
 use super::too_large::{is_about, too_large};
 use super::{Effect, Node, NodeError, Now, standing};
-use crate::log::{LogError, LogWrite, Tails};
+use crate::log::{LogError, LogWrite};
 use crate::merge::Evaluator;
 use crate::merge::image::Shown;
 use crate::merge::store::{AuditKind, Store};
-use crate::model::{Bug, Cut, Head, Heads, NodeId, RowId, planted};
+use crate::model::{Bug, Cut, Head, Heads, RowId, planted};
 use crate::sqlite::{AppFile, Drain, Mark, SqliteError};
-use crate::wire::message::{Announcement, Message, SignedEvent};
+use crate::wire::message::{Announcement, SignedEvent};
 
 /// Batches applied in one step before other inputs get their turn.
 const BATCHES_PER_STEP: usize = 2;
@@ -244,6 +243,9 @@ impl Node {
             self.databases[position].file.clear_marks(drain.through_seq)?;
         }
         let captured = self.log_drain(position, drain, Ids::Reused, now)?;
+        if captured {
+            self.tally.done(Work::Capture, Subject::Database(position), drain.marks.len(), 0, 0);
+        }
         // Also what says nothing (hints of statements that changed no row) must go, or no apply would ever begin.
         self.databases[position].file.clear_marks(drain.through_seq)?;
         self.databases[position].was_free();
@@ -365,8 +367,6 @@ impl Node {
         let commit = if planted(Bug::PublishedEarly) { LogWrite::commit_relaxed } else { LogWrite::commit_durable };
         commit(write)?;
         if let Some((head, _)) = fresh.last() {
-            let bytes = fresh.iter().map(|(_, event)| event.bytes.len()).sum();
-            self.tally.done(Work::Capture, Subject::Database(position), marks.len(), bytes, 0);
             self.heads.insert(origin, *head);
             database.file.note_logged(origin, head.seq);
             database.said = said;
@@ -400,105 +400,6 @@ impl Node {
         }
     }
 
-    pub(super) fn handle_message(&mut self, from: NodeId, message: Message, now: Now) -> Result<(), NodeError> {
-        match message {
-            Message::Hello(hello) => {
-                self.learn_members(hello.members.clone())?;
-                self.notice_own_chain(&hello.heads, now)?;
-                self.refresh_content()?;
-                self.compare.look |= hello.content.is_some();
-                self.offer_snapshot()?;
-                self.consider_snapshot(from, hello.snapshot_rows, now)?;
-                let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
-                let effects = self.exchange.handle_hello(from, &hello, &standing);
-                self.effects.extend(effects);
-                if let Some(heads) = self.exchange.stated(&from) {
-                    self.receipts.heard(from, heads, now);
-                }
-                self.correct_clock();
-            }
-            // Answered by the next tick, in turn with what others asked.
-            Message::Pull(pull) => self.exchange.take_pull(from, pull),
-            Message::Compare(question) => self.take_question(from, question)?,
-            Message::Compared(compared) => self.take_answer(from, compared, now)?,
-            Message::Differences(said) => self.take_differences(from, &said, now)?,
-            Message::Unknown(_) => self.exchange.skipped(from),
-            Message::Snapshot(message) => self.handle_snapshot(from, message, now)?,
-            Message::Events(events) => {
-                self.mend_events(from, &events, now)?;
-                self.take_for_repair(from, &events, now)?;
-                if !events.heads.is_empty() {
-                    let heads = events.heads.iter().map(|head| (head.origin.id(), *head)).collect();
-                    self.receipts.heard(from, &heads, now);
-                }
-                let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
-                let (accepted, forks) = self.exchange.receive(from, events, &standing)?;
-                forks.into_iter().for_each(|(origin, seq)| self.alert_fork(origin, seq));
-                self.append_remote(from, &accepted, now)?;
-                let standing =
-                    super::standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
-                let effects = self.exchange.pull(&standing);
-                self.effects.extend(effects);
-            }
-        }
-        Ok(())
-    }
-
-    /// Stores events that passed all checks; they are applied by the next steps.
-    pub(super) fn append_remote(&mut self, from: NodeId, accepted: &[Accepted], now: Now) -> Result<(), NodeError> {
-        if accepted.is_empty() {
-            return Ok(());
-        }
-        let mut write = self.log.write()?;
-        let (mut heads, mut tails) = (self.heads.clone(), self.exchange.tails.clone());
-        for one in accepted {
-            append_to(&mut write, one, &mut heads, &mut tails)?;
-            self.clock.absorb(one.event.header.stamp, now.wall_ms);
-        }
-        if tails != self.exchange.tails {
-            write.put_tails(&tails)?;
-        }
-        write.put_clock(self.clock.last())?;
-        write.commit_durable()?;
-        self.relaxed = false;
-        let news: Vec<Head> =
-            heads.iter().filter(|(id, head)| self.heads.get(*id) != Some(*head)).map(|(_, head)| *head).collect();
-        self.heads = heads;
-        self.exchange.tails = tails;
-        self.rank_origins();
-        for one in accepted {
-            let name = &one.event.header.database;
-            for database in self.databases.iter_mut().filter(|database| database.settings.name == *name) {
-                database.behind = true;
-            }
-        }
-        self.exchange.peer_holds(accepted);
-        for one in accepted {
-            let header = &one.event.header;
-            self.note_taken(one.from, header.origin.node, (header.origin.id(), header.seq));
-        }
-        // What its author sent, the author announces to whom it could not send it: with twelve servers, eleven more
-        // announcements of one row would cost several times the row.
-        let by_author = |head: &Head| {
-            let mut own = accepted.iter().filter(|one| one.event.header.origin == head.origin);
-            own.any(|one| one.from == head.origin.node)
-        };
-        let relayed: Vec<Head> = news.into_iter().filter(|head| !by_author(head)).collect();
-        if self.exchange.somebody_lacks(&relayed, from) {
-            self.effects.push_back(Effect::Announce { frame: Announcement { heads: relayed, more: false }.encode() });
-        }
-        Ok(())
-    }
-
-    pub(super) fn handle_announcement(&mut self, frame: &[u8]) {
-        if let Ok(announcement) = Announcement::decode(frame) {
-            self.exchange.announced(&announcement.heads, announcement.more, &self.heads);
-            if planted(Bug::AnnouncementTrusted) {
-                self.heads.extend(announcement.heads.iter().map(|head| (head.origin.id(), *head)));
-            }
-        }
-    }
-
     /// Rows of other databases whose references moved must be written there too.
     pub(super) fn wake_dirty(&mut self, except: usize) -> Result<(), NodeError> {
         let read = self.log.read()?;
@@ -520,7 +421,7 @@ impl Node {
         Ok(())
     }
 
-    fn correct_clock(&mut self) {
+    pub(super) fn correct_clock(&mut self) {
         let skews: Vec<i64> =
             self.exchange.peers.values().filter(|peer| peer.connected).filter_map(|peer| peer.skew_ms).collect();
         let before = self.clock.offset_ms();
@@ -542,31 +443,6 @@ fn not_logged<'d>(database: &Database, drain: &'d Drain) -> Vec<&'d Mark> {
         |mark: &&Mark| drain.through_seq > 0 && database.uncleared.contains(&mark.rid) && !planted(Bug::RidsIgnored);
     let large = too_large(drain);
     drain.marks.iter().filter(|mark| !logged(mark) && !is_about(mark, &large)).collect()
-}
-
-/// Appends a peer's event to its origin's history, or behind the base of one that has not come.
-fn append_to(write: &mut LogWrite, one: &Accepted, heads: &mut Heads, tails: &mut Tails) -> Result<(), NodeError> {
-    let header = &one.event.header;
-    let id = header.origin.id();
-    let history = heads.get(&id).map_or(0, |head| head.seq);
-    let tail = tails.get_mut(&id).filter(|tail| tail.is_open(history));
-    if let Some(tail) = tail {
-        if header.seq > tail.base.seq {
-            write.append_tail(tail, &one.event, &one.bytes, (one.hash, one.signature))?;
-            return Ok(());
-        }
-        let closes = (header.seq, one.hash) == (tail.base.seq, tail.base.hash);
-        write.append(&one.event, &one.bytes, one.hash, one.signature)?;
-        heads.insert(id, Head { origin: header.origin, seq: header.seq, hash: one.hash });
-        if closes {
-            write.join_tail(tail);
-            heads.insert(id, tail.last);
-        }
-        return Ok(());
-    }
-    write.append(&one.event, &one.bytes, one.hash, one.signature)?;
-    heads.insert(id, Head { origin: header.origin, seq: header.seq, hash: one.hash });
-    Ok(())
 }
 
 /// Stores this node's fresh events and adds them to what is known.

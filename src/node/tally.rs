@@ -19,6 +19,8 @@ pub enum Work {
     Announce,
     /// A peer was asked for events, and answered or did not.
     Pull,
+    /// A peer sent events unasked, at once.
+    Receive,
     /// A peer's question for events was answered.
     Serve,
     /// Where a peer stands was compared with where this node stands.
@@ -36,6 +38,7 @@ impl Work {
             Work::Capture => "capture",
             Work::Announce => "announce",
             Work::Pull => "pull",
+            Work::Receive => "receive",
             Work::Serve => "serve",
             Work::Reconcile => "reconcile",
             Work::Apply => "apply",
@@ -45,7 +48,7 @@ impl Work {
 
     /// Whether how long it took is known from the node's own clock, and not by who calls it.
     pub fn is_timed_by_node(self) -> bool {
-        matches!(self, Work::Pull | Work::Reconcile | Work::Connection)
+        matches!(self, Work::Pull | Work::Receive | Work::Reconcile | Work::Connection)
     }
 }
 

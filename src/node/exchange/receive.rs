@@ -135,13 +135,13 @@ impl Exchange {
         let subject = Subject::Peer(from);
         let took_ms = asked.as_ref().map_or(0, |asked| now_ms.saturating_sub(asked.at_ms));
         match asked {
-            // What nobody asked for was pushed: it came, and that is a success of the same kind.
             None if accepted.is_empty() => {}
+            None => self.tally.done(Work::Receive, subject, accepted.len(), bytes, 0),
             Some(_) if !came && !overtaken && events.later_ms == 0 => {
                 let words = "peer: an answer brought nothing, though the peer holds more";
                 self.tally.failed(Work::Pull, subject, took_ms, words);
             }
-            _ => self.tally.done(Work::Pull, subject, accepted.len(), bytes, took_ms),
+            Some(_) => self.tally.done(Work::Pull, subject, accepted.len(), bytes, took_ms),
         }
         let fresh = forks.into_iter().filter(|(origin, _)| !self.forked.contains_key(origin));
         let fresh: Forks = fresh.collect();

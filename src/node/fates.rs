@@ -4,7 +4,7 @@
 //! anew or deleted since (its losers are in the audit); held: the file does not show it yet, or not all of it (a cause or a
 //! column is missing); shelved: what is left of it belongs to rows that cannot be shown now. The rows say which events they
 //! stand on; what no row stands on is superseded, and a test proves of random writes that this is true. Runs beside the
-//! node, on a snapshot of the log; reads all rows once and no event.
+//! node, on a snapshot of the log; reads all rows once and hardly an event.
 //! Invariant: every event counts once. Callers: http (metrics).
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ const PAGE: usize = 2_000;
 
 /// What became of the events of a database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Account {
+pub struct Fates {
     /// Database.
     pub database: String,
     /// All of them.
@@ -37,7 +37,7 @@ pub struct Account {
 }
 
 /// A log to be counted wherever there is time for it.
-pub struct Accounting {
+pub struct FateCount {
     log: Arc<Log>,
     /// Database and what its file shows.
     databases: Vec<(String, Cut)>,
@@ -57,6 +57,7 @@ impl Marks {
         bits[at] |= 1 << (seq % 64);
     }
 
+    #[cfg(test)]
     fn has(&self, origin: &OriginId, seq: u64) -> bool {
         self.0
             .get(origin)
@@ -79,29 +80,22 @@ impl Marks {
 
 impl Node {
     /// What is needed to count what became of the events.
-    pub fn accounting(&self) -> Accounting {
+    pub fn fate_count(&self) -> FateCount {
         let of = |database: &super::database::Database| (database.settings.name.clone(), database.cursor.clone());
-        Accounting { log: self.log.clone(), databases: self.databases.iter().map(of).collect() }
+        FateCount { log: self.log.clone(), databases: self.databases.iter().map(of).collect() }
     }
 }
 
-impl Accounting {
+impl FateCount {
     /// Counts, database by database.
-    pub fn count(&self) -> Result<Vec<Account>, NodeError> {
+    pub fn count(&self) -> Result<Vec<Fates>, NodeError> {
         let read = self.log.read()?;
-        self.databases.iter().map(|(name, cursor)| Ok(count(&read, name, cursor)?.account)).collect()
+        self.databases.iter().map(|(name, cursor)| Ok(count(&read, name, cursor)?.0)).collect()
     }
 }
 
-/// An account with what it was made from.
-struct Counted {
-    account: Account,
-    shown: Marks,
-    shelf: Marks,
-    held: Marks,
-}
-
-fn count(read: &LogRead, name: &str, cursor: &Cut) -> Result<Counted, NodeError> {
+/// Counts, and gives the marks it counted by: what shows, what is on the shelf, what is held.
+fn count(read: &LogRead, name: &str, cursor: &Cut) -> Result<(Fates, [Marks; 3]), NodeError> {
     let heads = read.heads()?;
     let (mut shown, mut shelf, mut held) = (Marks::default(), Marks::default(), Marks::default());
     for (origin, seq, _) in read.held(name)? {
@@ -153,8 +147,8 @@ fn count(read: &LogRead, name: &str, cursor: &Cut) -> Result<Counted, NodeError>
     let shelved = shelf.count(&[&held, &shown]);
     let held_events = held.count(&[]) + beyond;
     let superseded = events.saturating_sub(applied + shelved + held_events);
-    let account = Account { database: name.to_string(), events, applied, superseded, held: held_events, shelved };
-    Ok(Counted { account, shown, shelf, held })
+    let fates = Fates { database: name.to_string(), events, applied, superseded, held: held_events, shelved };
+    Ok((fates, [shown, shelf, held]))
 }
 
 /// The events that a row stands on.
@@ -253,15 +247,13 @@ mod tests {
             pair.meet();
             for node in &pair.nodes {
                 let read = node.log().read().unwrap();
-                let counted = count(&read, "notes", &node.databases[0].cursor).unwrap();
-                let it = &counted.account;
+                let (it, marks) = count(&read, "notes", &node.databases[0].cursor).unwrap();
                 assert_eq!(it.events, it.applied + it.superseded + it.held + it.shelved, "{it:?}");
                 assert_eq!(it.held, 0, "{it:?}");
                 let mut superseded = 0;
                 for (origin, head) in read.heads().unwrap() {
                     for seq in 1..=head.seq {
-                        let marked =
-                            [&counted.shown, &counted.shelf, &counted.held].iter().any(|it| it.has(&origin, seq));
+                        let marked = marks.iter().any(|it| it.has(&origin, seq));
                         if !marked {
                             superseded += 1;
                             assert!(is_superseded(&read, origin, seq), "round {round}: {origin}:{seq} is lost");
@@ -272,7 +264,7 @@ mod tests {
                 assert!(round < 2 || it.superseded > 0, "{it:?}");
             }
         }
-        let both: Vec<Account> = pair.nodes.iter().flat_map(|node| node.accounting().count().unwrap()).collect();
+        let both: Vec<Fates> = pair.nodes.iter().flat_map(|node| node.fate_count().count().unwrap()).collect();
         assert_eq!(both[0], both[1]);
     }
 }

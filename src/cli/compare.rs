@@ -44,7 +44,7 @@ pub(super) fn call(context: &Context, peer: Option<&str>, wait_s: f64) -> Result
     }
     let away: Vec<&str> =
         known.iter().filter(|view| view.state != "connected").map(|view| view.name.as_str()).collect();
-    if answer["done"] != true || peers.is_empty() || (peer.is_some() && !away.is_empty()) {
+    if answer["done"] != true || away.len() == peers.len() {
         let message = match (peers.is_empty(), away.is_empty()) {
             (true, _) => "there is no other server to compare with".to_string(),
             (false, false) => format!("not compared: {} cannot be reached", away.join(", ")),

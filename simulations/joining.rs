@@ -57,6 +57,16 @@ enum Way {
     SnapshotWriting,
 }
 
+impl Way {
+    fn words(self) -> &'static str {
+        match self {
+            Way::Events => "events",
+            Way::Snapshot => "snapshot",
+            Way::SnapshotWriting => "snapshot, both apps write",
+        }
+    }
+}
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A directory with a giver's log and file.
@@ -230,11 +240,7 @@ fn measure(stock: &Path, folder: &Path, rows: u64, way: Way) -> Result<String, F
         busy = if busy == "-" { format!("{refused} of {written}") } else { format!("{busy}, {refused} of {written}") };
     }
     let times = result?;
-    let words = match way {
-        Way::Events => "events",
-        Way::Snapshot => "snapshot",
-        Way::SnapshotWriting => "snapshot, both apps write",
-    };
+    let words = way.words();
     let Times { usable, joined, complete, bytes_usable, bytes_all } = times;
     Ok(format!(
         "| {rows} | {words} | {:.2} | {:.0} | {:.2} | {:.2} | {bytes_usable} | {:.2} | {bytes_all} | {busy} |\n",

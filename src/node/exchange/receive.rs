@@ -360,10 +360,8 @@ fn sort(
         let behind = |tail: &&Tail| tail.is_open(standing.seq(&id)) && header.seq > tail.base.seq;
         let tail = tails.get(&id).filter(behind);
         let start = tail.map(|tail| &tail.last).or(standing.heads.get(&id));
-        let known = reached.entry((id, tail.is_some())).or_insert_with(|| match start {
-            Some(head) => reach(head),
-            None => Reach { seq: 0, hash: [0; 32], early: false },
-        });
+        let nothing = Reach { seq: 0, hash: [0; 32], early: false };
+        let known = reached.entry((id, tail.is_some())).or_insert_with(|| start.map_or(nothing, reach));
         let older = planted(Bug::SinceByTime) && header.stamp < standing.log.read()?.clock()?;
         if header.seq <= known.seq || older {
             continue;

@@ -274,10 +274,9 @@ impl Node {
         run.waiting.extend(waiting.map(|record| record.number));
         run.captured = captured;
         self.act(position, table, (&findings, &moved), &records, now)?;
-        let healed: Vec<DriftRecord> =
-            records.into_iter().filter(|record| record.action != DriftAction::Waits).collect();
-        run.record.healed += healed.len() as u64;
-        self.verify.confirm.extend(healed.iter().map(Confirm::of));
+        records.retain(|record| record.action != DriftAction::Waits);
+        run.record.healed += records.len() as u64;
+        self.verify.confirm.extend(records.iter().map(Confirm::of));
         Ok(())
     }
 
@@ -449,10 +448,7 @@ impl Node {
         }
         if !damaged.is_empty() {
             let derived = self.derive_again(run, (position, table), &damaged, now)?;
-            run.record.drift += derived.len() as u64;
-            let waiting = derived.iter().filter(|record| record.action == DriftAction::Waits);
-            run.waiting.extend(waiting.map(|record| record.number));
-            run.record.healed += derived.iter().filter(|record| record.action != DriftAction::Waits).count() as u64;
+            run.count_derived(&derived);
         }
         run.record.drift += records.len() as u64;
         self.keep_aside(&mut records)?;
@@ -471,8 +467,7 @@ impl Node {
             write.commit_durable()?;
             self.databases[position].behind |= left;
             run.record.healed += wrong.len() as u64;
-            let readable = records.iter().filter(|record| record.action == DriftAction::Rewritten);
-            self.verify.confirm.extend(readable.map(Confirm::of));
+            self.verify.confirm.extend(records.iter().map(Confirm::of));
         }
         Ok(())
     }

@@ -8,7 +8,6 @@
 //! Invariant: nothing is stored whose hash was not checked; a record that nothing can prove stays as it is. An event larger
 //! than a frame is not fetched. Callers: verify, step (what a peer answers).
 
-use super::drift::Confirm;
 use super::verify_run::Run;
 use super::{Effect, Node, NodeError, Now};
 use crate::log::LogError;
@@ -173,8 +172,6 @@ impl Node {
         self.verify.open.retain(|_, number| {
             !records.iter().any(|record| record.number == *number && record.action != DriftAction::Waits)
         });
-        let shown = records.iter().filter(|record| record.healed_ms.is_none() && record.action != DriftAction::Waits);
-        self.verify.confirm.extend(shown.map(Confirm::of));
         Ok(records)
     }
 

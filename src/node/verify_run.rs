@@ -25,7 +25,9 @@ use crate::log::{LogError, LogRead};
 use crate::merge::Evaluator;
 use crate::merge::image::image_hash;
 use crate::merge::store::{Fingerprint, Store, TableId};
-use crate::model::{DriftKind, Key, OriginId, RangeFound, RowId, RunPlace, RunRecord, RunState, Tier};
+use crate::model::{
+    DriftAction, DriftKind, DriftRecord, Key, OriginId, RangeFound, RowId, RunPlace, RunRecord, RunState, Tier,
+};
 use crate::sqlite::{Inspected, SqliteError};
 
 /// Suspects that are judged together.
@@ -131,6 +133,14 @@ impl Run {
     pub(super) fn resume(record: RunRecord, place: Option<&RunPlace>) -> Run {
         let place = place.filter(|place| place.run == record.number).cloned();
         Run { place, resumed: true, ..Run::new(record) }
+    }
+
+    /// Counts records that were derived again, or wait for it.
+    pub(super) fn count_derived(&mut self, records: &[DriftRecord]) {
+        let waiting = records.iter().filter(|record| record.action == DriftAction::Waits);
+        self.record.drift += records.len() as u64;
+        self.record.healed += (records.len() - waiting.clone().count()) as u64;
+        self.waiting.extend(waiting.map(|record| record.number));
     }
 
     /// Where it stands. What is under judgement is found again: the pass begins again where it is in doubt.

@@ -35,7 +35,7 @@ function checks(list) {
       { head: 'Check', cell: (check) => foreign(check.check) },
       { head: 'State', cell: (check) => badge(check.state === 'ok' ? 'well' : check.state === 'failed' ? 'trouble' : 'attention', check.state) },
       { head: 'Found', wide: true, cell: (check) => foreign(check.found) },
-      { head: 'To do', wide: true, cell: (check) => (check.next ? foreign(check.next) : el('span', { class: 'quiet' }, 'nothing')) },
+      { head: 'To do', wide: true, zero: (check) => !check.next, cell: (check) => (check.next ? foreign(check.next) : el('span', { class: 'quiet' }, 'nothing')) },
     ],
   });
 }

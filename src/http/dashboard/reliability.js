@@ -27,6 +27,12 @@ function hours(report) {
   });
 }
 
+/** A duration on a scale: as many digits as tell two marks apart. */
+function tick(seconds) {
+  if (seconds === 0) return '0';
+  return seconds < 1 ? `${Number((seconds * 1000).toPrecision(2))} ms` : `${Number(seconds.toPrecision(2))} s`;
+}
+
 function charts(report) {
   const all = hours(report);
   const titled = (point, values) => ({ label: point.label, title: `${point.at.toLocaleDateString('en-GB', { day: 'numeric', month: 'short' })}, ${point.label}`, values });
@@ -41,7 +47,7 @@ function charts(report) {
     }),
     chart({
       title: 'Mean duration by the hour', kind: 'lines', series: [{ name: 'seconds', level: 'busy' }],
-      points: all.map((point) => titled(point, [point.runs ? point.hour.duration_seconds / point.runs : null])), words: (seconds) => (seconds === 0 ? '0' : took(seconds)),
+      points: all.map((point) => titled(point, [point.runs ? point.hour.duration_seconds / point.runs : null])), words: tick,
     }));
 }
 

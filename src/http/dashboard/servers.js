@@ -28,6 +28,7 @@ function progress(peer) {
 
 function content(peer) {
   const { state, compared, rows } = peer.content ?? { state: 'unknown' };
+  if (state === 'equal' && (peer.behind > 0 || peer.ahead > 0)) return el('span', { class: 'quiet' }, 'was equal ', ago(compared));
   if (state === 'equal') return [badge('well', 'equal'), ' ', el('span', { class: 'quiet small' }, 'compared ', ago(compared))];
   if (state === 'differs') return badge('trouble', rows > 0 ? `${count(rows, 'row')} differ` : 'differs');
   return el('span', { class: 'quiet' }, 'not compared yet');

@@ -68,7 +68,7 @@ function peerFindings(status) {
       'Look at the network of this machine, then at the other servers.', '#/servers'));
   } else {
     for (const peer of away) {
-      const waiting = peer.ahead > 0 ? `It lacks ${count(peer.ahead, 'event')}; they wait here` : 'It lacked nothing';
+      const waiting = peer.ahead > 0 ? `It lacks ${count(peer.ahead, 'event')}; ${peer.ahead === 1 ? 'it waits' : 'they wait'} here` : 'It lacked nothing';
       found.push(finding('attention', `${peer.name} is cut off`, `Last seen ${agoWords(peer.last_seen)}. ${waiting}.`,
         `Is ${peer.name} switched on and in the network? It catches up by itself as soon as it is back.`, '#/servers'));
     }

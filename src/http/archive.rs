@@ -106,7 +106,9 @@ pub(super) async fn disk(State(services): Shared) -> Reply<DiskView> {
 /// Bytes that this user may still write on the disk of a directory.
 pub fn free_bytes(path: &Path) -> Option<u64> {
     let found = nix::sys::statvfs::statvfs(path).ok()?;
-    Some(u64::from(found.blocks_available()).saturating_mul(found.fragment_size()))
+    // On a 32-bit board these are 32-bit numbers.
+    #[allow(clippy::useless_conversion)]
+    Some(u64::from(found.blocks_available()).saturating_mul(u64::from(found.fragment_size())))
 }
 
 pub(super) async fn list(State(services): Shared) -> Reply<ArchiveView> {

@@ -154,6 +154,17 @@ struct Unfolded {
     cuts: OnceLock<Vec<(u32, u64, Cut)>>,
 }
 
+impl Unfolded {
+    /// The cuts that its events stated, in their order.
+    fn cuts(&self, record: &BlockRecord) -> Result<&[(u32, u64, Cut)], LogError> {
+        if let Some(cuts) = self.cuts.get() {
+            return Ok(cuts);
+        }
+        let derived = derive_cuts(&self.block, record)?;
+        Ok(self.cuts.get_or_init(|| derived))
+    }
+}
+
 impl Home {
     pub(super) fn new(store: Option<Arc<dyn SegmentStore>>) -> Home {
         Home { store, unfolded: Mutex::default() }
@@ -403,15 +414,37 @@ impl ArchiveRead {
             Some(_) => {}
         }
         let unfolded = self.unfold(&found).map_err(|error| at_event(error, seq))?;
-        let cuts = match unfolded.cuts.get() {
-            Some(cuts) => cuts,
-            None => {
-                let derived = derive_cuts(&unfolded.block, &found.2)?;
-                unfolded.cuts.get_or_init(|| derived)
-            }
-        };
-        let stated = cuts.iter().rfind(|(number, at, _)| *number == database && *at <= seq);
+        let stated = unfolded.cuts(&found.2)?.iter().rfind(|(number, at, _)| *number == database && *at <= seq);
         Ok(Some((last, stated.map_or(front, |(_, _, cut)| cut).clone())))
+    }
+
+    /// The cuts of a database that events in blocks stated, in the order of (origin, event), behind a place: at least
+    /// `limit`, or all there are.
+    pub(super) fn cuts_behind(
+        &self,
+        database: u32,
+        after: (OriginId, u64),
+        limit: usize,
+    ) -> Result<Vec<(OriginId, u64, Cut)>, LogError> {
+        let Some(tables) = &self.tables else { return Ok(Vec::new()) };
+        let begin = self.last_block(after.0, after.1)?.map_or(after, |(origin, first, _)| (origin, first));
+        let (from, through) = (event_key(begin.0, begin.1), event_key(OriginId([0xff; 16]), u64::MAX));
+        let mut stated = Vec::new();
+        for entry in tables.blocks.range::<&[u8; 24]>(&from..=&through)? {
+            if stated.len() >= limit {
+                break;
+            }
+            let (key, value) = entry?;
+            let found = open_record(key.value(), value.value())?;
+            if !found.2.cuts.iter().any(|(number, _, moved)| *number == database && moved.is_some()) {
+                continue;
+            }
+            let unfolded = self.unfold(&found)?;
+            let own = unfolded.cuts(&found.2)?.iter().filter(|(number, ..)| *number == database);
+            let behind = own.filter(|(_, seq, _)| (found.0, *seq) > after);
+            stated.extend(behind.map(|(_, seq, cut)| (found.0, *seq, cut.clone())));
+        }
+        Ok(stated)
     }
 
     /// Arrivals behind `after` that lie in pages, at most `limit`.

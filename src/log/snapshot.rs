@@ -21,7 +21,7 @@ use super::tables;
 use super::{LogError, LogRead, LogWrite, record, row_record};
 use crate::merge::rules::RuleRecord;
 use crate::merge::store::{Row, Store, TableId};
-use crate::model::{OriginId, RowId};
+use crate::model::{Cut, OriginId, RowId};
 use crate::wire::snapshot_cuts::CutRecord;
 
 const NOTE: &str = "snapshot note";
@@ -110,13 +110,17 @@ impl LogRead {
         let Some(number) = self.database(database)?.map(|record| record.number) else { return Ok(Vec::new()) };
         let from = database_key(number, after.0, after.1.saturating_add(1));
         let through = database_key(number, OriginId([0xff; 16]), u64::MAX);
-        let mut found = Vec::new();
+        // Those of archived events lie in their segments; an event whose body is being moved is in both.
+        let mut found: BTreeMap<(OriginId, u64), Cut> = BTreeMap::new();
+        for (origin, seq, cut) in self.archive.cuts_behind(number, after, limit)? {
+            found.insert((origin, seq), cut);
+        }
         for entry in self.cuts.range::<&[u8; 28]>(&from..=&through)?.take(limit) {
             let (key, value) = entry?;
-            let (origin, seq) = super::read::split_database_key(key.value());
-            found.push((origin, seq, record::unseal(tables::CUTS.name(), key.value(), value.value())?));
+            let place = super::read::split_database_key(key.value());
+            found.insert(place, record::unseal(tables::CUTS.name(), key.value(), value.value())?);
         }
-        Ok(found)
+        Ok(found.into_iter().take(limit).map(|((origin, seq), cut)| (origin, seq, cut)).collect())
     }
 
     /// How far this node is with a snapshot it takes; `None`: it takes none.

@@ -30,8 +30,8 @@ pub(super) fn resolve(raw: &RawRetention) -> Result<RetentionSettings, ConfigErr
 fn minute(text: &str) -> Option<u16> {
     let (hours, minutes) = text.split_once(':')?;
     let digits = |text: &str, max: u16| {
-        let number = text.parse::<u16>().ok().filter(|number| *number < max)?;
-        (text.len() == 2).then_some(number)
+        let plain = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<u16>().ok().filter(|number| plain && *number < max)
     };
     Some(digits(hours, 24)? * 60 + digits(minutes, 60)?)
 }

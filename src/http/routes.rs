@@ -227,6 +227,13 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("post", "/api/v1/bundle/import") => post(carry::import),
         ("post", "/api/v1/bundle/inspect") => post(carry::inspect),
         ("post", "/api/v1/admit") => post(carry::admit),
+        (method, path) => upkeep_handler(method, path),
+    }
+}
+
+/// The same for what keeps a server in order, and for the older protocol.
+fn upkeep_handler(method: &str, path: &str) -> MethodRouter<Arc<Services>> {
+    match (method, path) {
         ("get", "/api/v1/cleanup") => get(archive::cleanup_state),
         ("post", "/api/v1/cleanup") => post(archive::cleanup),
         ("get", "/api/v1/disk") => get(archive::disk),

@@ -34,12 +34,7 @@ impl Exchange {
             1 => standing.heads.values().copied().collect(),
             _ if all => standing.heads.values().copied().collect(),
             _ if peer.digest_heard == Some(digest) => Vec::new(),
-            _ => standing
-                .heads
-                .iter()
-                .filter(|(id, head)| !peer.heads_told || peer.told_heads.get(*id) != Some(*head))
-                .map(|(_, h)| *h)
-                .collect(),
+            _ => standing.heads.values().filter(|head| !peer.was_told(head)).copied().collect(),
         };
         // Without the records the peer takes newcomers for strangers; before it spoke, nobody knows which it lacks.
         let members = if speaks == 0 || peer.members_heard == Some(membership) {

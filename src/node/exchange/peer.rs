@@ -96,6 +96,11 @@ pub(in crate::node) struct Meter {
 }
 
 impl Peer {
+    /// Whether a head was told to it on this connection.
+    pub(super) fn was_told(&self, head: &Head) -> bool {
+        self.heads_told && self.told_heads.get(&head.origin.id()) == Some(head)
+    }
+
     pub(super) fn take_heads(&mut self, heads: &[Head]) {
         for head in heads {
             let id = head.origin.id();

@@ -163,6 +163,12 @@ impl Database {
         self.busy_wait_ms = (self.busy_wait_ms * 2).min(BUSY_WAIT_MS.1);
     }
 
+    /// Takes over how long the one before it waited: a file that cannot be recovered (a full disk) is not opened again every
+    /// few milliseconds.
+    pub(super) fn waits_like(&mut self, before: &Database) {
+        self.busy_wait_ms = before.busy_wait_ms;
+    }
+
     /// The file could be written.
     pub(super) fn was_free(&mut self) {
         self.busy_wait_ms = BUSY_WAIT_MS.0;

@@ -216,7 +216,8 @@ impl Node {
 
     /// Closes and opens a file.
     pub(super) fn open_again(&mut self, position: usize, now: Now) -> Result<(), NodeError> {
-        let (database, schema) = open_file(self.databases[position].settings.clone(), self.slot(), now)?;
+        let (mut database, schema) = open_file(self.databases[position].settings.clone(), self.slot(), now)?;
+        database.waits_like(&self.databases[position]);
         self.databases[position] = database;
         self.schemas[position] = schema;
         let recovered = self.recover(position, now);

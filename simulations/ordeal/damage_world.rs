@@ -418,7 +418,7 @@ impl World {
         bytes[at] ^= 1 << dice.below(8);
         drop(read);
         let mut write = log.write().map_err(said)?;
-        write.put_again(&event, &bytes, stored.hash, stored.signature).map_err(said)?;
+        write.put_body(&event, &bytes, stored.hash, stored.signature).map_err(said)?;
         write.commit_durable().map_err(said)
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use super::read::{cut_at, database_key};
-use super::stored::{self, event_key};
+use super::stored::event_key;
 use super::{LogError, LogRead, LogWrite, record, tables};
 use crate::model::{Event, Head, OriginId};
 use redb::TableHandle;
@@ -96,9 +96,8 @@ impl LogWrite<'_> {
     ) -> Result<u64, LogError> {
         let header = &event.header;
         let (origin, seq) = (header.origin.id(), header.seq);
+        self.put_body(event, bytes, hash, signature)?;
         let key = event_key(origin, seq);
-        let value = stored::pack(&key, bytes, &hash, signature.as_ref());
-        self.transaction.open_table(tables::EVENTS)?.insert(&key, value.as_slice())?;
         let arrival = self.next_arrival();
         self.transaction.open_table(tables::ARRIVALS)?.insert(arrival, &key)?;
         let database = self.database_mut(&header.database);

@@ -110,9 +110,9 @@ impl<'log> LogWrite<'log> {
         self.arrival
     }
 
-    /// Puts an event again in the place of its damaged copy. The caller has checked hash and signature; indexes and heads
-    /// stand as they are.
-    pub fn put_again(
+    /// Puts an event in its place, which a damaged copy of it may hold. The caller has checked hash and signature; indexes
+    /// and heads stand as they are.
+    pub fn put_body(
         &mut self,
         event: &Event,
         bytes: &[u8],

@@ -71,7 +71,7 @@ impl Node {
             crate::sometimes!("drift: a damaged event comes from a peer");
             let signature = one.signature.filter(|signature| super::exchange::is_signed(&event, &hash, signature));
             let mut write = self.log.write()?;
-            write.put_again(&event, &one.bytes, hash, signature)?;
+            write.put_body(&event, &one.bytes, hash, signature)?;
             let record = self.log.read()?.drift(number.saturating_sub(1), 1)?.pop();
             if let Some(mut record) = record.filter(|record| record.number == number) {
                 (record.action, record.from, record.healed_ms) = (DriftAction::Fetched, Some(from), Some(now.wall_ms));

@@ -4,7 +4,7 @@
 //! presented anew from what was evaluated (a write that was never made is made), in pages; sums that are kept wrong are
 //! built anew from their rows. Then the peer is told, and both compare again.
 //! Invariant: only what the log says is ever shown; a page is one transaction. Durable: nothing (the next comparison finds
-//! the rest). Caller: [`super::compare`].
+//! the rest). Callers: [`super::compare`]; rows that SQLite refused are tried again by it too ([`super::rescan`]).
 
 use super::{Node, NodeError, Now, standing};
 use crate::merge::Evaluator;
@@ -44,7 +44,8 @@ impl Node {
         Ok(())
     }
 
-    fn reevaluate(&mut self, rows: Vec<RowId>, now: Now) -> Result<(), NodeError> {
+    /// Presents rows anew; the next apply writes those that are to be shown otherwise.
+    pub(super) fn reevaluate(&mut self, rows: Vec<RowId>, now: Now) -> Result<(), NodeError> {
         let mut write = self.log.write()?;
         let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
         evaluator.touch_again(rows)?;

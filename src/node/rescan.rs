@@ -15,7 +15,7 @@ use super::lag::{note_lag, take_over};
 use super::step::clean_equal;
 use super::{Node, NodeError, Now};
 use crate::merge::Evaluator;
-use crate::merge::store::{Store, TableId};
+use crate::merge::store::{Shelved, Store, TableId};
 use crate::model::{Bug, DriftCause, Identity, Key, RowId, Value, planted};
 use crate::sqlite::{Drain, Image, Mark, MarkOp};
 
@@ -339,34 +339,23 @@ impl Node {
 
     /// Tries rows again that SQLite refused: the next apply writes them, or says once more why not.
     pub fn retry_refused(&mut self, now: Now) -> Result<(), NodeError> {
-        let shelf = self.log.read()?.shelf()?;
+        let read = self.log.read()?;
+        let shelf = read.shelf()?;
         if shelf.is_empty() {
             return Ok(());
         }
         crate::sometimes!("shelf: its rows are tried again");
-        let mut write = self.log.write()?;
-        let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
         let mut refused = Vec::new();
-        for row in shelf {
-            let retry = evaluator
-                .row(&row)?
-                .is_some_and(|record| matches!(record.shelved, Some(crate::merge::store::Shelved::Refused { .. })));
-            if retry {
-                refused.push(row);
+        for id in shelf {
+            if read.row(&id)?.is_some_and(|row| matches!(row.shelved, Some(Shelved::Refused { .. }))) {
+                refused.push(id);
             }
         }
+        drop(read);
         if refused.is_empty() {
             return Ok(());
         }
-        evaluator.touch_again(refused)?;
-        evaluator.settle()?;
-        evaluator.finish()?;
-        write.commit_relaxed()?;
-        self.relaxed = true;
-        for database in &mut self.databases {
-            database.behind = true;
-        }
-        Ok(())
+        self.reevaluate(refused, now)
     }
 }
 

@@ -391,7 +391,7 @@ fn a_damaged_event_is_named_and_comes_from_a_peer() {
         let event = crate::wire::decode_event(&stored.bytes).unwrap();
         let mut bytes = stored.bytes.clone();
         *bytes.last_mut().unwrap() ^= 1;
-        write.put_again(&event, &bytes, stored.hash, stored.signature).unwrap();
+        write.put_body(&event, &bytes, stored.hash, stored.signature).unwrap();
     }
     write.commit_durable().unwrap();
     assert!(log.read().unwrap().event(&origin, 1).is_err(), "the test needs a damaged event");

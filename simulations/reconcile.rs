@@ -143,7 +143,7 @@ fn show(log: &Log, rows: Vec<u64>, own: bool) -> Result<(), Failure> {
         let cells = image(*number).into_iter().enumerate().map(state).collect();
         if own {
             let births = vec![(dot, Stamp(*number << 16))];
-            write.put_row(&row_id(*number), &Row { alive: true, births, cells, ..Row::new(table) })?;
+            write.put_row(&row_id(*number), Arc::new(Row { alive: true, births, cells, ..Row::new(table) }), true)?;
         }
     }
     let mut evaluator = Evaluator::new(&mut write, &ranks, &[], 0);

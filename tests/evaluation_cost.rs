@@ -5,6 +5,7 @@
 
 use std::cell::Cell as Counter;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use litemesh::merge::Evaluator;
 use litemesh::merge::memory::MemoryStore;
@@ -45,7 +46,7 @@ counted! {
         fn find_table(database: &str, table: &str) -> Option<TableId>;
         fn table_name(table: TableId) -> (String, String);
         fn columns(table: TableId) -> Vec<String>;
-        fn row(row: &RowId) -> Option<Row>;
+        fn row(row: &RowId) -> Option<Arc<Row>>;
         fn rows_of(table: TableId, after: Option<RowId>, limit: usize) -> Vec<RowId>;
         fn shown(table: TableId, key: &[Value]) -> Option<RowId>;
         fn claims(table: TableId, remainder: u32) -> Vec<(i64, RowId)>;
@@ -59,7 +60,7 @@ counted! {
         fn put_rule(table: TableId, rule: &RuleRecord) -> ();
         fn table_id(database: &str, table: &str) -> TableId;
         fn column_id(table: TableId, column: &str) -> u16;
-        fn put_row(row: &RowId, record: &Row) -> ();
+        fn put_row(row: &RowId, record: Arc<Row>, new: bool) -> ();
         fn set_shown(table: TableId, key: &[Value], row: Option<RowId>) -> ();
         fn add_claim(table: TableId, id: i64, row: RowId) -> ();
         fn remove_claim(table: TableId, id: i64, row: RowId) -> ();

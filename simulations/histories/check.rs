@@ -182,7 +182,7 @@ pub fn redeliver(world: &mut World<'_>, node: usize, dice: &mut Dice) -> Result<
     let after = world.nodes[node].store.rows();
     for (row, record) in &before {
         // How far deletes reach is kept as a prefix per origin: another one may name the same touches.
-        let again = after.get(row).map(|again| Row { covered: record.covered.clone(), ..again.clone() });
+        let again = after.get(row).map(|again| Row { covered: record.covered.clone(), ..Row::clone(again) });
         if again.as_ref() != Some(record) {
             return wrong("I3 redelivery changes nothing", format!("node {node}: {record:?} became {again:?}"));
         }

@@ -43,7 +43,7 @@ impl End<'_> {
 /// All of them.
 pub fn all(world: &mut World<'_>) -> Result<(), Violation> {
     let mut store = world.nodes[0].store.clone();
-    let rows: BTreeMap<RowId, Row> = store.rows().clone();
+    let rows: BTreeMap<RowId, Row> = store.rows().iter().map(|(id, row)| (*id, Row::clone(row))).collect();
     let mut shown = BTreeMap::new();
     let mut evaluator = Evaluator::new(&mut store, &world.scene.ranks, &world.scene.schemas, 0);
     for row in rows.keys() {

@@ -3,6 +3,8 @@
 //! Invariant: nothing is ever written; whoever tries gets an error and the snapshot stays what it is.
 //! Caller: node (giving snapshots).
 
+use std::sync::Arc;
+
 use super::{LogError, LogRead};
 use crate::merge::rules::RuleRecord;
 use crate::merge::store::{AuditRecord, Fingerprint, Row, Store, TableId};
@@ -49,11 +51,11 @@ impl Store for Frozen<'_> {
         refused()
     }
 
-    fn row(&self, row: &RowId) -> Result<Option<Row>, LogError> {
-        self.0.row(row)
+    fn row(&self, row: &RowId) -> Result<Option<Arc<Row>>, LogError> {
+        Ok(self.0.row(row)?.map(Arc::new))
     }
 
-    fn put_row(&mut self, _: &RowId, _: &Row) -> Result<(), LogError> {
+    fn put_row(&mut self, _: &RowId, _: Arc<Row>, _: bool) -> Result<(), LogError> {
         refused()
     }
 

@@ -1,5 +1,7 @@
 //! The kept sums against those computed anew, through the evaluator, on redb; logs that have none; damaged ones.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -36,7 +38,7 @@ fn show(log: &Log, steps: &[Step], durable: bool) {
     let table = write.table_id("scouting", "team").unwrap();
     for (row, _) in steps {
         if Store::row(&write, row).unwrap().is_none() {
-            write.put_row(row, &Row::new(table)).unwrap();
+            write.put_row(row, Arc::new(Row::new(table)), true).unwrap();
         }
     }
     let mut evaluator = Evaluator::new(&mut write, &ranks, &[], 0);

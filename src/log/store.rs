@@ -71,19 +71,18 @@ impl Store for LogWrite<'_> {
         Ok(())
     }
 
-    fn row(&self, row: &RowId) -> Result<Option<Row>, LogError> {
+    fn row(&self, row: &RowId) -> Result<Option<Arc<Row>>, LogError> {
         match self.changed.rows.get(row) {
             Some(record) => Ok(Some(record.clone())),
-            None => self.base.row(row),
+            None => Ok(self.base.row(row)?.map(Arc::new)),
         }
     }
 
-    fn put_row(&mut self, row: &RowId, record: &Row) -> Result<(), LogError> {
-        let known = self.changed.rows.contains_key(row) || self.base.rows.get(&row.to_bytes())?.is_some();
-        if !known {
+    fn put_row(&mut self, row: &RowId, record: Arc<Row>, new: bool) -> Result<(), LogError> {
+        if new {
             self.changed.table_rows.set(table_row_key(record.table, row), true);
         }
-        self.changed.rows.insert(*row, record.clone());
+        self.changed.rows.insert(*row, record);
         Ok(())
     }
 

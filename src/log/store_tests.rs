@@ -1,5 +1,7 @@
 //! The evaluator's storage on redb against the one in memory: the same calls, the same answers.
 
+use std::sync::Arc;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -167,8 +169,9 @@ fn perform<S: Store>(store: &mut S, call: &Call) -> Result<(), S::Error> {
         Call::PutRow(number, row) => {
             // A row keeps its table for ever.
             let known = store.row(&row_id(*number))?.map(|known| known.table);
+            let new = known.is_none();
             let table = known.map_or_else(|| table_of(store, row.table.0 as u8), Ok)?;
-            store.put_row(&row_id(*number), &Row { table, ..(**row).clone() })
+            store.put_row(&row_id(*number), Arc::new(Row { table, ..(**row).clone() }), new)
         }
         Call::Shown(table, key, row) => {
             let table = table_of(store, *table)?;
@@ -250,7 +253,7 @@ fn answers<S: Store>(store: &S) -> Result<String, S::Error> {
 fn compare_snapshot(read: &LogRead, memory: &MemoryStore) {
     for number in 0..12 {
         let id = row_id(number);
-        assert_eq!(read.row(&id).unwrap(), memory.row(&id).unwrap());
+        assert_eq!(read.row(&id).unwrap(), memory.row(&id).unwrap().as_deref().cloned());
         assert_eq!(read.referrers(&id).unwrap(), memory.referrers(&id).unwrap());
         let of_row: Vec<AuditRecord> = memory.audit().iter().filter(|entry| entry.row == id).cloned().collect();
         assert_eq!(read.audit_by_row(&id).unwrap(), of_row);
@@ -314,7 +317,7 @@ fn a_flipped_bit_in_a_row_is_noticed() {
     let mut write = log.write().unwrap();
     let table = write.table_id("scouting", "team").unwrap();
     let stored = Row { table, ..row(0, 7, b"text".to_vec()) };
-    write.put_row(&row_id(1), &stored).unwrap();
+    write.put_row(&row_id(1), Arc::new(stored.clone()), true).unwrap();
     write.commit_durable().unwrap();
     let transaction = log.database.begin_write().unwrap();
     {
@@ -358,7 +361,7 @@ fn storing_speed() {
             write.add_claim(table, number, id).unwrap();
             write.set_dirty(table, id, true).unwrap();
             write.set_shown(table, &[Value::Integer(number)], Some(id)).unwrap();
-            write.put_row(&id, &row).unwrap();
+            write.put_row(&id, Arc::new(row), true).unwrap();
             write.set_dirty(table, id, false).unwrap();
         }
         write.commit_relaxed().unwrap();

@@ -41,7 +41,7 @@ pub struct LogWrite<'log> {
 #[derive(Default)]
 pub(super) struct Changed {
     pub(super) rules: BTreeMap<TableId, Vec<RuleRecord>>,
-    pub(super) rows: BTreeMap<RowId, Row>,
+    pub(super) rows: BTreeMap<RowId, Arc<Row>>,
     pub(super) table_rows: KeySet<33>,
     pub(super) shown: BTreeMap<Vec<u8>, Option<RowId>>,
     pub(super) claims: KeySet<45>,

@@ -6,6 +6,7 @@
 //! Callers: settling (classes), everybody who shows or compares a row ([`Evaluator::view`]).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::Evaluator;
 use super::registers::fold;
@@ -27,6 +28,10 @@ impl<S: Store> Evaluator<'_, S> {
 
     /// Rows whose cells refer to some member of the class.
     pub fn class_referrers(&mut self, id: &RowId) -> Result<Vec<RowId>, S::Error> {
+        if self.row(id)?.is_none_or(|row| row.members().is_empty()) {
+            let children = self.store.referrers(id)?;
+            return self.canonical_all(children);
+        }
         let mut referrers = BTreeSet::new();
         for member in self.members(id)? {
             for child in self.store.referrers(&member)? {
@@ -36,13 +41,25 @@ impl<S: Store> Evaluator<'_, S> {
         Ok(referrers.into_iter().collect())
     }
 
+    fn canonical_all(&mut self, rows: Vec<RowId>) -> Result<Vec<RowId>, S::Error> {
+        if rows.is_empty() {
+            return Ok(rows);
+        }
+        let mut canonical = BTreeSet::new();
+        for row in rows {
+            canonical.insert(self.canonical(&row)?);
+        }
+        Ok(canonical.into_iter().collect())
+    }
+
     /// The record of the class that a row belongs to: the canonical row's, with the cells of all members (R5).
-    pub fn view(&mut self, id: &RowId) -> Result<Option<Row>, S::Error> {
+    pub fn view(&mut self, id: &RowId) -> Result<Option<Arc<Row>>, S::Error> {
         let canonical = self.canonical(id)?;
-        let Some(mut view) = self.row(&canonical)?.cloned() else { return Ok(None) };
+        let Some(view) = self.shared(&canonical)? else { return Ok(None) };
         if view.members().len() < 2 {
             return Ok(Some(view));
         }
+        let mut view = Row::clone(&view);
         let own = match self.schema(view.table)? {
             Some(schema) => self.key_numbers(view.table, schema)?,
             None => Vec::new(),
@@ -60,7 +77,7 @@ impl<S: Store> Evaluator<'_, S> {
             let ruling = self.ruling(view.table, column)?;
             view.cells.extend(fold(&ruling, &states.iter().collect::<Vec<_>>()));
         }
-        Ok(Some(view))
+        Ok(Some(Arc::new(view)))
     }
 
     /// Numbers of the columns that form the key of a keyed table, in key order.

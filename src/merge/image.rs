@@ -75,7 +75,7 @@ impl<S: Store> Evaluator<'_, S> {
                 image.push(row.id.map_or(Value::Null, Value::Integer));
                 continue;
             }
-            let number = self.find_column(row.table, &column.name)?;
+            let number = self.number_of(row.table, schema, position)?;
             if let Some(shown) = number.and_then(|number| row.tagged(number)) {
                 image.push(shown.clone());
                 continue;
@@ -204,7 +204,7 @@ impl<S: Store> Evaluator<'_, S> {
 
 /// Hash of a row as its file shows it: table name and stored columns in declared order.
 pub fn image_hash(table: &str, image: &[Value]) -> [u8; 32] {
-    let mut bytes = Vec::with_capacity(64);
+    let mut bytes = Vec::with_capacity(16 + table.len() + image.iter().map(|value| 4 + value.weight()).sum::<usize>());
     Value::text(table).write_canonical(&mut bytes);
     for value in image {
         value.write_canonical(&mut bytes);

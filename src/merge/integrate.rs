@@ -81,11 +81,7 @@ impl<S: Store> Evaluator<'_, S> {
                 if let Some(claimed) = *claim {
                     self.consider_claim(&id, Claim { id: claimed, after: *after, depth: 0, dot })?;
                 }
-                for (column, cell) in cells {
-                    let column = to.columns[*column as usize];
-                    let state = CellState { column, cell: cell.clone(), stamp: at.stamp, dot, born: true, tally: None };
-                    self.put_cell(&id, state, at.cut)?;
-                }
+                self.put_born(&id, (to, cells), dot, at)?;
             }
             Change::Update { cells, .. } => {
                 self.touch(&id, at.dot, at)?;
@@ -241,6 +237,48 @@ impl<S: Store> Evaluator<'_, S> {
         Ok(())
     }
 
+    /// Puts the cells that a row is born with. Most rows are new and their columns have no rule: then all go in at once.
+    fn put_born(
+        &mut self,
+        id: &RowId,
+        (to, cells): (&Resolved, &[(u32, Cell)]),
+        dot: Dot,
+        at: &Position<'_>,
+    ) -> Result<(), S::Error> {
+        let born = cells.iter().map(|(column, cell)| {
+            let (column, cell) = (to.columns[*column as usize], cell.clone());
+            CellState { column, cell, stamp: at.stamp, dot, born: true, tally: None }
+        });
+        let rules = self.table_rules(to.table)?;
+        let ruled = cells.iter().any(|(column, _)| rules.adds_up(to.columns[*column as usize]));
+        let fresh = self.row(id)?.is_some_and(|row| row.cells.is_empty() && row.members().is_empty());
+        if ruled || !fresh {
+            for state in born {
+                self.put_cell(id, state, at.cut)?;
+            }
+            return Ok(());
+        }
+        let mut states: Vec<CellState> = born.collect();
+        for state in &mut states {
+            if matches!(state.cell, Cell::Step { .. } | Cell::Edit(_)) {
+                state.cell = state.cell.without_difference();
+            }
+        }
+        // Of two values for one column the first counts, as everywhere.
+        states.sort_by_key(|state| state.column);
+        states.dedup_by_key(|state| state.column);
+        for state in &states {
+            if let Cell::Ref(reference) = &state.cell {
+                self.store.add_referrer(reference.row, *id)?;
+                self.liveness.insert(reference.row);
+            }
+        }
+        if let Some(row) = self.row_mut(id)? {
+            row.cells = states;
+        }
+        Ok(())
+    }
+
     /// R5: an update beats what a row was born with; else the greatest (stamp, event) wins, unless the column has a rule.
     fn put_cell(&mut self, id: &RowId, mut new: CellState, cut: &Cut) -> Result<(), S::Error> {
         let Some(table) = self.row(id)?.map(|row| row.table) else { return Ok(()) };
@@ -343,6 +381,9 @@ impl<S: Store> Evaluator<'_, S> {
             self.liveness.insert(reference.row);
         }
         // The class may have shown another member's reference until now.
+        if self.row(id)?.is_none_or(|row| row.members().len() < 2) {
+            return Ok(());
+        }
         for member in self.members(id)? {
             let parents = self.row(&member)?.map(|row| row.parents().map(|(_, parent)| parent.row).collect::<Vec<_>>());
             self.liveness.extend(parents.unwrap_or_default());

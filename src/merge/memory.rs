@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use super::rules::RuleRecord;
 use super::store::{AuditRecord, Fingerprint, Row, Store, TableId};
@@ -13,7 +14,7 @@ use crate::model::{Cut, Key, OriginId, RowId, Value};
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     tables: Vec<(String, String, Vec<String>)>,
-    rows: BTreeMap<RowId, Row>,
+    rows: BTreeMap<RowId, Arc<Row>>,
     members: BTreeSet<(TableId, RowId)>,
     shown: BTreeMap<(TableId, Key), RowId>,
     claims: BTreeSet<(TableId, u32, i64, RowId)>,
@@ -49,7 +50,7 @@ impl MemoryStore {
     }
 
     /// All rows known.
-    pub fn rows(&self) -> &BTreeMap<RowId, Row> {
+    pub fn rows(&self) -> &BTreeMap<RowId, Arc<Row>> {
         &self.rows
     }
 }
@@ -97,13 +98,13 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn row(&self, row: &RowId) -> Result<Option<Row>, Infallible> {
+    fn row(&self, row: &RowId) -> Result<Option<Arc<Row>>, Infallible> {
         Ok(self.rows.get(row).cloned())
     }
 
-    fn put_row(&mut self, row: &RowId, record: &Row) -> Result<(), Infallible> {
+    fn put_row(&mut self, row: &RowId, record: Arc<Row>, _new: bool) -> Result<(), Infallible> {
         self.members.insert((record.table, *row));
-        self.rows.insert(*row, record.clone());
+        self.rows.insert(*row, record);
         Ok(())
     }
 

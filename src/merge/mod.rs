@@ -48,6 +48,7 @@
 //!
 //! Callers: node (live), log (implements [`store::Store`]), tests.
 
+mod cache;
 pub mod claims;
 pub mod classes;
 pub mod image;
@@ -70,8 +71,10 @@ mod integrate_tests;
 mod rules_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::model::{DatabaseSchema, RowId, TableSchema};
+use cache::RowCache;
 use rank::Ranks;
 use store::{Row, Store, TableId};
 
@@ -83,8 +86,7 @@ pub struct Evaluator<'a, S: Store> {
     schemas: &'a [DatabaseSchema],
     /// For the audit: when this node saw what it evaluates, ms since 1970.
     seen_ms: u64,
-    rows: BTreeMap<RowId, Option<Row>>,
-    changed: BTreeSet<RowId>,
+    rows: RowCache,
     tables: BTreeMap<TableId, TableInfo>,
     /// Rows whose cells, births, deletes or parents changed since the last settling.
     touched: BTreeSet<RowId>,
@@ -108,8 +110,20 @@ struct TableInfo {
     columns: Vec<String>,
     /// Positions in [`Evaluator::schemas`].
     schema: Option<(usize, usize)>,
+    /// The number of each of the schema's columns, where something used it before.
+    numbers: Vec<Option<u16>>,
     /// Some foreign key shows another column of it than its key: rows that refer to it follow its cells.
     lends_cells: bool,
+}
+
+impl TableInfo {
+    /// Finds the numbers of the schema's columns.
+    fn number(&mut self, schemas: &[DatabaseSchema]) {
+        let Some((database, table)) = self.schema else { return };
+        let find = |name: &String| self.columns.iter().position(|known| known.eq_ignore_ascii_case(name));
+        let columns = schemas[database].tables[table].columns.iter();
+        self.numbers = columns.map(|column| find(&column.name).map(|number| number as u16)).collect();
+    }
 }
 
 impl<'a, S: Store> Evaluator<'a, S> {
@@ -120,8 +134,7 @@ impl<'a, S: Store> Evaluator<'a, S> {
             ranks,
             schemas,
             seen_ms,
-            rows: BTreeMap::new(),
-            changed: BTreeSet::new(),
+            rows: RowCache::default(),
             tables: BTreeMap::new(),
             touched: BTreeSet::new(),
             liveness: BTreeSet::new(),
@@ -133,22 +146,31 @@ impl<'a, S: Store> Evaluator<'a, S> {
     }
 
     /// Writes all changed rows back. Call after [`Evaluator::settle`].
-    pub fn finish(mut self) -> Result<(), S::Error> {
-        for id in std::mem::take(&mut self.changed) {
-            if let Some(Some(row)) = self.rows.get(&id) {
-                self.store.put_row(&id, row)?;
-            }
+    pub fn finish(self) -> Result<(), S::Error> {
+        for (id, row, new) in self.rows.changed() {
+            self.store.put_row(id, row.clone(), new)?;
         }
         Ok(())
     }
 
     /// The record of a row as evaluated so far.
     pub fn row(&mut self, id: &RowId) -> Result<Option<&Row>, S::Error> {
-        if !self.rows.contains_key(id) {
-            let row = self.store.row(id)?;
-            self.rows.insert(*id, row);
+        let place = self.meet(id)?;
+        Ok(self.rows.at(place).map(Arc::as_ref))
+    }
+
+    /// The place of a row among those met.
+    fn meet(&mut self, id: &RowId) -> Result<usize, S::Error> {
+        match self.rows.place(id) {
+            Some(place) => Ok(place),
+            None => Ok(self.rows.add(*id, self.store.row(id)?)),
         }
-        Ok(self.rows.get(id).and_then(Option::as_ref))
+    }
+
+    /// The same, shared: it stays as it is now.
+    fn shared(&mut self, id: &RowId) -> Result<Option<Arc<Row>>, S::Error> {
+        let place = self.meet(id)?;
+        Ok(self.rows.at(place).cloned())
     }
 
     /// The storage beneath (for indexes; rows must be read through [`Evaluator::row`]).
@@ -162,14 +184,13 @@ impl<'a, S: Store> Evaluator<'a, S> {
     }
 
     fn row_mut(&mut self, id: &RowId) -> Result<Option<&mut Row>, S::Error> {
-        self.row(id)?;
-        self.changed.insert(*id);
-        Ok(self.rows.get_mut(id).and_then(Option::as_mut))
+        let place = self.meet(id)?;
+        Ok(self.rows.at_mut(place))
     }
 
     fn insert_row(&mut self, id: RowId, row: Row) {
-        self.changed.insert(id);
-        self.rows.insert(id, Some(row));
+        let place = self.rows.place(&id).unwrap_or_else(|| self.rows.add(id, None));
+        self.rows.replace(place, row);
     }
 
     fn load_table(&mut self, table: TableId) -> Result<(), S::Error> {
@@ -183,7 +204,9 @@ impl<'a, S: Store> Evaluator<'a, S> {
                 },
             );
             let lends_cells = schema.is_some_and(|(at, table)| self.lends_cells(at, table));
-            self.tables.insert(table, TableInfo { database, name, columns, schema, lends_cells });
+            let mut info = TableInfo { database, name, columns, schema, numbers: Vec::new(), lends_cells };
+            info.number(self.schemas);
+            self.tables.insert(table, info);
         }
         Ok(())
     }
@@ -222,8 +245,18 @@ impl<'a, S: Store> Evaluator<'a, S> {
         let columns = self.store.columns(table)?;
         if let Some(info) = self.tables.get_mut(&table) {
             info.columns = columns;
+            info.number(self.schemas);
         }
         Ok(number)
+    }
+
+    /// The same for a column of a schema, by its position.
+    fn number_of(&mut self, table: TableId, schema: &TableSchema, position: usize) -> Result<Option<u16>, S::Error> {
+        // Another schema than this node's own is that of a moment in the past.
+        if self.schema(table)?.is_some_and(|own| std::ptr::eq(own, schema)) {
+            return Ok(self.tables[&table].numbers[position]);
+        }
+        self.find_column(table, &schema.columns[position].name)
     }
 
     /// The number of a column that some event or row used before.

@@ -11,6 +11,7 @@
 //! ([`Evaluator::ruling`]), node (capture, orders, `rules`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -255,14 +256,17 @@ impl<S: Store> Evaluator<'_, S> {
     /// Shows every row of a table to `look`; those of which it says so are changed and touched.
     fn walk(&mut self, table: TableId, look: impl Fn(&mut Row) -> bool) -> Result<(), S::Error> {
         // Rows that this transaction made are not in the store yet.
-        let of_table = |row: &Option<Row>| row.as_ref().is_some_and(|row| row.table == table);
-        let mut rows: BTreeSet<RowId> = self.rows.iter().filter(|(_, row)| of_table(row)).map(|(id, _)| *id).collect();
+        let met = self.rows.known().filter(|(_, row)| row.table == table);
+        let mut rows: BTreeSet<RowId> = met.map(|(id, _)| *id).collect();
         let mut after = None;
         loop {
             for id in std::mem::take(&mut rows) {
-                let cached = self.rows.get(&id).cloned().flatten();
-                let known = if cached.is_some() { cached } else { self.store.row(&id)? };
-                let Some(mut row) = known else { continue };
+                // What was not met is not kept: a table may have more rows than memory.
+                let known = match self.rows.place(&id) {
+                    Some(place) => self.rows.at(place).cloned(),
+                    None => self.store.row(&id)?,
+                };
+                let Some(mut row) = known.map(Arc::unwrap_or_clone) else { continue };
                 if look(&mut row) {
                     self.insert_row(id, row);
                     self.touched.insert(id);

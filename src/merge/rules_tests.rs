@@ -265,7 +265,7 @@ fn shows_what_it_wrote(store: &MemoryStore, event: &Event) {
 
 /// The rows, with what a delete covers in one form: how far beyond the last touch it reaches says nothing.
 fn of_rows(store: &MemoryStore) -> BTreeMap<RowId, Row> {
-    let mut rows = store.rows().clone();
+    let mut rows: BTreeMap<RowId, Row> = store.rows().iter().map(|(id, row)| (*id, Row::clone(row))).collect();
     for row in rows.values_mut() {
         let uncovered = row.touched.iter().filter(|dot| dot.counter > row.covered.get(dot.actor));
         row.covered = uncovered.map(|dot| crdts::Dot::new(*dot.actor, dot.counter)).collect();

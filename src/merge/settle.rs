@@ -86,7 +86,13 @@ impl<S: Store> Evaluator<'_, S> {
     fn settle_ids(&mut self) -> Result<(), S::Error> {
         for (table, remainder) in std::mem::take(&mut self.classes) {
             let mut claimants = Vec::new();
-            for (id, row) in self.store.claims(table, remainder)? {
+            let claims = self.store.claims(table, remainder)?;
+            if let [(id, row)] = claims[..] {
+                // The only claim gets what it asks for.
+                self.give_id(&row, id)?;
+                continue;
+            }
+            for (id, row) in claims {
                 claimants.extend(self.claimant(id, &row)?);
             }
             self.give_ids(table, &claimants)?;
@@ -96,7 +102,7 @@ impl<S: Store> Evaluator<'_, S> {
 
     /// A claim with what decides about it.
     pub fn claimant(&mut self, id: i64, row: &RowId) -> Result<Option<Claimant>, S::Error> {
-        let Some(record) = self.row(row)?.cloned() else { return Ok(None) };
+        let Some(record) = self.shared(row)? else { return Ok(None) };
         let seniority = self.ranks.seniority(row, &record);
         let after = record.claim.and_then(|claim| claim.after);
         Ok(Some(Claimant { id, row: *row, seniority, after, slot: self.ranks.slot(row) }))
@@ -107,16 +113,8 @@ impl<S: Store> Evaluator<'_, S> {
         let holders: BTreeMap<i64, RowId> = ids.iter().map(|(row, id)| (*id, *row)).collect();
         for claimant in claimants {
             let new = ids[&claimant.row];
-            let old = self.row(&claimant.row)?.and_then(|row| row.id);
-            if old == Some(new) {
-                continue;
-            }
-            if let Some(row) = self.row_mut(&claimant.row)? {
-                row.id = Some(new);
-            }
-            self.touched.insert(claimant.row);
-            self.touch_referrers(claimant.row)?;
-            if new != claimant.id
+            if self.give_id(&claimant.row, new)?
+                && new != claimant.id
                 && let Some(holder) = holders.get(&claimant.id)
             {
                 crate::sometimes!("merge: an id moves, two rows claimed it");
@@ -125,6 +123,19 @@ impl<S: Store> Evaluator<'_, S> {
             }
         }
         Ok(())
+    }
+
+    /// Sets the id of a row. False when it had that id.
+    fn give_id(&mut self, id: &RowId, new: i64) -> Result<bool, S::Error> {
+        if self.row(id)?.is_none_or(|row| row.id == Some(new)) {
+            return Ok(false);
+        }
+        if let Some(row) = self.row_mut(id)? {
+            row.id = Some(new);
+        }
+        self.touched.insert(*id);
+        self.touch_referrers(*id)?;
+        Ok(true)
     }
 
     /// Rows that show a value of this row, and those that show a value of theirs where that is part of a key.
@@ -173,6 +184,9 @@ impl<S: Store> Evaluator<'_, S> {
         if self.row(id)?.is_none_or(|row| row.births.is_empty()) {
             return Ok(false);
         }
+        if self.held_up(id)? {
+            return Ok(true);
+        }
         let mut open = vec![*id];
         let mut seen = BTreeSet::from([*id]);
         while let Some(row) = open.pop() {
@@ -195,6 +209,9 @@ impl<S: Store> Evaluator<'_, S> {
     /// The classes that a row's class keeps alive.
     pub(super) fn needed_parents(&mut self, id: &RowId) -> Result<BTreeSet<RowId>, S::Error> {
         let Some(row) = self.view(id)? else { return Ok(BTreeSet::new()) };
+        if row.parents().next().is_none() {
+            return Ok(BTreeSet::new());
+        }
         let Some(schema) = self.schema(row.table)? else { return Ok(BTreeSet::new()) };
         let mut parents = BTreeSet::new();
         for (column, reference) in row.parents() {

@@ -4,6 +4,8 @@
 //! state of one causally closed set of events per database. Implemented over redb by `log::state`, in memory by
 //! [`super::memory`]; written by the evaluator only.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::registers::Tally;
@@ -390,9 +392,9 @@ pub trait Store {
     fn put_rule(&mut self, table: TableId, record: &RuleRecord) -> Result<(), Self::Error>;
 
     /// The record of a row.
-    fn row(&self, row: &RowId) -> Result<Option<Row>, Self::Error>;
-    /// Stores the record of a row (and its membership in [`Row::table`]).
-    fn put_row(&mut self, row: &RowId, record: &Row) -> Result<(), Self::Error>;
+    fn row(&self, row: &RowId) -> Result<Option<Arc<Row>>, Self::Error>;
+    /// Stores the record of a row. `new`: it may be unknown until now, so its membership in [`Row::table`] is stored too.
+    fn put_row(&mut self, row: &RowId, record: Arc<Row>, new: bool) -> Result<(), Self::Error>;
     /// At most `limit` rows of a table in ascending order, starting behind `after`.
     fn rows_of(&self, table: TableId, after: Option<RowId>, limit: usize) -> Result<Vec<RowId>, Self::Error>;
 

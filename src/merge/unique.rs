@@ -67,6 +67,10 @@ impl<S: Store> Evaluator<'_, S> {
     pub(super) fn index_unique(&mut self, id: &RowId, affected: &mut BTreeSet<RowId>) -> Result<(), S::Error> {
         let Some(row) = self.row(id)? else { return Ok(()) };
         let (table, alive, old) = (row.table, row.alive, row.unique.clone());
+        let plain = old.is_empty() && row.shelved.is_none() && row.overlay.is_empty();
+        if plain && self.schema(table)?.is_none_or(|schema| schema.unique.is_empty() && own_key(schema).is_none()) {
+            return Ok(());
+        }
         let mut keys: Vec<[u8; 16]> = Vec::new();
         if alive && let Some(view) = self.view(id)? {
             keys.extend(self.unique_keys(&view)?.into_iter().map(|key| key.hash));
@@ -267,7 +271,7 @@ impl<S: Store> Evaluator<'_, S> {
             if schema.identity == Identity::Surrogate(*position) {
                 return Ok(None);
             }
-            let number = self.find_column(table, name)?;
+            let number = self.number_of(table, schema, *position)?;
             let state = number.and_then(|number| view.cell(number)).cloned();
             let cell = match &state {
                 Some(state) => state.cell.clone(),
@@ -311,8 +315,11 @@ impl<S: Store> Evaluator<'_, S> {
         }
         let tags = self.collision_rule(view.table)? != Rule::UniqueShelve;
         // The true values: neither tags nor a whole row shown for another reason.
-        let register = Row { overlay: Vec::new(), whole: None, ..view.clone() };
-        let image = self.image(&register, schema)?;
+        let image = if view.overlay.is_empty() && view.whole.is_none() {
+            self.image(view, schema)?
+        } else {
+            self.image(&Row { overlay: Vec::new(), whole: None, ..view.clone() }, schema)?
+        };
         let Some(key) = computed.function.key(&image) else { return Ok(None) };
         let mut bytes = Vec::new();
         Value::text(index).write_canonical(&mut bytes);

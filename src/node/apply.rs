@@ -23,7 +23,7 @@ use crate::merge::store::{Store, Took};
 use crate::merge::unique::MergePair;
 use crate::model::{Bug, Cut, DatabaseSchema, Event, Key, OriginId, RowId, Value, planted};
 use crate::sqlite::{Apply, RowWrite, SqliteError};
-use crate::wire::event::decode_event;
+use crate::wire::event::decode_stored;
 
 /// At most about this many changes in one write transaction, so that the app's writers get in between.
 const CHANGES_PER_APPLY: usize = 500;
@@ -292,6 +292,9 @@ pub(super) fn note_held(write: &mut LogWrite, schema: &DatabaseSchema, event: &E
             }
             continue;
         };
+        if entry.columns.iter().all(|column| table.column(column).is_some()) {
+            continue;
+        }
         let unknown = |column: &u32| table.column(&entry.columns[*column as usize]).is_none();
         for change in event.changes.iter().filter(|change| change.table() as usize == position) {
             let columns: Vec<u32> = match change {
@@ -374,7 +377,7 @@ fn next_capture(
                 return Ok(None);
             }
         }
-        let event = decode_event(&stored.bytes)?;
+        let event = decode_stored(&stored.bytes)?;
         from = seq + 1;
         let last = !event.header.continues;
         group.push(event);

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use super::super::pair_tests::{Pair, Site};
 use super::super::{Input, Node};
 use crate::merge::Evaluator;
@@ -97,12 +99,12 @@ fn a_row_that_one_evaluates_otherwise_is_an_alarm_that_names_it() {
         let node = &mut pair.nodes[1];
         let mut write = node.log.write().unwrap();
         let mut record = Store::row(&write, &wrong).unwrap().unwrap();
-        for state in &mut record.cells {
+        for state in &mut Arc::make_mut(&mut record).cells {
             if let Cell::Plain(Value::Text(text)) = &mut state.cell {
                 *text = b"a bug".to_vec();
             }
         }
-        write.put_row(&wrong, &record).unwrap();
+        write.put_row(&wrong, record, false).unwrap();
         write.commit_durable().unwrap();
         shows_evaluated(node, &wrong);
     }

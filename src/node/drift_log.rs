@@ -8,6 +8,8 @@
 //! Invariant: nothing is stored whose hash was not checked; a record that nothing can prove stays as it is. An event larger
 //! than a frame is not fetched. Callers: verify, step (what a peer answers).
 
+use std::sync::Arc;
+
 use super::verify_run::Run;
 use super::{Effect, Node, NodeError, Now};
 use crate::log::LogError;
@@ -146,7 +148,8 @@ impl Node {
         for record in &mut records {
             let Some(row) = record.row else { continue };
             let Some(derived) = self.as_shown_here(&mut store, (position, table), &row, now)? else { continue };
-            write.put_row(&row, &derived)?;
+            let derived = Arc::new(derived);
+            write.put_row(&row, derived.clone(), true)?;
             record.action = DriftAction::Rewritten;
             if let Some(key) = &derived.shown {
                 record.key.clone_from(key);

@@ -5,6 +5,7 @@
 //! proposed again. Callers: http; the plan of a join shows the same pairs before they are two.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::likeness::{label, nearly_equal};
 use super::meeting_view::{NearView, RowView};
@@ -24,7 +25,7 @@ const PAGE: usize = 1_000;
 struct Side<'s> {
     database: &'s DatabaseSchema,
     table: &'s TableSchema,
-    record: Row,
+    record: Arc<Row>,
     image: Image,
 }
 

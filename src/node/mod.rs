@@ -45,6 +45,7 @@ mod drift_table;
 pub mod drift_view;
 mod duplicates;
 pub mod effect;
+mod enrol;
 #[cfg(test)]
 mod enrol_crash_tests;
 mod exchange;

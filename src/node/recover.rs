@@ -35,10 +35,7 @@ use super::apply::{clean, ready_events};
 use super::chain::Chain;
 use super::database::{Database, SCHEMA_SEPARATOR, schema_key};
 use super::exchange::Exchange;
-use super::found::Found;
-use super::genesis::genesis;
 use super::lag::{note_lag, take_over};
-use super::meeting::{Meeting, MetTable};
 use super::membership::{Membership, found_cluster, found_cluster_with};
 use super::orders::{load_invites, load_membership, ranks, store_members};
 use super::receipts::Receipts;
@@ -52,7 +49,7 @@ use crate::clock::HybridClock;
 use crate::log::{Log, LogWrite};
 use crate::merge::Evaluator;
 use crate::merge::store::Store;
-use crate::model::{Bug, Cut, ForeignKey, Head, Heads, Key, MemberRecord, OriginId, RowId, Value, planted};
+use crate::model::{Bug, Cut, Head, Key, MemberRecord, OriginId, RowId, planted};
 use crate::sqlite::{AppFile, Drain};
 
 /// Under this name the log keeps the incarnation and what it is bound to.
@@ -249,7 +246,7 @@ impl Node {
                 self.databases[position].adopt_by_ms = Some(now.mono_ms + super::waiting::WAIT_MS);
                 return Ok(());
             }
-            return self.enrol(position, now).map(drop);
+            return self.enrol(position, now);
         };
         self.tables_dropped(position, (0, None), now)?;
         let meta = match self.databases[position].file.meta() {
@@ -284,99 +281,6 @@ impl Node {
         self.databases[position].ready = true;
         self.adopt_schema(position, now)?;
         self.capture(position, now)?;
-        Ok(())
-    }
-
-    /// Takes a file under replication for the first time: triggers, then births for the rows that are there.
-    /// What became of every row, where there was a cluster to meet.
-    pub(super) fn enrol(&mut self, position: usize, now: Now) -> Result<Vec<MetTable>, NodeError> {
-        let database = &mut self.databases[position];
-        database.file.enroll()?;
-        self.schemas[position] = database.file.schema().clone();
-        // All rows are read below, and the triggers stand.
-        self.all_scanned(position)?;
-        self.databases[position].file.schema_seen()?;
-        let independent =
-            self.meeting(&self.schemas[position].database)? == Meeting::Independent || planted(Bug::GenesisPerServer);
-        let mut met = Vec::new();
-        if independent || self.knows_rows(position)? && self.holds_causes(position)? {
-            met = self.adopt(position, now)?;
-        } else {
-            let database = &mut self.databases[position];
-            let before = database.file.drain()?;
-            // Left by an earlier node: their rows are in the file.
-            database.file.clear_marks(before.through_seq)?;
-            let tables: Vec<usize> = (0..self.schemas[position].tables.len()).collect();
-            self.adopt_tables(position, &tables, true, now)?;
-        }
-        let epoch = self.databases[position].file.fence()?;
-        self.databases[position].ready = true;
-        self.note_file(position, epoch)?;
-        Ok(met)
-    }
-
-    /// Notes in the file that no table needs a scan any more.
-    pub(super) fn all_scanned(&mut self, position: usize) -> Result<(), NodeError> {
-        let file = &mut self.databases[position].file;
-        for table in file.tables_to_scan() {
-            file.table_scanned(&table)?;
-        }
-        Ok(())
-    }
-
-    /// Gives births by content to all rows of tables that the log knows nothing of, and takes them over as shown.
-    /// `enrolling`: the note that the file is enrolled is written with them. Otherwise a crash before the note would have
-    /// the file compared with its own births, and what the app changed meanwhile would pass for an old value.
-    pub(super) fn adopt_tables(
-        &mut self,
-        position: usize,
-        tables: &[usize],
-        enrolling: bool,
-        now: Now,
-    ) -> Result<(), NodeError> {
-        let schema = &self.schemas[position];
-        let mut found = Vec::new();
-        for table in tables {
-            let name = &schema.tables[*table].name;
-            let rows = self.read_table(position, name)?;
-            found.extend(rows.into_iter().map(|(key, image)| Found { table: *table, key, image }));
-        }
-        let read = self.log.read()?;
-        let elsewhere = |key: &ForeignKey, values: &[Value]| self.shown_elsewhere(&read, key, values);
-        crate::sometimes!("adopt: rows are enrolled by content");
-        let genesis = genesis(schema, self.membership.cluster().0, found, &elsewhere)?;
-        let Some(genesis) = genesis else { return Ok(()) };
-        let name = schema.database.clone();
-        // The file must be safe before the log says so.
-        let epoch = self.databases[position].file.fence()?;
-        let mut write = self.log.write()?;
-        let mut heads: Heads = self.heads.clone();
-        let mut cursor = self.databases[position].cursor.clone();
-        let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
-        for one in &genesis.events {
-            let header = &one.event.header;
-            let id = header.origin.id();
-            if heads.get(&id).is_none_or(|head| head.seq < header.seq) {
-                evaluator.store_mut().append(&one.event, &one.bytes, one.hash, Some(one.signature))?;
-                heads.insert(id, Head { origin: header.origin, seq: header.seq, hash: one.hash });
-            }
-            evaluator.integrate(&one.event)?;
-            crdts::CmRDT::apply(&mut cursor, crdts::Dot::new(id, header.seq));
-        }
-        evaluator.settle()?;
-        let shown: Vec<_> = genesis.shown.into_iter().map(|(row, shown)| (row, Some(shown))).collect();
-        take_over(&mut evaluator, &shown)?;
-        let left = clean_equal(&mut evaluator, &name)?;
-        evaluator.finish()?;
-        if enrolling {
-            note_enrolled(&mut write, &name, &self.databases[position].file)?;
-        }
-        write.put_cursor(&name, &cursor, epoch)?;
-        write.commit_durable()?;
-        self.heads = heads;
-        let database = &mut self.databases[position];
-        database.cursor = cursor;
-        database.behind |= left;
         Ok(())
     }
 

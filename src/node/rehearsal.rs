@@ -55,7 +55,7 @@ impl Node {
                 Meeting::Independent => "independent",
                 Meeting::Base(_) => "base",
             };
-            let mut met = node.enrol(position, now)?;
+            let mut met = node.enrol_comparing(position, now)?;
             if met.is_empty() {
                 met = node.all_new(position)?;
             }

@@ -349,7 +349,7 @@ impl Check<'_, '_, '_> {
             if doomed && !self.page.spared.contains(&child) || child == *row {
                 continue;
             }
-            let Some(record) = self.evaluator.view(&child)?.filter(Row::visible) else { continue };
+            let Some(record) = self.evaluator.view(&child)?.filter(|child| child.visible()) else { continue };
             if let Some(name) = self.refers(&child, &record, row)? {
                 let (_, table) = self.evaluator.store().table_name(record.table)?;
                 let id = record.shown.as_deref().map(key_text).unwrap_or_else(|| child.to_string());

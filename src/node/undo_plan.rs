@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use super::genesis::parents_first;
 use super::query::stamp_text;
@@ -98,8 +99,8 @@ pub(super) struct Planner<'p> {
 struct Both {
     table: usize,
     row: RowId,
-    is: Row,
-    was: Option<Row>,
+    is: Arc<Row>,
+    was: Option<Arc<Row>>,
 }
 
 impl<'p> Planner<'p> {
@@ -126,7 +127,7 @@ impl<'p> Planner<'p> {
             if parts {
                 for member in &members {
                     let Ok(Some(is)) = now.row(member) else { continue };
-                    let is = is.clone();
+                    let is = Arc::new(is.clone());
                     self.plan_row(now, wanted, &[*member], (table, is));
                 }
             } else if let Ok(Some(is)) = now.view(&canonical) {
@@ -169,7 +170,13 @@ impl<'p> Planner<'p> {
     }
 
     /// One row, or rows that are one.
-    fn plan_row(&mut self, now: &mut World<'_>, wanted: &mut World<'_>, members: &[RowId], (table, is): (usize, Row)) {
+    fn plan_row(
+        &mut self,
+        now: &mut World<'_>,
+        wanted: &mut World<'_>,
+        members: &[RowId],
+        (table, is): (usize, Arc<Row>),
+    ) {
         let row = members[0];
         let born =
             |world: &mut World<'_>, row: &RowId| matches!(world.row(row), Ok(Some(one)) if !one.births.is_empty());

@@ -30,7 +30,7 @@ impl Node {
     }
 
     /// Whether a file says nothing without the cluster's rows: it carries a cut of them, or is to be compared with a base.
-    fn needs_cluster(&self, position: usize) -> Result<bool, NodeError> {
+    pub(super) fn needs_cluster(&self, position: usize) -> Result<bool, NodeError> {
         let file = &self.databases[position].file;
         let copied = file.is_enrolled()? && file.meta()?.applied.iter().any(|dot| self.heads.contains_key(dot.actor));
         Ok(copied || matches!(self.meeting(&self.schemas[position].database)?, Meeting::Base(_)))

@@ -46,6 +46,12 @@ pub fn decode_event(bytes: &[u8]) -> Result<Event, WireError> {
     if event_encode::encode(&event) == bytes { Ok(event) } else { Err(WireError::NotCanonical) }
 }
 
+/// The event in bytes that this node took into its log, which [`decode_event`] accepted then, and whose hash was checked
+/// when they were read: not encoded a second time to see whether they are canonical.
+pub fn decode_stored(bytes: &[u8]) -> Result<Event, WireError> {
+    event_decode::decode(bytes)
+}
+
 /// The chain hash of an event: of its canonical bytes, which hold the hash of the event before it.
 pub fn event_hash(bytes: &[u8]) -> [u8; 32] {
     blake3::derive_key("litemesh 1 event", bytes)

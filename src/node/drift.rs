@@ -286,9 +286,8 @@ impl Node {
         }
         let database = &self.schemas[position].database;
         let newest = self.log.read()?.newest_drift(LATELY_MAX)?.into_iter();
-        let fits = |one: &DriftRecord| {
-            one.kind == DriftKind::Missing && one.database == *database && one.table == table
-        };
+        let fits =
+            |one: &DriftRecord| one.kind == DriftKind::Missing && one.database == *database && one.table == table;
         Ok(newest.filter(fits).filter_map(|one| Some((one.key, one.log?))).collect())
     }
 

@@ -16,7 +16,9 @@ use super::verify_run::Run;
 use super::{Node, NodeError, Now};
 use crate::merge::Evaluator;
 use crate::merge::store::{Fingerprint, Store, TableId};
-use crate::model::{DriftAction, DriftCause, DriftKind, DriftRecord, Identity, Key, OriginId, RowId, Tier, Value};
+use crate::model::{
+    DriftAction, DriftCause, DriftKind, DriftRecord, Identity, Key, OriginId, RowId, Tier, Value, counted, fits,
+};
 use crate::sqlite::Image;
 
 /// Keys of records that are about a table's pages and its indexes.
@@ -98,9 +100,10 @@ impl Node {
         drop(read);
         for record in &records {
             self.alert(format!(
-                "database {name}: table {} with {} rows was dropped or renamed here; the other servers keep theirs. If it was \
+                "database {name}: table {} with {} was dropped or renamed here; the other servers keep theirs. If it was \
                  not meant: `litemesh verify --repair`",
-                record.table, record.rows
+                record.table,
+                counted(record.rows, "row")
             ));
         }
         self.keep_aside(&mut records)?;
@@ -358,9 +361,13 @@ impl Node {
     pub(super) fn tell_restored(&mut self, position: usize, rows: [u64; 4], now: Now) -> Result<(), NodeError> {
         let [changed, missing, new, removed] = rows;
         let words = format!(
-            "an older or another file stood in its place (a backup was put back?): {changed} rows had other values than the log \
-             and were written again, {missing} were missing and came back, {new} were unknown and were taken as new, {removed} \
-             had been deleted or moved since and were taken out"
+            "an older or another file stood in its place (a backup was put back?): {} had other values than the log and {} written \
+             again, {missing} missing came back, {new} unknown {} taken as new, {removed} that had been deleted or moved since {} \
+             taken out",
+            counted(changed, "row"),
+            fits(changed, "was", "were"),
+            fits(new, "was", "were"),
+            fits(removed, "was", "were"),
         );
         let mut record = DriftRecord {
             kind: DriftKind::WentBack,

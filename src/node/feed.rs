@@ -3,6 +3,7 @@
 //! An event tells what an author wrote; who cannot merge needs what the row is now. So every change is given with the whole
 //! row as this node's file shows it at the time of asking, or as a delete when it is not shown any more. Where a row came to
 //! an id that another row had, that other row (and what refers to it) is given too: its id moved here without an event.
+//! Rows of a table without a key go by their rowid on this server, and their deletes say what they held.
 //! Invariants: only events that the file shows are given; a row is given as a delete only where nothing is shown under its
 //! key; giving a row twice does no harm. Work per call is bounded by the caller. Callers: http.
 
@@ -258,34 +259,51 @@ impl Node {
         if record.alive || read.shown(record.table, &key)?.is_some() {
             return Ok(None);
         }
-        Ok(Some((schema.name.clone(), key_text(&key), names(&schema.key_columns(), &key), false)))
+        let data = match schema.identity {
+            // Who keeps no rowids finds the row by what it held.
+            Identity::Rowid => {
+                let columns: Vec<usize> = (0..schema.columns.len()).collect();
+                let values = last_values(read, schema, &record, &columns)?;
+                values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+            }
+            _ => names(&schema.key_columns(), &key),
+        };
+        Ok(Some((schema.name.clone(), key_text(&key), data, false)))
     }
 
     /// The key under which a row that is not shown was shown, as far as that is known.
     fn last_key(&self, read: &LogRead, schema: &TableSchema, record: &Row) -> Result<Option<Key>, NodeError> {
         let columns = match &schema.identity {
             Identity::Surrogate(_) => return Ok(record.id.map(|id| vec![Value::Integer(id)])),
-            // Nobody outside knows the rowids of a table without a key.
-            Identity::Rowid => return Ok(None),
+            // The rowid that it was inserted with; after a VACUUM here it may have been shown under another one.
+            Identity::Rowid => return Ok(record.id.map(|id| vec![Value::Integer(id)])),
             Identity::Keyed(columns) => columns,
         };
-        let known = read.columns(record.table)?;
-        let mut key = Key::new();
-        for at in columns {
-            let number = known.iter().position(|name| name.eq_ignore_ascii_case(&schema.columns[*at].name));
-            let cell = number.and_then(|number| record.cell(number as u16)).map(|state| &state.cell);
-            let value = match cell {
-                Some(Cell::Plain(value)) => Some(value.clone()),
-                Some(Cell::Step { value, .. }) => Some(Value::Integer(*value)),
-                Some(Cell::Edit(edit)) => Some(edit.value.clone()),
-                Some(Cell::Ref(reference)) => {
-                    read.row(&reference.row)?.and_then(|parent| parent.id).map(Value::Integer)
-                }
-                None => None,
-            };
-            let Some(value) = value else { return Ok(None) };
-            key.push(value);
-        }
-        Ok(Some(key))
+        let values = last_values(read, schema, record, columns)?;
+        Ok(values.into_iter().map(|(_, value)| value).collect())
     }
+}
+
+/// What columns of a row that is not shown held last, as far as it is known.
+fn last_values(
+    read: &LogRead,
+    schema: &TableSchema,
+    record: &Row,
+    columns: &[usize],
+) -> Result<Vec<(String, Option<Value>)>, NodeError> {
+    let known = read.columns(record.table)?;
+    let mut values = Vec::new();
+    for column in columns.iter().map(|at| &schema.columns[*at].name) {
+        let number = known.iter().position(|name| name.eq_ignore_ascii_case(column));
+        let cell = number.and_then(|number| record.cell(number as u16)).map(|state| &state.cell);
+        let value = match cell {
+            Some(Cell::Plain(value)) => Some(value.clone()),
+            Some(Cell::Step { value, .. }) => Some(Value::Integer(*value)),
+            Some(Cell::Edit(edit)) => Some(edit.value.clone()),
+            Some(Cell::Ref(reference)) => read.row(&reference.row)?.and_then(|parent| parent.id).map(Value::Integer),
+            None => None,
+        };
+        values.push((column.clone(), value));
+    }
+    Ok(values)
 }

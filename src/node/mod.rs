@@ -290,6 +290,7 @@ impl Node {
                     peer.round_trip_micros = Some(micros);
                 }
             }
+            Input::Dialed { peer, problem } => self.exchange.dialed(peer, problem),
             Input::CompareRequested(peer) => self.compare_now(peer, now)?,
             Input::SyncRequested(peer) => {
                 self.offer_snapshot()?;

@@ -24,6 +24,7 @@ use crate::sqlite::Image;
 /// Keys of records that are about a table's pages and its indexes.
 const PAGES: &str = "pages";
 const INDEX: &str = "index";
+const TRIGGERS: &str = "triggers";
 
 /// Rows of one scan of one table that are kept by name.
 const ROWS_NAMED: usize = 500;
@@ -219,6 +220,38 @@ impl Node {
             let words = format!("SQLite says: {words}. Stop the app, keep the file, run `litemesh rebuild`");
             self.note_unreadable(run, (position, ""), &words, now)?;
         }
+        Ok(())
+    }
+
+    /// Triggers of this node that are not as it wrote them: made again, and their tables scanned. They are no data of the app,
+    /// so nobody is asked.
+    pub(super) fn note_triggers(&mut self, run: &mut Run, position: usize, now: Now) -> Result<(), NodeError> {
+        let rotten = self.databases[position].file.rotten_triggers()?;
+        if rotten.is_empty() {
+            return Ok(());
+        }
+        let record = |table: &String| {
+            DriftRecord {
+            run: run.record.number,
+            tier: Some(run.record.tier),
+            kind: DriftKind::Unreadable,
+            cause: DriftCause::BitRot,
+            action: DriftAction::Rewritten,
+            key: vec![Value::text(TRIGGERS)],
+            healed_ms: Some(now.wall_ms),
+            words: "a trigger that notes the app's writes was not as it was written (the app's writes may have failed): it is \
+                    made again, and the table is compared with the log"
+                .to_string(),
+            ..self.blank_record(position, table, now)
+        }
+        };
+        let mut records: Vec<DriftRecord> = rotten.iter().map(record).collect();
+        self.keep_aside(&mut records)?;
+        self.databases[position].file.distrust_triggers(&rotten)?;
+        self.databases[position].data_version = None;
+        self.databases[position].touch(now);
+        run.record.drift += records.len() as u64;
+        run.record.healed += records.len() as u64;
         Ok(())
     }
 

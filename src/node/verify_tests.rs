@@ -211,6 +211,35 @@ fn a_record_that_says_captured_stays_and_what_is_found_later_is_another() {
     assert_eq!(alone.ask("SELECT text FROM note WHERE id = 43"), ["and somebody else this"]);
 }
 
+/// `ordeal damage --seed 11`, damage 122: a flipped bit turned `random()` in a trigger's text into `randoe()`. Nothing that was
+/// verified saw it, and the app's next write failed.
+#[test]
+fn a_damaged_trigger_is_made_again_and_what_it_did_not_note_is_found() {
+    let mut alone = Alone::with(50, VerifySettings::default());
+    let file = Connection::open(alone.site.path("app")).unwrap();
+    let rot = "PRAGMA writable_schema = 1;
+               UPDATE sqlite_master SET sql = replace(sql, 'random()', 'randoe()') WHERE name GLOB '_litemesh_*_update';";
+    file.execute_batch(rot).unwrap();
+    drop(file);
+    let write = "UPDATE note SET points = 7 WHERE id = 3";
+    let broken = Connection::open(alone.site.path("app")).unwrap().execute_batch(write).unwrap_err();
+    assert!(broken.to_string().contains("randoe"), "{broken}");
+    alone.unmarked("UPDATE note SET text = 'not noted', points = 99 WHERE id = 4");
+    let run = alone.run(Tier::Full, false);
+    assert!(run.drift >= 2 && run.healed == run.drift, "{run:?}");
+    alone.tick(40);
+    alone.site.app("app", write);
+    alone.tick(40);
+    assert_eq!(
+        alone.ask("SELECT points || text FROM note WHERE id IN (3, 4)"),
+        ["7a longer text for note 3", "99not noted"]
+    );
+    let tables: Vec<String> =
+        alone.drift().iter().filter(|one| one.words.contains("trigger")).map(|one| one.table.clone()).collect();
+    assert_eq!(tables, ["note", "tag"]);
+    assert_eq!(alone.run(Tier::Full, false).drift, 0);
+}
+
 #[test]
 fn what_was_captured_reaches_the_others_and_what_was_lost_stays_there() {
     let sites = [1, 2].map(|seed| Site::new(seed).with("app", NOTES, &[]));
@@ -412,8 +441,8 @@ fn a_backup_put_back_is_told_in_words_and_healed() {
     let shown = alone.ask("SELECT text FROM note WHERE id IN (1, 2, 5000, 6000) ORDER BY id");
     assert_eq!(shown, ["newer", "newest", "written into the backup"]);
     let told = alone.node.alerts.join("\n");
-    assert!(told.contains("1 rows had other values") && told.contains("1 were missing"), "{told}");
-    assert!(told.contains("1 were unknown") && told.contains("1 had been deleted"), "{told}");
+    assert!(told.contains("1 row had other values") && told.contains("1 missing came back"), "{told}");
+    assert!(told.contains("1 unknown was taken") && told.contains("1 that had been deleted"), "{told}");
     let drift = alone.drift();
     assert_eq!(drift.iter().filter(|one| one.cause == DriftCause::Restored).count(), 5, "{drift:?}");
     assert!(drift.iter().all(|one| one.healed_ms.is_some()), "{drift:?}");
@@ -508,6 +537,6 @@ fn a_backup_written_over_the_open_file_is_noticed_at_once() {
     alone.tick(60);
     assert_eq!(alone.ask("SELECT text FROM note WHERE id < 4"), ["newer", "a longer text for note 3"]);
     let told = alone.node.alerts.join("\n");
-    assert!(told.contains("1 rows had other values") && told.contains("1 had been deleted"), "{told}");
+    assert!(told.contains("1 row had other values") && told.contains("1 that had been deleted"), "{told}");
     assert_eq!(alone.run(Tier::Full, false).drift, 0, "{:?}", alone.drift());
 }

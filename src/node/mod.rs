@@ -191,6 +191,8 @@ pub struct Node {
     tally: Tally,
     /// See [`verify`].
     verify: Verify,
+    /// See [`feed`].
+    feed_place: feed::BasePlace,
 }
 
 /// Why something could not be done.

@@ -1,7 +1,8 @@
-//! What speaks for the one or the other cause: what the log says that rows held before, and which row's content it is.
+//! What speaks for the one or the other cause: what the log says that rows held before, and whose content a row shows.
 //!
-//! Events are read a page at a time. Nothing is kept for this with every write: drift is rare, and the log has it all. Invariant: remembers one answer per
-//! (row, column) that was asked for, however long the log is. Caller: [`super::drift`].
+//! Events are read a page at a time. Nothing is kept for this with every write: drift is rare, and the log has it all.
+//! Invariant: remembers one answer per (row, column) that was asked for, however long the log is. Caller:
+//! [`super::drift`].
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -248,7 +248,7 @@ fn pace_check(pace: &PaceView) -> Option<Check> {
     };
     let waiting = match pace.waiting_peers {
         0 => String::new(),
-        peers => format!("; {} {} for events", counted(peers as u64, "peer"), fits(peers as u64, "waits", "wait")),
+        peers => format!("; {} {} for events", counted(peers, "peer"), fits(peers, "waits", "wait")),
     };
     Some(Check {
         check: "pace".into(),

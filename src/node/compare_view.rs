@@ -150,9 +150,9 @@ impl Outcome {
             (count, _) => format!(
                 "{} of {} {} other here than on {peer}, which holds the same events, and evaluated again from the log; if this \
                  stays, run `litemesh peers compare {peer}` and `litemesh rebuild --out DIR` on both",
-                counted(count as u64, "row"),
+                counted(count, "row"),
                 tables.join(", "),
-                fits(count as u64, "is", "are")
+                fits(count, "is", "are")
             ),
         }
     }

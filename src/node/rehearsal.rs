@@ -350,8 +350,8 @@ fn warnings(view: &DatabaseMeeting, tables: &[Played]) -> Vec<String> {
                  common ancestor. Joined as independent, every such row will stand there twice; leave --independent out, or \
                  name the ancestor with --base",
                 view.name,
-                counted(count as u64, "row"),
-                fits(count as u64, "holds", "hold")
+                counted(count, "row"),
+                fits(count, "holds", "hold")
             ));
         }
     }

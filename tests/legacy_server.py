@@ -22,6 +22,9 @@ path, url, token, order = sys.argv[1:5]
 database = sqlite3.connect(path, timeout=10)
 database.execute("CREATE TABLE IF NOT EXISTS last_sync (since TEXT)")
 
+# Tables without any key.
+KEYLESS = {"sighting"}
+
 
 def call(method, endpoint, body=None):
     data = None if body is None else json.dumps(body).encode()
@@ -66,6 +69,13 @@ def fetch(limit):
                 continue
             table = '"%s"' % change["table"]
             tables[change["table"]] = tables.get(change["table"], 0) + 1
+            if change["table"] in KEYLESS:
+                # Nothing in the row tells it from another: it is kept under the number that the node gives it.
+                if change["operation"] == "delete":
+                    assert data, "a delete says what the row held"
+                    database.execute("DELETE FROM %s WHERE rowid = ?" % table, [change["record_id"]])
+                    continue
+                data = {"rowid": int(change["record_id"]), **data}
             if change["operation"] == "delete":
                 where = " AND ".join('"%s" = ?' % name for name in data)
                 database.execute("DELETE FROM %s WHERE %s" % (table, where), list(data.values()))

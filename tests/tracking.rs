@@ -139,9 +139,12 @@ fn legacy(node: &Server, file: &Path, order: &[&str]) -> Value {
     serde_json::from_str(&python(&[&fixed, order].concat()).unwrap()).unwrap()
 }
 
+/// A table whose rows nothing tells apart.
+const KEYLESS: &str = "CREATE TABLE sighting (what TEXT, at INTEGER);";
+
 /// Rows of the tables that both exchange, as text.
 fn content(path: &Path) -> Vec<String> {
-    ["team", "event", "match", "observation", "pit_report"]
+    ["team", "event", "match", "observation", "pit_report", "sighting"]
         .iter()
         .flat_map(|table| {
             let rows = support::dump::rows(&support::dump::open(path), table);
@@ -152,12 +155,18 @@ fn content(path: &Path) -> Vec<String> {
 
 #[test]
 fn a_server_of_the_older_protocol_exchanges_rows_with_the_cluster() {
-    let cluster = Cluster::scouting(2);
+    let mut cluster =
+        Cluster::unjoined(2, &[("scouting", "scouting.sql"), ("users", "users.sql")], Some("scouting.toml"));
+    for server in &cluster.servers {
+        app(server.database("scouting"), KEYLESS);
+    }
+    cluster.enrol();
     let [one, two] = &cluster.servers[..] else { panic!("two servers") };
     let root = TempDir::new().unwrap();
     let old = root.path().join("old.db");
     // It begins with the app's tables and nothing in them.
     make(&old, "scouting.sql");
+    app(&old, KEYLESS);
     app(
         &old,
         "DELETE FROM observation; DELETE FROM pit_report; DELETE FROM match; DELETE FROM team_event; DELETE FROM team; DELETE FROM event;",
@@ -166,7 +175,8 @@ fn a_server_of_the_older_protocol_exchanges_rows_with_the_cluster() {
         one.database("scouting"),
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500)
          INSERT INTO team (team_number, team_name, location, marker) SELECT 20000 + i, 'Zwölf \u{1f600} ' || i, i * 0.5, randomblob(9) FROM n;
-         DELETE FROM team WHERE team_number = 20007;",
+         DELETE FROM team WHERE team_number = 20007;
+         INSERT INTO sighting VALUES ('a robot', 1), ('a robot', 1), (NULL, 2), ('a robot', 3);",
     );
     cluster.settled(60);
     let fetched = legacy(one, &old, &["fetch", "400"]);
@@ -193,7 +203,8 @@ fn a_server_of_the_older_protocol_exchanges_rows_with_the_cluster() {
     assert_eq!((&sent[0], &sent[1]), (&200.into(), &want));
     app(
         two.database("scouting"),
-        "UPDATE team SET location = 'by s1' WHERE team_number = 20003; DELETE FROM team WHERE team_number = 20004;",
+        "UPDATE team SET location = 'by s1' WHERE team_number = 20003; DELETE FROM team WHERE team_number = 20004;
+         DELETE FROM sighting WHERE rowid = 2; DELETE FROM sighting WHERE what IS NULL;",
     );
     until("both have what the other wrote", 30, || {
         cluster.settled(30);
@@ -207,8 +218,8 @@ fn a_server_of_the_older_protocol_exchanges_rows_with_the_cluster() {
         }
     });
     let fetched = legacy(one, &old, &["fetch"]);
-    // What it sent itself does not come back: the row of s1 and its delete do.
-    assert_eq!(fetched["changes"], 2, "{fetched}");
+    // What it sent itself does not come back: the row of s1 and its deletes do, those of a table without a key too.
+    assert_eq!((&fetched["changes"], &fetched["tables"]["sighting"]), (&4.into(), &2.into()), "{fetched}");
     assert_eq!(content(&old), content(two.database("scouting")));
     // Sent a second time, it changes nothing.
     let events = one.database_status("scouting")["events"].clone();
@@ -220,6 +231,12 @@ fn a_server_of_the_older_protocol_exchanges_rows_with_the_cluster() {
     let page = legacy(one, &old, &["sync", "s1"]);
     let shown = (&page["sync"][1]["success"], &page["sync"][1]["stats"]["errors"], &page["cleanup"][1]["success"]);
     assert_eq!(shown, (&true.into(), &serde_json::json!([]), &true.into()), "{page}");
+    assert!(page["cleanup"][1]["archived_events"].is_u64(), "{page}");
+    let cleanup = "SELECT status, subject FROM sync_history WHERE sync_type = 'cleanup'";
+    until("the older page's cleanup is one of the archive", 20, || match Value::from(monitor(one, cleanup)) {
+        rows if rows == serde_json::json!([["success", "archive"]]) => Ok(()),
+        rows => Err(rows.to_string()),
+    });
     assert!(page["reliability"][1]["operations"]["sync"]["success_count"].as_u64() >= Some(1), "{page}");
     assert!(page["reliability"][1]["overall_reliability"].as_f64() > Some(0.9), "{page}");
 }

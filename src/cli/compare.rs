@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::error::{CommandError, Kind};
-use super::output::table;
+use super::output::{count, table};
+use crate::model::fits;
 use crate::node::compare_view::PeerComparison;
 
 pub(super) fn call(context: &Context, peer: Option<&str>, wait_s: f64) -> Result<(), CommandError> {
@@ -38,7 +39,13 @@ pub(super) fn call(context: &Context, peer: Option<&str>, wait_s: f64) -> Result
     if !differ.is_empty() {
         let rows: u64 = differ.iter().map(|view| view.rows).sum();
         let names: Vec<&str> = differ.iter().map(|view| view.name.as_str()).collect();
-        let message = format!("{rows} rows differ from {}, which hold the same events", names.join(", "));
+        let message = format!(
+            "{} {} from {}, which {} the same events",
+            count(rows, "row"),
+            fits(rows, "differs", "differ"),
+            names.join(", "),
+            fits(names.len() as u64, "holds", "hold")
+        );
         return Err(CommandError::new(Kind::Integrity, message)
             .hint("replay the log on both sides and compare: litemesh rebuild --out DIR"));
     }

@@ -91,10 +91,7 @@ pub(super) fn pairs(cells: &[(String, String)]) -> String {
     one_line(&cells.iter().map(|(column, value)| format!("{column}={value}")).collect::<Vec<_>>().join(" "))
 }
 
-/// `1 row`, `2 rows`.
-pub(super) fn count(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
+pub(super) use crate::model::counted as count;
 
 #[cfg(test)]
 mod tests {
@@ -104,6 +101,5 @@ mod tests {
     fn tables_align_and_keep_control_characters_out() {
         let rows = [vec!["a".to_string(), "x\ty".to_string()], vec!["longer".to_string(), String::new()]];
         assert_eq!(table(&["name", "value"], &rows), "NAME    VALUE\na       x y\nlonger");
-        assert_eq!((count(1, "row"), count(0, "row")), ("1 row".to_string(), "0 rows".to_string()));
     }
 }

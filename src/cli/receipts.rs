@@ -7,7 +7,7 @@ use clap::Args;
 use super::Context;
 use super::client::Client;
 use super::error::CommandError;
-use super::output::table;
+use super::output::{count, table};
 use crate::daemon::{self, DataDir};
 use crate::node::bundle_view::{ReceiptView, ReceiptsView};
 
@@ -48,7 +48,7 @@ fn line(peer: &ReceiptView) -> Vec<String> {
     let holds = match (peer.holds_everything, peer.as_of.is_empty()) {
         (true, _) => "everything".to_string(),
         (false, true) => "nothing, as far as is known".to_string(),
-        (false, false) => format!("all but {} events", peer.lacks),
+        (false, false) => format!("all but {}", count(peer.lacks, "event")),
     };
     let as_of = if peer.as_of.is_empty() { "never heard" } else { &peer.as_of };
     vec![peer.name.clone(), holds, as_of.to_string(), peer.way.clone()]

@@ -158,7 +158,7 @@ pub(super) fn peers(status: &Status) -> String {
             peer.ahead.to_string(),
             match peer.content.rows {
                 0 => peer.content.state.clone(),
-                rows => format!("{} ({rows} rows)", peer.content.state),
+                rows => format!("{} ({})", peer.content.state, count(rows, "row")),
             },
             number(peer.rtt_ms.map(|ms| format!("{ms:.1} ms"))),
             number(peer.clock_skew_ms.map(|ms| format!("{ms} ms"))),

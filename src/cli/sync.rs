@@ -35,7 +35,8 @@ pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), Comma
     let style = indicatif::ProgressStyle::with_template("{wide_bar} {msg}");
     loop {
         let left = wait.saturating_sub(start.elapsed());
-        let body = json!({ "peer": arguments.peer, "wait_s": left.as_secs_f64().min(1.0) });
+        let again = left > Duration::from_secs(1);
+        let body = json!({ "peer": arguments.peer, "wait_s": left.as_secs_f64().min(1.0), "again": again });
         let answer: Value = client.post("/api/v1/sync", &body, None)?;
         let away = names(&answer, |peer| peer["state"] != "connected");
         let equal = answer["in_sync"] == true;

@@ -139,8 +139,9 @@ pub enum DaemonError {
     },
     /// A request for files that hold rows, without a word about them. Nothing was changed.
     #[error(
-        "these databases hold {rows} rows already. When this server joins, rows equal to the cluster's are the same rows, and all \
-         others are added to the cluster's: repeat the command with --yes to accept that, or with --independent, or --base OLD.db"
+        "these databases hold {} already. When this server joins, rows equal to the cluster's are the same rows, and all \
+         others are added to the cluster's: repeat the command with --yes to accept that, or with --independent, or --base OLD.db",
+        crate::model::counted(*rows, "row")
     )]
     RequestRows {
         /// How many.

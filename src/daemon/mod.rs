@@ -22,6 +22,7 @@ mod databases;
 mod doctor;
 mod enrol;
 mod error;
+mod follow;
 mod machine;
 mod node_thread;
 mod observe;

@@ -18,6 +18,7 @@ use crate::monitor::deliver::{Channels, Letter, Mail, Outgoing};
 use crate::monitor::recorder::now_ms;
 use crate::node::port::NodePort as _;
 use crate::node::view::Status;
+use crate::node::{Node, Now};
 
 /// How often it looks. Twice the same makes an alert.
 const EVERY: Duration = Duration::from_secs(5);
@@ -89,15 +90,7 @@ impl Observer {
     }
 
     async fn status(&self) -> Option<Status> {
-        let (reply, answer) = oneshot::channel();
-        let job = move |node: &mut crate::node::Node, now| {
-            // Nobody waits any more when sending fails: nothing to do.
-            let _ = reply.send(node.status(now));
-        };
-        if !self.handle.submit(Box::new(job)) {
-            return None;
-        }
-        tokio::time::timeout(WITHIN, answer).await.ok()?.ok()?.ok()
+        ask(&self.handle, |node, now| node.status(now)).await?.ok()
     }
 
     async fn observe(&self) -> Option<Observed> {
@@ -146,4 +139,20 @@ impl Observer {
         // A thread that panicked took the letters with it: what follows is told again.
         told.await.unwrap_or_else(|_| self.channels.names().into_iter().map(Outgoing::new).collect())
     }
+}
+
+/// Asks the node. `None`: it is at work, or gone.
+pub(super) async fn ask<T: Send + 'static>(
+    handle: &NodeHandle,
+    question: impl FnOnce(&mut Node, Now) -> T + Send + 'static,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    let job = move |node: &mut Node, now: Now| {
+        // Nobody waits any more when sending fails: nothing to do.
+        let _ = reply.send(question(node, now));
+    };
+    if !handle.submit(Box::new(job)) {
+        return None;
+    }
+    tokio::time::timeout(WITHIN, answer).await.ok()?.ok()
 }

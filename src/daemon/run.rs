@@ -15,6 +15,7 @@ use super::carry::check_asked;
 use super::control::Control;
 use super::databases::{Choice, remember};
 use super::enrol::new_phrase;
+use super::follow::Follower;
 use super::machine::{machine_id, random};
 use super::node_thread::{Founding, NodeThread, Start, while_busy};
 use super::observe::{Observer, channels};
@@ -197,6 +198,7 @@ async fn run_locked(
     };
     let observer = Observer::new(config, thread.handle.clone(), monitor.clone(), told.clone(), &paths);
     observer.start(&shutdown);
+    Follower::new(thread.handle.clone(), monitor.clone()).start(shutdown.clone());
     let (services, token_file) = services(config, data, &thread, &network, (monitor, told))?;
     let url = listener.as_ref().and_then(|listener| listener.local_addr().ok()).map(|it| format!("http://{it}"));
     let serving = listener.map(|listener| tokio::spawn(http::serve(listener, services, shutdown)));

@@ -20,9 +20,9 @@ use super::moment::{bad_moment, parse_moment};
 use super::problem::Problem;
 use super::query::{check_absolute, parse_peer};
 use super::read::status_of;
-use crate::model::{NodeId, Role};
+use crate::model::{NodeId, Role, counted, fits};
 use crate::monitor::{RunBegin, RunEnd};
-use crate::node::view::{LogReport, RebuildReport, RuleView};
+use crate::node::view::{LogReport, PeerView, RebuildReport, RuleView};
 use crate::node::{Input, Node};
 
 /// Seconds that a sync may wait in one request; callers ask again.
@@ -168,18 +168,47 @@ struct Sync {
     peer: Option<String>,
     #[serde(default)]
     wait_s: f64,
+    /// Whoever asks asks again when not all are equal yet: that counts as one sync, which has not failed.
+    #[serde(default)]
+    again: bool,
+}
+
+/// Why a sync failed, its class first.
+fn why_not(name: &str, peers: &[&PeerView], outbox: u64, held: u64) -> String {
+    if !name.is_empty() && peers.iter().all(|peer| peer.state != "connected") {
+        return format!("network: {name} is away");
+    }
+    let behind: u64 = peers.iter().map(|peer| peer.behind).sum();
+    let ahead: u64 = peers.iter().map(|peer| peer.ahead).sum();
+    match (held, outbox + behind + ahead) {
+        (1.., 0) => format!("data: {} for a schema or another event", waiting(held)),
+        _ => format!(
+            "timeout: not equal in time: {} to come, {} to go, {outbox} captured rows not in the log yet, {held} held",
+            counted(behind, "event"),
+            counted(ahead, "event"),
+        ),
+    }
+}
+
+fn waiting(held: u64) -> String {
+    format!("{} {}", counted(held, "event"), fits(held, "waits", "wait"))
 }
 
 /// Asks everybody for their heads, then looks until all are equal or the time is over.
 pub(super) async fn sync(State(services): Shared, body: Bytes) -> Reply<Value> {
-    let Sync { peer, wait_s } = parse(&body)?;
-    let peer = match peer {
-        Some(text) => Some(parse_peer(&status_of(&services).await?, &text).map_err(Problem::not_found)?),
-        None => None,
+    let Sync { peer, wait_s, again } = parse(&body)?;
+    let (peer, name) = match peer {
+        Some(text) => {
+            let status = status_of(&services).await?;
+            let peer = parse_peer(&status, &text).map_err(Problem::not_found)?;
+            let view = status.peers.iter().find(|view| view.id == peer.to_string());
+            (Some(peer), view.map(|view| view.name.clone()).unwrap_or_default())
+        }
+        None => (None, String::new()),
     };
     let until = Instant::now() + Duration::from_secs_f64(wait_s.clamp(0.0, SYNC_WAIT_S_MAX));
-    let run = RunBegin { kind: "sync".into(), ..RunBegin::default() };
-    let guard = services.monitor.begin(run).await;
+    let run = RunBegin { kind: "sync".into(), subject: name.clone(), server: peer, ..RunBegin::default() };
+    let guard = if again { None } else { Some(services.monitor.begin(run.clone()).await) };
     let mut rounds = 0;
     let in_sync = loop {
         rounds = if equal_now(&services, peer).await? { rounds + 1 } else { 0 };
@@ -191,12 +220,19 @@ pub(super) async fn sync(State(services): Shared, body: Bytes) -> Reply<Value> {
         }
         tokio::time::sleep(SYNC_LOOK_AGAIN).await;
     };
-    // Not equal yet is no failure: whoever waits asks again.
-    guard.end(RunEnd { metadata: Some(json!({ "in_sync": in_sync })), ..RunEnd::default() });
     let status = status_of(&services).await?;
     let peers: Vec<_> = status.peers.iter().filter(|view| peer.is_none_or(|id| view.id == id.to_string())).collect();
     let outbox: u64 = status.databases.iter().map(|database| database.outbox).sum();
     let held: u64 = status.databases.iter().map(|database| database.held_events).sum();
+    let guard = match guard {
+        // Whoever asks again has not failed yet.
+        None if in_sync => Some(services.monitor.begin(run).await),
+        guard => guard,
+    };
+    if let Some(guard) = guard {
+        let error = (!in_sync).then(|| why_not(&name, &peers, outbox, held));
+        guard.end(RunEnd { metadata: Some(json!({ "in_sync": in_sync })), error, ..RunEnd::default() });
+    }
     Ok(Json(json!({ "in_sync": in_sync, "peers": peers, "outbox": outbox, "held_events": held })))
 }
 

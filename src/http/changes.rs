@@ -15,7 +15,7 @@ use super::canonical::{sha256, write_cells};
 use super::problem::Problem;
 use crate::monitor::Monitor;
 use crate::monitor::feed::{CHANGES_KEPT, ChangeRow};
-use crate::node::feed::FeedEvent;
+use crate::node::feed::{BASE_ARRIVAL, FeedEvent};
 use crate::node::port::NodePort;
 
 /// What comes within this is taken together.
@@ -58,7 +58,9 @@ async fn take(port: &Arc<dyn NodePort>, monitor: &Monitor) -> Result<(), Problem
         from = end.arrival;
         // What no file shows yet is taken when one does: nothing behind it goes before.
         let waits = page.iter().position(|event| event.changes.is_none());
-        events.extend(page.iter().take(waits.unwrap_or(page.len())));
+        // Rows of a snapshot are no changes.
+        let taken = page.iter().take(waits.unwrap_or(page.len()));
+        events.extend(taken.filter(|event| event.arrival != BASE_ARRIVAL));
         if waits.is_some() {
             break;
         }

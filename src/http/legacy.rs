@@ -25,6 +25,7 @@ use serde_json::{Map, Value, json};
 use super::Services;
 use super::act::{equal_now, parse};
 use super::answer::ask;
+use super::archive::clean_up;
 use super::canonical::{canonical, read_value, sha256};
 use super::legacy_read::seen;
 use super::problem::Problem;
@@ -48,6 +49,9 @@ const BATCH_MAX: usize = 10_000;
 
 /// How long a sync that somebody waits for may take.
 const SYNC_WITHIN: Duration = Duration::from_secs(25);
+
+/// How long a cleanup is waited for; it goes on by itself.
+const CLEANUP_WITHIN: Duration = Duration::from_secs(20);
 
 /// Errors that are listed, at most.
 const ERRORS_MAX: usize = 100;
@@ -375,5 +379,17 @@ fn month() -> u32 {
 pub(super) async fn cleanup(State(services): Shared, body: Bytes) -> Reply<Value> {
     let Cleanup { days_to_keep } = parse(&body)?;
     let removed = services.monitor.ask(move |store, now_ms| store.cleanup(days_to_keep, now_ms)).await?;
-    Ok(Json(json!({ "success": true, "removed": removed.runs + removed.others })))
+    // That page knows one number: old history that is gone. Old events move into the archive, and stay readable there.
+    let archived = clean_up(&services, Some(days_to_keep), false, CLEANUP_WITHIN).await?;
+    let mut answer = json!({
+        "success": archived.success,
+        "removed": removed.runs + removed.others + archived.cleanup.removed,
+        "removed_history": removed.runs + removed.others,
+        "archived_events": archived.cleanup.removed,
+        "state": archived.cleanup.state,
+    });
+    if !archived.success {
+        answer["error"] = archived.cleanup.problem.into();
+    }
+    Ok(Json(answer))
 }

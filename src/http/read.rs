@@ -15,7 +15,7 @@ use super::archive::free_bytes;
 use super::problem::Problem;
 use super::query::{ConflictsQuery, EventsQuery, PAGE_MAX, RowQuery, node_of};
 use super::{Check, Services};
-use crate::model::NodeId;
+use crate::model::{NodeId, counted, fits};
 use crate::node::archive_view::DiskView;
 use crate::node::view::{ConflictView, EventPage, HistoryView, PaceView, PeerView, Status, WhereView};
 use crate::node::{Node, NodeError};
@@ -166,17 +166,17 @@ fn disk_check(disk: &DiskView) -> Check {
         _ => ("ok", String::new()),
     };
     let mut found = format!(
-        "log {} ({} events), archive {} ({} events in {} segments), {} free",
+        "log {} ({}), archive {} ({} in {}), {} free",
         mb(disk.log_bytes),
-        disk.log_events,
+        counted(disk.log_events, "event"),
         mb(disk.segment_bytes),
-        disk.segment_events,
-        disk.segments,
+        counted(disk.segment_events, "event"),
+        counted(disk.segments, "segment"),
         free.map_or("unknown".to_string(), mb)
     );
     if lost > 0 {
         let names: Vec<&str> = disk.segments_missing.iter().map(|missing| missing.name.as_str()).collect();
-        found += &format!("; MISSING: {} with {lost} events", names.join(", "));
+        found += &format!("; MISSING: {} with {}", names.join(", "), counted(lost, "event"));
     }
     Check { check: "disk".into(), state: state.into(), found, next }
 }
@@ -196,8 +196,11 @@ pub(super) async fn doctor(State(services): Shared) -> Reply<Value> {
         check: format!("database {}", database.name),
         state: if database.state.starts_with("ok") { "ok" } else { "failed" }.into(),
         found: format!(
-            "{}; {} rows, {} captured rows wait for the log",
-            database.state, database.rows, database.outbox
+            "{}; {}, {} {} for the log",
+            database.state,
+            counted(database.rows, "row"),
+            counted(database.outbox, "captured row"),
+            fits(database.outbox, "waits", "wait")
         ),
         next: String::new(),
     }));
@@ -245,7 +248,7 @@ fn pace_check(pace: &PaceView) -> Option<Check> {
     };
     let waiting = match pace.waiting_peers {
         0 => String::new(),
-        peers => format!("; {peers} peers wait for events"),
+        peers => format!("; {} {} for events", counted(peers, "peer"), fits(peers, "waits", "wait")),
     };
     Some(Check {
         check: "pace".into(),

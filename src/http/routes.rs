@@ -129,7 +129,7 @@ pub const ROUTES: &[Route] = &[
         "Replays the log into new files in a directory of this machine, as of `time` where it is given",
         &["out", "time"],
     ),
-    route("post", "/api/v1/sync", "Syncs now; waits up to wait_s (at most 5) seconds", &["peer", "wait_s"]),
+    route("post", "/api/v1/sync", "Syncs now; waits up to wait_s (at most 5) seconds", &["peer", "wait_s", "again"]),
     route("get", "/api/v1/receipts", "Who holds what, what exists only here, whether this machine can go", &[]),
     route("post", "/api/v1/bundle/export", "Writes a bundle to a file or directory of this machine", &["path", "for"]),
     route("post", "/api/v1/bundle/import", "Takes a bundle from a file of this machine", &["path", "news_only"]),

@@ -19,6 +19,7 @@ use super::act::parse;
 use super::answer::ask;
 use super::moment::{bad_moment, parse_moment};
 use super::problem::Problem;
+use crate::model::{counted, fits};
 use crate::node::diff::DiffFilter;
 use crate::node::travel_view::{DiffView, TakeBackView};
 use crate::node::undo::{Order, Plan, Selection};
@@ -212,7 +213,11 @@ async fn carry_out(services: Arc<Services>, plan: Plan, write: bool, limit: usiz
 fn stopped(mut problem: Problem, view: &TakeBackView) -> Problem {
     if !view.events.is_empty() {
         let events = view.events.len();
-        problem.detail += &format!("; {events} events of it are written already: ask again to do the rest");
+        problem.detail += &format!(
+            "; {} of it {} written already: ask again to do the rest",
+            counted(events as u64, "event"),
+            fits(events as u64, "is", "are")
+        );
     }
     problem
 }

@@ -122,7 +122,11 @@ impl LogWrite<'_> {
         let first = self.base.drift(0, 1)?.first().map_or(0, |drift| drift.number);
         let span = self.base.last_drift()?.saturating_sub(first) as usize;
         if span > DRIFT_KEPT_MAX {
-            let closed = |drift: &DriftRecord| drift.healed_ms.is_some() && drift.action != DriftAction::Waits;
+            let closed = |drift: &DriftRecord| match drift.action {
+                DriftAction::Waits => false,
+                DriftAction::Captured => true,
+                _ => drift.healed_ms.is_some(),
+            };
             let old = self.base.drift(0, PRUNED_MAX.min(span - DRIFT_KEPT_MAX))?;
             for drift in old.iter().filter(|drift| closed(drift)) {
                 self.drop_meta(&key(DRIFT, drift.number))?;

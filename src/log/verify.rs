@@ -9,7 +9,7 @@ use redb::ReadableTable;
 
 use super::stored::{StoredEvent, split_key};
 use super::{LogError, LogRead};
-use crate::model::{Event, Head, Origin, OriginId};
+use crate::model::{Event, Head, Origin, OriginId, counted};
 use crate::wire::{decode_event, head_signature_message};
 
 /// Faults listed at most; the count goes on.
@@ -72,7 +72,7 @@ pub fn verify(
         strays += u64::from(!in_tail && heads.get(&origin).is_none_or(|head| seq == 0 || seq > head.seq));
     }
     if strays > 0 {
-        report.fault(format!("{strays} events lie outside every chain"));
+        report.fault(format!("{} outside every chain", counted(strays, "event")));
     }
     Ok(report)
 }

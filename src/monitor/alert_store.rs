@@ -84,12 +84,6 @@ impl Store {
         };
         Ok(self.open_alerts()?.into_iter().map(condition).collect())
     }
-
-    /// Rows that differ and were not put right.
-    pub fn open_drift(&self) -> Result<u64, MonitorError> {
-        let sql = "SELECT count(*) FROM drift_history WHERE repaired_at IS NULL";
-        Ok(self.connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0))?.unsigned_abs())
-    }
 }
 
 #[cfg(test)]

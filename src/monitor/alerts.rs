@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::errors;
 use super::view::KindView;
+use crate::model::{counted, fits};
 use crate::node::view::{PeerView, Status};
 
 /// Looks in a row that say the same before it counts.
@@ -37,7 +38,10 @@ const OTHERWISE_TOLD: &[&str] = &[
     "serve",
     "reconcile",
     "connection",
+    "dial",
     "sync",
+    "verify",
+    "cleanup",
     "bundle",
     "rebuild",
     "verify_log",
@@ -237,8 +241,13 @@ impl Alerts {
             found.push(Condition {
                 key: "drift".into(),
                 severity: Severity::Critical,
-                message: format!("{} rows differ between servers and were not put right yet", observed.drift),
-                next: "see litemesh verify".into(),
+                message: format!(
+                    "{} {} from what the log says and {} not put right yet",
+                    counted(observed.drift, "row"),
+                    fits(observed.drift, "differs", "differ"),
+                    fits(observed.drift, "was", "were"),
+                ),
+                next: "see litemesh drift, then litemesh verify --repair".into(),
             });
         }
         // Two troubles with one key are one.
@@ -327,7 +336,7 @@ impl Alerts {
         growing.then(|| Condition {
             key: format!("shelf:{database}"),
             severity: Severity::Warning,
-            message: format!("the shelf of {database} grows: {shelved} rows cannot be shown"),
+            message: format!("the shelf of {database} grows: {} cannot be shown", counted(shelved, "row")),
             next: "see why: litemesh shelf list".into(),
         })
     }
@@ -370,7 +379,12 @@ fn not_syncing(peer: &PeerView) -> Option<Condition> {
     stuck.then(|| Condition {
         key: format!("sync_failing:{}", peer.id),
         severity: Severity::Warning,
-        message: format!("{} is connected and has {} events that do not arrive", peer.name, peer.behind),
+        message: format!(
+            "{} is connected and has {} that {} not arrive",
+            peer.name,
+            counted(peer.behind, "event"),
+            fits(peer.behind, "does", "do"),
+        ),
         next: format!("see litemesh reliability {}", peer.name),
     })
 }

@@ -6,7 +6,7 @@
 //!   burst      small runs of the node become few rows                          reliability  rates, score, bands, trend
 //!   errors     classes and patterns of failures                                view     what the API shows of it
 //!   feed       times of changes, and what older servers sent                     alerts   what a person must know
-//!   deliver    webhook and mail
+//!   deliver    webhook and mail                          drift    the node's drift records, copied
 //! ```
 //!
 //! States of a run: begun (in_progress) → success | error. Every run ends: it completes, it fails, it fails when its guard
@@ -20,6 +20,7 @@
 pub mod alert_store;
 pub mod alerts;
 pub mod deliver;
+pub mod drift;
 pub mod errors;
 pub mod feed;
 pub mod guard;

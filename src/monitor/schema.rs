@@ -1,7 +1,7 @@
 //! The file `monitor.db`: opening it, its version, its tables.
 //!
-//! Invariant: the file is readable by its owner only (it holds rows' values, in `database_changes`); a file of another
-//! version or a damaged one is set aside, never repaired: it holds nothing that cannot be measured again.
+//! Invariant: the file is readable by its owner only (it holds rows' values, in `database_changes`); a file of a later
+//! version or a damaged one is set aside, never repaired; one of an earlier version is brought up to date in one transaction.
 //! Caller: [`super::store`].
 
 use std::fs::OpenOptions;
@@ -11,11 +11,16 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-/// The tables.
-const SCHEMA: &str = include_str!("schema.sql");
+/// The tables, the one that came with version 2, and what they mean.
+const TABLES: &str = include_str!("schema.sql");
+const DRIFT: &str = include_str!("schema_drift.sql");
+const README: &str = include_str!("schema_readme.sql");
+
+/// Version 1 had another table for drift, which nothing was ever written to.
+const FROM_1: &str = "DROP TABLE drift_history; DELETE FROM readme;";
 
 /// Grows with every change of the tables.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// How long a write waits for somebody who holds the file with another tool.
 const BUSY: Duration = Duration::from_secs(5);
@@ -57,9 +62,11 @@ fn try_open(path: &Path) -> rusqlite::Result<Connection> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     match version {
         VERSION => {}
-        0 => {
+        0 | 1 => {
             let transaction = connection.transaction()?;
-            transaction.execute_batch(SCHEMA)?;
+            transaction.execute_batch(if version == 0 { TABLES } else { FROM_1 })?;
+            transaction.execute_batch(DRIFT)?;
+            transaction.execute_batch(README)?;
             transaction.pragma_update(None, "user_version", VERSION)?;
             transaction.commit()?;
         }
@@ -94,6 +101,22 @@ mod tests {
         assert_eq!(aside, Some(directory.path().join("monitor.db.aside-7")));
         let servers: i64 = connection.query_row("SELECT count(*) FROM servers", [], |row| row.get(0)).unwrap();
         assert_eq!(servers, 0);
+    }
+
+    #[test]
+    fn a_file_of_version_1_keeps_what_it_has() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("monitor.db");
+        let (connection, _) = open(&path, 0).unwrap();
+        let old = "DROP TABLE drift_history; CREATE TABLE drift_history (id INTEGER PRIMARY KEY, repaired_at TEXT); \
+                   INSERT INTO servers (node_id, name, updated_at) VALUES ('a', 'pit', ''); PRAGMA user_version = 1;";
+        connection.execute_batch(old).unwrap();
+        drop(connection);
+        let (connection, aside) = open(&path, 0).unwrap();
+        assert!(aside.is_none());
+        let sql = "SELECT (SELECT name FROM servers) || count(*) FROM pragma_table_info('drift_history') WHERE name = 'action'";
+        let seen: String = connection.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(seen, "pit1");
     }
 
     #[test]

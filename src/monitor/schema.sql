@@ -121,20 +121,6 @@ CREATE TABLE database_changes (
 );
 CREATE INDEX database_changes_by_row ON database_changes (database_name, table_name, record_id);
 
-CREATE TABLE drift_history (
-    id            INTEGER PRIMARY KEY AUTOINCREMENT,
-    detected_at   TEXT NOT NULL,
-    database_name TEXT NOT NULL,
-    table_name    TEXT NOT NULL,
-    record_id     TEXT NOT NULL,
-    peer          TEXT NOT NULL DEFAULT '',
-    tier          TEXT NOT NULL,
-    kind          TEXT NOT NULL,
-    likely_cause  TEXT NOT NULL DEFAULT '',
-    repaired_at   TEXT,
-    details       TEXT CHECK (details IS NULL OR json_valid(details))
-);
-
 CREATE TABLE alert_history (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     key          TEXT NOT NULL,
@@ -184,43 +170,3 @@ SELECT h.id                                                          AS id,
        json_object('duration_seconds', h.duration_seconds, 'bytes', h.bytes, 'runs', h.runs) AS performance_metrics
   FROM sync_history h
  WHERE h.sync_type IN ('sync', 'pull', 'receive', 'serve', 'announce', 'reconcile', 'legacy_receive', 'legacy_send', 'bundle');
-
-INSERT INTO readme (table_name, column_name, meaning) VALUES
- ('servers', '', 'The other servers; server_id is theirs in this file for ever (their place in `peers list` may change).'),
- ('servers', 'node_id', 'Public key in hex.'),
- ('sync_status', '', 'How every kind of run stands now: one row per kind and subject.'),
- ('sync_status', 'sync_type', 'Kind: capture, announce, pull, receive, serve, reconcile, apply, connection, sync, verify, cleanup, bundle, or a job of yours.'),
- ('sync_status', 'subject', 'Which database, which server, or what your job says; empty: the node as a whole.'),
- ('sync_status', 'last_sync_timestamp', 'When the last run that ended well began. Moves on success only.'),
- ('sync_status', 'last_attempt_timestamp', 'When the last run began, however it ended.'),
- ('sync_status', 'last_sync_status', 'pending, in_progress, success or error.'),
- ('sync_status', 'last_error_class', 'network, timeout, peer, database, disk, data, permission, interrupted or other; of the last failure.'),
- ('sync_status', 'last_error_message', 'The last failure''s words; kept after a success, so that one sees what was.'),
- ('sync_status', 'last_records_processed', 'Records of the last run that ended well.'),
- ('sync_status', 'watermark', 'How far your job has come, in its own words (`latest_timestamp`). Moves on success only.'),
- ('sync_history', '', 'Every run. Small runs of the node itself that follow each other within a second or two are one row.'),
- ('sync_history', 'sync_timestamp', 'When it began.'),
- ('sync_history', 'status', 'in_progress, success or error. A row that is not in_progress never changes again.'),
- ('sync_history', 'runs', 'How many runs the row stands for.'),
- ('sync_history', 'records_processed', 'Changes captured or applied, events pulled, or what your job counts.'),
- ('sync_history', 'duration_seconds', 'Time at work; for a row of several runs, of all of them together.'),
- ('sync_history', 'sync_metadata', 'JSON.'),
- ('sync_history', 'service_instance', 'Which process ran it: name:pid.'),
- ('sync_history', 'lease_until', 'A run without a sign of life until then counts as interrupted.'),
- ('sync_reliability', '', 'How well every server does each operation.'),
- ('sync_reliability', 'avg_duration', 'Seconds, mean over all runs.'),
- ('sync_reliability', 'reliability_score', '0.0 to 1.0; what is younger weighs more (half after 6 hours). 0.9 excellent, 0.7 good, 0.5 fair.'),
- ('reliability_hours', '', 'The same by the hour, for charts and trends.'),
- ('error_patterns', '', 'Failures that read alike (numbers and names left out), counted.'),
- ('database_changes', '', 'The newest changes of the event log, a few seconds behind it (10,000; older ones: litemesh log, litemesh history).'),
- ('database_changes', 'record_id', 'Where the row is shown on this server, else its identity.'),
- ('database_changes', 'data', 'JSON of the row as it was when it was taken in here (of a delete: its key); a blob is {"$blob": base64}.'),
- ('database_changes', 'timestamp', 'When it was written, by the corrected clock of the server that wrote it.'),
- ('database_changes', 'sync_status', 'synced: it is durable in this server''s log.'),
- ('database_changes', 'server_id', 'Name of the server that captured it.'),
- ('database_changes', 'created_at', 'When it came into this table.'),
- ('drift_history', '', 'Rows that differed between two servers, or between log and file, and when that was put right.'),
- ('alert_history', '', 'What was alarmed, when it was over, and how it was told.'),
- ('feed', '', 'Internal: times of changes for the older sync protocol.'),
- ('legacy_seen', '', 'Internal: what servers of the older sync protocol sent.'),
- ('sync_log_sqlite3', '', 'sync_history as the older sync called it.');

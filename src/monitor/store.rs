@@ -254,6 +254,14 @@ impl Store {
         Ok(id)
     }
 
+    /// Whether a run of this kind and subject began at a time, or later: history may be gone, the status stays.
+    pub fn began_since(&self, kind: &str, subject: &str, at_ms: u64) -> Result<bool, MonitorError> {
+        let sql =
+            "SELECT count(*) FROM sync_status WHERE sync_type = ?1 AND subject = ?2 AND last_attempt_timestamp >= ?3";
+        let values = params![kind, subject, moment(at_ms)];
+        Ok(self.connection.prepare_cached(sql)?.query_row(values, |row| row.get::<_, i64>(0))? > 0)
+    }
+
     /// Takes a sign of life, with or without progress.
     pub fn progress(&mut self, id: i64, progress: &RunProgress, now_ms: u64) -> Result<(), MonitorError> {
         self.check_open(id)?;

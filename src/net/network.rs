@@ -35,7 +35,7 @@ use super::lan::Lan;
 use super::link::{FRAMES, Link};
 use super::liveness::{DEAD_MS, Liveness};
 use super::pings::watches_itself;
-use super::reason::{Reason, reasons, words};
+use super::reason::{reasons, words};
 use super::transport::gated_transport;
 use super::wan;
 use super::ways::{HEARD_AT_ONCE_MAX, WAYS};
@@ -350,18 +350,6 @@ impl Network {
         }
     }
 
-    fn dial_failed(&mut self, target: &Target, reasons: &[(Multiaddr, Reason)], words: String) {
-        self.dials.failed(target, reasons, self.now_ms());
-        let name = match target {
-            Target::Peer(peer) => node_of(peer).map_or(peer.to_string(), |node| node.to_string()),
-            Target::Address(address) => address.to_string(),
-        };
-        tracing::debug!(target = name, reason = words, "dial failed");
-        if self.failures.len() < FAILURES_MAX || self.failures.contains_key(&name) {
-            self.failures.insert(name, words);
-        }
-    }
-
     fn handle_swarm(&mut self, event: SwarmEvent<Report>) -> Result<(), NetError> {
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
@@ -424,6 +412,9 @@ impl Network {
             let _ = self.swarm.disconnect_peer_id(peer);
             return;
         };
+        if dialed && !self.peers.contains_key(&node) {
+            self.tell_dialed(&peer, None);
+        }
         self.note_reached(node, peer, &address, dialed);
         self.dials.connected(peer, target.as_ref(), self.now_ms());
         self.failures.remove(&node.to_string());

@@ -85,6 +85,16 @@ impl Reason {
         }
     }
 
+    /// The class of failure that run tracking counts it as.
+    pub(crate) fn class(&self) -> &'static str {
+        match self {
+            Reason::Silence => "timeout",
+            Reason::NotAMember | Reason::TurnedAway | Reason::Banned => "permission",
+            Reason::OtherKey | Reason::OtherCluster | Reason::OtherProgram => "peer",
+            Reason::Refused | Reason::NoRoute | Reason::UnknownName | Reason::TooMany | Reason::Other(_) => "network",
+        }
+    }
+
     /// What a person can do about it.
     pub(crate) fn next(&self) -> &'static str {
         match self {
@@ -134,6 +144,15 @@ pub(crate) fn reasons(error: &DialError, all: &[Multiaddr]) -> Vec<(Multiaddr, R
     }
 }
 
+/// Why a dial failed, for who counts: its class, and what happened at the address that tells most. `None`: nothing was
+/// tried.
+pub(crate) fn problem_of(reasons: &[(Multiaddr, Reason)]) -> Option<String> {
+    // Silence says least: of several ways to one peer most lead nowhere at the moment.
+    let telling = reasons.iter().find(|(_, reason)| !matches!(reason, Reason::Silence | Reason::TooMany));
+    let (_, reason) = telling.or(reasons.first()).filter(|(_, reason)| *reason != Reason::TooMany)?;
+    Some(format!("{}: {}", reason.class(), reason.words()))
+}
+
 /// An error with its causes: libp2p's outermost words alone say little.
 pub(crate) fn words(error: &dyn Error) -> String {
     let mut words = error.to_string();
@@ -174,6 +193,12 @@ mod tests {
         assert_eq!(reasons(&wrong, &[]), [(address.clone(), Reason::OtherKey)]);
         let silent = TransportError::Other(io::Error::from(io::ErrorKind::TimedOut));
         let failed = DialError::Transport(vec![(address.clone().with_p2p(key).unwrap(), silent)]);
-        assert_eq!(reasons(&failed, &[]), [(address, Reason::Silence)]);
+        assert_eq!(reasons(&failed, &[]), [(address.clone(), Reason::Silence)]);
+        let of = |found: &[Reason]| -> Option<String> {
+            problem_of(&found.iter().map(|reason| (address.clone(), reason.clone())).collect::<Vec<_>>())
+        };
+        let refused = "network: a computer answers, but no node listens there";
+        assert_eq!(of(&[Reason::Silence, Reason::Refused]).as_deref(), Some(refused));
+        assert_eq!((of(&[Reason::Silence]).as_deref(), of(&[Reason::TooMany])), (Some("timeout: no answer"), None));
     }
 }

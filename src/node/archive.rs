@@ -28,6 +28,9 @@ use crate::wire::event::peek_header;
 
 const DAY_MS: u64 = 86_400_000;
 
+/// Ended cleanups that wait to be asked for.
+const ENDED_MAX: usize = 16;
+
 /// Pause between two steps, ms.
 const PAUSE_MS: u64 = 4;
 
@@ -64,6 +67,8 @@ impl Default for RetentionSettings {
 pub(super) struct Archiving {
     run: Option<Run>,
     last: CleanupView,
+    /// Those that ended since somebody asked, the newest.
+    ended: VecDeque<CleanupView>,
     /// Local day of the last automatic run; `None`: not looked up yet.
     day: Option<u64>,
     /// See [`super::archive_repair`].
@@ -141,6 +146,11 @@ impl Node {
         self.archiving.last.clone()
     }
 
+    /// Cleanups that ended since the last call, the oldest first; of many, the newest.
+    pub fn take_cleanups(&mut self) -> Vec<CleanupView> {
+        std::mem::take(&mut self.archiving.ended).into()
+    }
+
     /// One step of the cleanup, without a pause: for a node that does nothing else. False: there is none under way.
     pub fn hurry_cleanup(&mut self, now: Now) -> Result<bool, NodeError> {
         match &mut self.archiving.run {
@@ -206,6 +216,10 @@ impl Node {
         self.archiving.run = None;
         let last = &mut self.archiving.last;
         (last.state, last.ended) = (done.to_string(), rfc3339(now.wall_ms));
+        if self.archiving.ended.len() >= ENDED_MAX {
+            self.archiving.ended.pop_front();
+        }
+        self.archiving.ended.push_back(last.clone());
         if last.removed > 0 {
             note_room(&self.log, last.removed)?;
             tracing::info!(events = last.removed, segments = last.segments, bytes = last.bytes, "cleanup");

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::query::rfc3339;
 use super::view::ContentView;
 use super::{Node, NodeError, Now};
-use crate::model::{NodeId, RowId};
+use crate::model::{NodeId, RowId, counted, fits};
 use crate::reconcile::Side;
 
 /// Rows that are named per peer.
@@ -148,9 +148,11 @@ impl Outcome {
                 format!("the sums over the rows here and on {peer} differ, their rows do not: checked against the rows")
             }
             (count, _) => format!(
-                "{count} rows of {} are other ones here than on {peer}, which holds the same events; they are evaluated again \
-                 from the log; if this stays, run `litemesh peers compare {peer}` and `litemesh rebuild --out DIR` on both",
-                tables.join(", ")
+                "{} of {} {} other here than on {peer}, which holds the same events, and evaluated again from the log; if this \
+                 stays, run `litemesh peers compare {peer}` and `litemesh rebuild --out DIR` on both",
+                counted(count, "row"),
+                tables.join(", "),
+                fits(count, "is", "are")
             ),
         }
     }

@@ -9,15 +9,16 @@
 //!   replaced is in the row's history.
 //! - A row that is equal, marked, or waits for an apply at any of the looks is no drift: it is looked at again, and after
 //!   [`TRIES_MAX`] looks counted as unsettled.
-//! - A difference that waits for a person keeps one record, however often it is found.
+//! - A difference that waits for a person keeps one record, however often it is found. A record that says "captured" says so
+//!   for ever, for an event says it too: what is found at that row later is another record.
 //!
 //! The rule stands in [`super::drift_cause`]; dropped tables, scans and restored files in [`super::drift_table`].
 //! Callers: [`super::verify_run`], `rescan`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::drift_cause::{Judged, Seen, differing, judge};
-use super::drift_evidence::Evidence;
+use super::drift_cause::{Judged, differing};
+use super::drift_evidence::{Evidence, judge_all, pair_borrowed, pair_moved};
 use super::step::clean_equal;
 use super::verify_run::Run;
 use super::{Node, NodeError, Now};
@@ -25,7 +26,7 @@ use crate::log::LogError;
 use crate::merge::Evaluator;
 use crate::merge::image::image_hash;
 use crate::merge::store::Store;
-use crate::model::{DriftAction, DriftCause, DriftKind, DriftRecord, Key, RowId, Tier, Value};
+use crate::model::{DriftAction, DriftCause, DriftKind, DriftRecord, Key, RowId, Tier};
 use crate::node::capture::Ids;
 use crate::sqlite::{Drain, Image, Mark, MarkOp};
 
@@ -40,6 +41,9 @@ const CONFIRMED_PAGE: usize = 100;
 
 /// Differences that wait for a person and are kept by name.
 const WAITING_NAMED_MAX: usize = 5_000;
+
+/// Records, the newest, that rows are looked for in which were missing lately.
+const LATELY_MAX: usize = 500;
 
 /// A pause between two looks at rows that keep changing, ms.
 const AGAIN_MS: u64 = 150;
@@ -222,24 +226,13 @@ impl Node {
         let schema = &self.schemas[position];
         let Some(columns) = schema.table(table).map(|table| table.columns.clone()) else { return Ok(()) };
         let keys = schema.table(table).map(crate::model::TableSchema::key_columns).unwrap_or_default();
-        let not_null: Vec<bool> = columns.iter().map(|column| column.not_null).collect();
         let moved = pair_moved(&findings, &keys);
         let may = self.verify.settings.repair || run.record.repair;
         let rows = self.table_rows(position, table)?;
         let captures = |judged: &Judged| judged.action == DriftAction::Captured;
-        let judged: Vec<Judged> = findings
-            .iter()
-            .map(|finding| {
-                let seen = Seen {
-                    file: finding.file.as_deref(),
-                    log: if finding.shown { finding.log.as_deref() } else { None },
-                    wanted: finding.wanted.as_deref(),
-                    earlier: evidence.all_earlier(finding),
-                    moved: moved.get(&finding.key).map(|from| (from, &finding.key)),
-                };
-                judge(&not_null, &seen)
-            })
-            .collect();
+        let lately = self.missing_lately((position, table), &findings)?;
+        let borrowed = pair_borrowed(&findings, &lately, &keys);
+        let judged = judge_all(&columns, &findings, (&moved, &borrowed), evidence);
         let captured = run.captured + judged.iter().filter(|judged| captures(judged)).count() as u64;
         let too_many = Judged::too_many(captured, rows) && !run.record.repair;
         let left: BTreeSet<&Key> = moved.values().collect();
@@ -254,6 +247,8 @@ impl Node {
             record.columns = names_of(finding, &columns);
             if let Some(from) = moved.get(&finding.key) {
                 record.words = format!("stood under {}", super::query::key_text(from));
+            } else if let Some(other) = borrowed.get(&finding.key) {
+                record.words = format!("the file showed the content of {} under it", super::query::key_text(other));
             }
             if waits {
                 record.action = DriftAction::Waits;
@@ -278,6 +273,22 @@ impl Node {
         run.record.healed += records.len() as u64;
         self.verify.confirm.extend(records.iter().map(Confirm::of));
         Ok(())
+    }
+
+    /// Rows of a table that were missing not long ago, where something is to be compared with them: key and content.
+    fn missing_lately(
+        &self,
+        (position, table): (usize, &str),
+        findings: &[Finding],
+    ) -> Result<Vec<(Key, Image)>, NodeError> {
+        if !findings.iter().any(|finding| finding.shown && finding.file.is_some()) {
+            return Ok(Vec::new());
+        }
+        let database = &self.schemas[position].database;
+        let newest = self.log.read()?.newest_drift(LATELY_MAX)?.into_iter();
+        let fits =
+            |one: &DriftRecord| one.kind == DriftKind::Missing && one.database == *database && one.table == table;
+        Ok(newest.filter(fits).filter_map(|one| Some((one.key, one.log?))).collect())
     }
 
     /// Whether a difference that waits is kept by name: those that are beyond all counting are only counted.
@@ -514,6 +525,9 @@ impl Node {
             }
             if words.is_empty() {
                 record.healed_ms = Some(now.wall_ms);
+            } else if record.action == DriftAction::Captured {
+                // An event says so on all servers: that stays told. What differs still is another record's business.
+                record.words.clone_from(words);
             } else {
                 record.words.clone_from(words);
                 record.action = DriftAction::Waits;
@@ -549,28 +563,6 @@ impl Node {
         let image = found.rows.first().and_then(|(_, image)| image.as_ref());
         Ok(Some(image.map(|image| image_hash(&confirm.table, image)) == noted))
     }
-}
-
-/// Rows that went, and stand under another key: new key → old key.
-fn pair_moved(findings: &[Finding], keys: &[usize]) -> BTreeMap<Key, Key> {
-    let content = |image: &Image| -> Vec<Value> {
-        image.iter().enumerate().filter(|(at, _)| !keys.contains(at)).map(|(_, value)| value.clone()).collect()
-    };
-    let mut gone: BTreeMap<Vec<Value>, Vec<&Key>> = BTreeMap::new();
-    for finding in findings.iter().filter(|finding| finding.file.is_none()) {
-        if let Some(log) = &finding.log {
-            gone.entry(content(log)).or_default().push(&finding.key);
-        }
-    }
-    let mut moved = BTreeMap::new();
-    for finding in findings.iter().filter(|finding| !finding.shown) {
-        if let Some(image) = &finding.file
-            && let Some(from) = gone.get_mut(&content(image)).and_then(Vec::pop)
-        {
-            moved.insert(finding.key.clone(), from.clone());
-        }
-    }
-    moved
 }
 
 /// Columns that differ; all of them for rows that came or went.

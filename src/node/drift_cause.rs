@@ -11,6 +11,8 @@
 //! | a value that SQL would have refused (NULL in NOT NULL, text that |                    |                             |
 //! | is no UTF-8 where it was), at most [`BITS_MAX`] bits differ, or  | bit rot            | written again from the log  |
 //! | the bytes are the same and the borders between columns are not   |                    |                             |
+//! | the content of another row, which is gone (or was found gone     | bit rot            | both written again          |
+//! | lately, its key one bit away): a rowid changed inside its page   |                    | from the log                |
 //! | every differing value is one that the row had before             | earlier            | written again from the log  |
 //! | anything else                                                    | written unmarked   | captured as a change        |
 //! | a row is gone                                                    | lost unmarked      | written again from the log  |
@@ -46,6 +48,8 @@ pub(super) struct Seen<'s> {
     pub(super) earlier: bool,
     /// The row stands under another key now.
     pub(super) moved: Option<(&'s Key, &'s Key)>,
+    /// The file shows the content of another row here, which is gone; or this is the one that is gone.
+    pub(super) borrowed: bool,
 }
 
 /// What is to be done with a row.
@@ -72,11 +76,10 @@ pub(super) fn judge(not_null: &[bool], seen: &Seen<'_>) -> Judged {
     use DriftCause as Why;
     if let Some((from, to)) = seen.moved {
         let rot = Judged::new(Why::BitRot, Do::Rewritten);
-        return if bits_between(from, to).is_some_and(|bits| bits <= BITS_MAX) {
-            rot
-        } else {
-            Judged::new(Why::WrittenUnmarked, Do::Captured)
-        };
+        return if are_near(from, to) { rot } else { Judged::new(Why::WrittenUnmarked, Do::Captured) };
+    }
+    if seen.borrowed && seen.wanted != seen.file {
+        return Judged::new(Why::BitRot, Do::Rewritten);
     }
     let Some(file) = seen.file else { return Judged::new(Why::LostUnmarked, Do::Rewritten) };
     let Some(log) = seen.log else {
@@ -102,6 +105,11 @@ pub(super) fn judge(not_null: &[bool], seen: &Seen<'_>) -> Judged {
 pub(super) fn differing(file: &[Value], log: &[Value]) -> Vec<usize> {
     let width = file.len().max(log.len());
     (0..width).filter(|column| file.get(*column) != log.get(*column)).collect()
+}
+
+/// Whether one key may be the other with a flipped bit.
+pub(super) fn are_near(one: &Key, other: &Key) -> bool {
+    bits_between(one, other).is_some_and(|bits| bits <= BITS_MAX)
 }
 
 /// A value that no statement could have stored there.
@@ -229,6 +237,10 @@ mod tests {
         assert_eq!(bit, Judged::new(DriftCause::BitRot, DriftAction::Rewritten));
         let other = of(Seen { file: Some(&log), moved: Some((&from, &far)), ..Seen::default() });
         assert_eq!(other, Judged::new(DriftCause::WrittenUnmarked, DriftAction::Captured));
+        let seen = Seen { file: Some(&file), log: Some(&log), wanted: Some(&log), borrowed: true, ..Seen::default() };
+        assert_eq!(of(seen.clone()), Judged::new(DriftCause::BitRot, DriftAction::Rewritten));
+        let gone = of(Seen { file: None, ..seen });
+        assert_eq!(gone, Judged::new(DriftCause::BitRot, DriftAction::Rewritten));
         let shown = of(Seen { file: Some(&file), log: Some(&log), wanted: Some(&file), ..Seen::default() });
         assert_eq!(shown, Judged::new(DriftCause::ApplyNotNoted, DriftAction::TakenOver));
     }

@@ -1,15 +1,17 @@
-//! What the log says that rows held before: read from the events, a page at a time.
+//! What speaks for the one or the other cause: what the log says that rows held before, and whose content a row shows.
 //!
-//! Nothing is kept for this with every write: drift is rare, and the log has it all. Invariant: remembers one answer per
-//! (row, column) that was asked for, however long the log is. Caller: [`super::drift`].
+//! Events are read a page at a time. Nothing is kept for this with every write: drift is rare, and the log has it all.
+//! Invariant: remembers one answer per (row, column) that was asked for, however long the log is. Caller:
+//! [`super::drift`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::NodeError;
 use super::drift::Finding;
-use super::drift_cause::differing;
+use super::drift_cause::{Judged, Seen, are_near, differing, judge};
 use crate::log::{LogError, LogRead};
-use crate::model::{Cell, Change, DatabaseSchema, Heads, Key, OriginId, RowId, Value};
+use crate::model::{Cell, Change, Column, DatabaseSchema, Heads, Key, OriginId, RowId, Value};
+use crate::sqlite::Image;
 use crate::wire::decode_event;
 
 /// Events read in one tick.
@@ -139,4 +141,76 @@ fn holds(read: &LogRead, cell: &Cell, value: &Value) -> Result<bool, NodeError> 
             (None, _) => false,
         },
     })
+}
+
+/// The rule, for each finding. `moved`: new key → old key; `borrowed`: key → the row whose content it shows, both ways.
+pub(super) fn judge_all(
+    columns: &[Column],
+    findings: &[Finding],
+    (moved, borrowed): (&BTreeMap<Key, Key>, &BTreeMap<Key, Key>),
+    evidence: &Evidence,
+) -> Vec<Judged> {
+    let not_null: Vec<bool> = columns.iter().map(|column| column.not_null).collect();
+    let judged = findings.iter().map(|finding| {
+        let seen = Seen {
+            file: finding.file.as_deref(),
+            log: if finding.shown { finding.log.as_deref() } else { None },
+            wanted: finding.wanted.as_deref(),
+            earlier: evidence.all_earlier(finding),
+            moved: moved.get(&finding.key).map(|from| (from, &finding.key)),
+            borrowed: borrowed.contains_key(&finding.key),
+        };
+        judge(&not_null, &seen)
+    });
+    judged.collect()
+}
+
+/// A row's values but for its key.
+fn content(image: &Image, keys: &[usize]) -> Vec<Value> {
+    image.iter().enumerate().filter(|(at, _)| !keys.contains(at)).map(|(_, value)| value.clone()).collect()
+}
+
+/// Rows that went, by content.
+fn gone_of<'f>(findings: &'f [Finding], keys: &[usize]) -> BTreeMap<Vec<Value>, Vec<&'f Key>> {
+    let mut gone: BTreeMap<Vec<Value>, Vec<&Key>> = BTreeMap::new();
+    for finding in findings.iter().filter(|finding| finding.file.is_none()) {
+        if let Some(log) = &finding.log {
+            gone.entry(content(log, keys)).or_default().push(&finding.key);
+        }
+    }
+    gone
+}
+
+/// Rows that went, and stand under another key: new key → old key.
+pub(super) fn pair_moved(findings: &[Finding], keys: &[usize]) -> BTreeMap<Key, Key> {
+    let mut gone = gone_of(findings, keys);
+    let mut moved = BTreeMap::new();
+    for finding in findings.iter().filter(|finding| !finding.shown) {
+        if let Some(image) = &finding.file
+            && let Some(from) = gone.get_mut(&content(image, keys)).and_then(Vec::pop)
+        {
+            moved.insert(finding.key.clone(), from.clone());
+        }
+    }
+    moved
+}
+
+/// Rows that show the content of another row, which is gone (or, its key a bit away, was gone `lately`): a rowid that
+/// changed inside its page. Both are named: the one that shows it, and the one that is gone.
+pub(super) fn pair_borrowed(findings: &[Finding], lately: &[(Key, Image)], keys: &[usize]) -> BTreeMap<Key, Key> {
+    let mut gone = gone_of(findings, keys);
+    let mut borrowed = BTreeMap::new();
+    for finding in findings.iter().filter(|finding| finding.shown) {
+        let Some(shown) = finding.file.as_ref().map(|image| content(image, keys)) else { continue };
+        if let Some(other) = gone.get_mut(&shown).and_then(Vec::pop) {
+            borrowed.insert(other.clone(), finding.key.clone());
+            borrowed.insert(finding.key.clone(), other.clone());
+            continue;
+        }
+        let fits = |(key, image): &&(Key, Image)| are_near(key, &finding.key) && content(image, keys) == shown;
+        if let Some((other, _)) = lately.iter().find(fits) {
+            borrowed.insert(finding.key.clone(), other.clone());
+        }
+    }
+    borrowed
 }

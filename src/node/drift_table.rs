@@ -16,12 +16,15 @@ use super::verify_run::Run;
 use super::{Node, NodeError, Now};
 use crate::merge::Evaluator;
 use crate::merge::store::{Fingerprint, Store, TableId};
-use crate::model::{DriftAction, DriftCause, DriftKind, DriftRecord, Identity, Key, OriginId, RowId, Tier, Value};
+use crate::model::{
+    DriftAction, DriftCause, DriftKind, DriftRecord, Identity, Key, OriginId, RowId, Tier, Value, counted, fits,
+};
 use crate::sqlite::Image;
 
 /// Keys of records that are about a table's pages and its indexes.
 const PAGES: &str = "pages";
 const INDEX: &str = "index";
+const TRIGGERS: &str = "triggers";
 
 /// Rows of one scan of one table that are kept by name.
 const ROWS_NAMED: usize = 500;
@@ -98,9 +101,10 @@ impl Node {
         drop(read);
         for record in &records {
             self.alert(format!(
-                "database {name}: table {} with {} rows was dropped or renamed here; the other servers keep theirs. If it was \
+                "database {name}: table {} with {} was dropped or renamed here; the other servers keep theirs. If it was \
                  not meant: `litemesh verify --repair`",
-                record.table, record.rows
+                record.table,
+                counted(record.rows, "row")
             ));
         }
         self.keep_aside(&mut records)?;
@@ -216,6 +220,38 @@ impl Node {
             let words = format!("SQLite says: {words}. Stop the app, keep the file, run `litemesh rebuild`");
             self.note_unreadable(run, (position, ""), &words, now)?;
         }
+        Ok(())
+    }
+
+    /// Triggers of this node that are not as it wrote them: made again, and their tables scanned. They are no data of the app,
+    /// so nobody is asked.
+    pub(super) fn note_triggers(&mut self, run: &mut Run, position: usize, now: Now) -> Result<(), NodeError> {
+        let rotten = self.databases[position].file.rotten_triggers()?;
+        if rotten.is_empty() {
+            return Ok(());
+        }
+        let record = |table: &String| {
+            DriftRecord {
+            run: run.record.number,
+            tier: Some(run.record.tier),
+            kind: DriftKind::Unreadable,
+            cause: DriftCause::BitRot,
+            action: DriftAction::Rewritten,
+            key: vec![Value::text(TRIGGERS)],
+            healed_ms: Some(now.wall_ms),
+            words: "a trigger that notes the app's writes was not as it was written (the app's writes may have failed): it is \
+                    made again, and the table is compared with the log"
+                .to_string(),
+            ..self.blank_record(position, table, now)
+        }
+        };
+        let mut records: Vec<DriftRecord> = rotten.iter().map(record).collect();
+        self.keep_aside(&mut records)?;
+        self.databases[position].file.distrust_triggers(&rotten)?;
+        self.databases[position].data_version = None;
+        self.databases[position].touch(now);
+        run.record.drift += records.len() as u64;
+        run.record.healed += records.len() as u64;
         Ok(())
     }
 
@@ -358,9 +394,13 @@ impl Node {
     pub(super) fn tell_restored(&mut self, position: usize, rows: [u64; 4], now: Now) -> Result<(), NodeError> {
         let [changed, missing, new, removed] = rows;
         let words = format!(
-            "an older or another file stood in its place (a backup was put back?): {changed} rows had other values than the log \
-             and were written again, {missing} were missing and came back, {new} were unknown and were taken as new, {removed} \
-             had been deleted or moved since and were taken out"
+            "an older or another file stood in its place (a backup was put back?): {} had other values than the log and {} written \
+             again, {missing} missing came back, {new} unknown {} taken as new, {removed} that had been deleted or moved since {} \
+             taken out",
+            counted(changed, "row"),
+            fits(changed, "was", "were"),
+            fits(new, "was", "were"),
+            fits(removed, "was", "were"),
         );
         let mut record = DriftRecord {
             kind: DriftKind::WentBack,

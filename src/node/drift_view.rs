@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::query::{key_text, rfc3339};
 use super::{Node, NodeError};
-use crate::model::{DriftAction, DriftCause, DriftKind, DriftRecord, RunRecord, RunState, Value};
+use crate::model::{DriftAction, DriftCause, DriftKind, DriftRecord, RunRecord, RunState, Value, counted};
 
 /// Records that patterns are looked for in, the newest.
 const PATTERN_RECORDS: usize = 2_000;
@@ -186,6 +186,33 @@ impl Node {
         })
     }
 
+    /// Records behind a number, at most `limit`, and those of `again`: for who keeps a copy of the history. A number that this
+    /// log never gave belongs to another one: then all are told.
+    pub fn drift_news(
+        &self,
+        after: u64,
+        again: &[u64],
+        limit: usize,
+    ) -> Result<Vec<(DriftRecord, DriftView)>, NodeError> {
+        let last = self.verify.last_drift;
+        let after = if after > last { 0 } else { after };
+        if after == last && again.is_empty() {
+            return Ok(Vec::new());
+        }
+        let read = self.log.read()?;
+        let mut found = Vec::new();
+        for number in again.iter().filter(|number| **number <= after) {
+            let record = read.drift(number.saturating_sub(1), 1)?.pop();
+            found.extend(record.filter(|record| record.number == *number));
+        }
+        found.extend(read.drift(after, limit)?);
+        Ok(found
+            .into_iter()
+            .map(|record| (self.drift_view(&record), record))
+            .map(|(view, record)| (record, view))
+            .collect())
+    }
+
     /// The newest verifications, for people.
     pub fn verify_views(&self, limit: usize) -> Result<Vec<RunView>, NodeError> {
         Ok(self.verify_runs(limit.clamp(1, PAGE.1))?.iter().map(run_view).collect())
@@ -348,14 +375,12 @@ fn sentence(drift: &DriftRecord, values: &[(String, String, String)], from: &str
         values.iter().take(4).map(one).collect::<Vec<_>>().join("; ")
     };
     let what = match drift.kind {
-        _ if drift.rows > 1 && drift.key.is_empty() && drift.kind != DriftKind::TableGone => {
-            format!("{} rows", drift.rows)
-        }
+        _ if drift.rows > 1 && drift.key.is_empty() && drift.kind != DriftKind::TableGone => counted(drift.rows, "row"),
         DriftKind::Changed => differ(),
         DriftKind::Missing => "the file lacks the row".to_string(),
         DriftKind::Unknown => "the log does not show such a row".to_string(),
         DriftKind::Record => "the log's own record of it is wrong".to_string(),
-        DriftKind::TableGone => format!("the file lacks the table ({} rows in the log)", drift.rows),
+        DriftKind::TableGone => format!("the file lacks the table ({} in the log)", counted(drift.rows, "row")),
         DriftKind::Unreadable => "SQLite finds it damaged".to_string(),
         DriftKind::Event => "an event cannot be read".to_string(),
         DriftKind::WentBack => "the file went back".to_string(),

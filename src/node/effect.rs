@@ -61,6 +61,13 @@ pub enum Input {
         /// Microseconds.
         micros: u64,
     },
+    /// A member was called: it answered, or not.
+    Dialed {
+        /// The peer.
+        peer: NodeId,
+        /// Why not, with its class before a colon; `None`: it answered.
+        problem: Option<String>,
+    },
     /// What the machine's clock shows where it stands: for quiet hours.
     LocalTime {
         /// Local time minus UTC, in minutes.

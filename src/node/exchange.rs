@@ -154,6 +154,14 @@ impl Exchange {
         self.hello(id, true, false, standing)
     }
 
+    /// Counts a call to a peer.
+    pub(super) fn dialed(&mut self, id: NodeId, problem: Option<String>) {
+        match problem {
+            None => self.tally.done(Work::Dial, Subject::Peer(id), 1, 0, 0),
+            Some(problem) => self.tally.failed(Work::Dial, Subject::Peer(id), 0, problem),
+        }
+    }
+
     pub(super) fn disconnected(&mut self, id: NodeId, now: Now) {
         self.answers.forget(&id);
         if let Some(peer) = self.peers.get_mut(&id) {

@@ -3,6 +3,7 @@
 //! An event tells what an author wrote; who cannot merge needs what the row is now. So every change is given with the whole
 //! row as this node's file shows it at the time of asking, or as a delete when it is not shown any more. Where a row came to
 //! an id that another row had, that other row (and what refers to it) is given too: its id moved here without an event.
+//! Rows of a table without a key go by their rowid on this server, and their deletes say what they held.
 //! Invariants: only events that the file shows are given; a row is given as a delete only where nothing is shown under its
 //! key; giving a row twice does no harm. Work per call is bounded by the caller. Callers: http.
 
@@ -20,6 +21,12 @@ use crate::wire::decode_event;
 /// Rows given because one row's id moved, at most.
 const MOVED_WITH_MAX: usize = 200;
 
+/// Stands for the rows of a snapshot, which came without an event: no event has this place.
+pub const BASE_ARRIVAL: u64 = 0;
+
+/// Rows of a base, dead ones and those that come while it is read included. Each has a µs of its own, so this is a minute.
+const BASE_ROWS_MAX: u64 = 60_000_000;
+
 /// Events that one look counts the changes of, at most.
 const LACKING_EVENTS_MAX: usize = 2_000;
 
@@ -30,6 +37,14 @@ pub struct FeedEvent {
     pub arrival: u64,
     /// Its changes of rows; `None`: the files do not show it yet.
     pub changes: Option<u64>,
+}
+
+/// A place among the rows of the base: how many lie before it, in which table it is, and the row behind which it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct BasePlace {
+    index: u64,
+    table: usize,
+    after: Option<RowId>,
 }
 
 /// Where the log stands.
@@ -88,7 +103,8 @@ impl Node {
         Ok(self.log.read()?.last_arrival()?)
     }
 
-    /// Events behind `after`, at most `limit`, and those of `again`, each with whether the files show it.
+    /// Events behind `after`, at most `limit`, and those of `again`, each with whether the files show it. While the history
+    /// behind a snapshot has not come, the rows of its base come first, as one ([`BASE_ARRIVAL`]).
     pub fn feed_events(&self, again: &[u64], after: u64, limit: usize) -> Result<Vec<FeedEvent>, NodeError> {
         let read = self.log.read()?;
         let mut places = Vec::new();
@@ -97,6 +113,9 @@ impl Node {
         }
         places.extend(read.arrivals(after, limit)?);
         let mut found = Vec::new();
+        if after == 0 && !self.exchange.tails.is_empty() && !self.takes_snapshot() {
+            found.push(FeedEvent { arrival: BASE_ARRIVAL, changes: Some(BASE_ROWS_MAX) });
+        }
         for arrival in places {
             let Some(stored) = read.event(&arrival.origin, arrival.seq)? else { continue };
             let event = decode_event(&stored.bytes)?;
@@ -145,7 +164,15 @@ impl Node {
 
     /// Rows of one event from a change on, those of at most `limit` changes. The second number: the next change; `None`
     /// when there is none.
-    pub fn feed_rows(&self, arrival: u64, from: u64, limit: usize) -> Result<(Vec<FeedRow>, Option<u64>), NodeError> {
+    pub fn feed_rows(
+        &mut self,
+        arrival: u64,
+        from: u64,
+        limit: usize,
+    ) -> Result<(Vec<FeedRow>, Option<u64>), NodeError> {
+        if arrival == BASE_ARRIVAL {
+            return self.base_rows(from, limit);
+        }
         let read = self.log.read()?;
         let Some(place) = read.arrivals(arrival.saturating_sub(1), 1)?.pop().filter(|it| it.number == arrival) else {
             return Ok((Vec::new(), None));
@@ -178,6 +205,48 @@ impl Node {
             }
         }
         Ok((rows, (end < event.changes.len()).then_some(end as u64)))
+    }
+
+    /// Rows as they are shown now, whoever they came from, table by table; those that are not shown count in the places.
+    /// Rows that come meanwhile lie in between: what stands behind them may be given again, and is never left out, for no row
+    /// ever leaves the log's state. The end is where there are no more.
+    fn base_rows(&mut self, from: u64, limit: usize) -> Result<(Vec<FeedRow>, Option<u64>), NodeError> {
+        let read = self.log.read()?;
+        let of = |(position, schema): (usize, &DatabaseSchema)| {
+            read.tables_of(&schema.database).into_iter().map(move |id| (position, id)).collect::<Vec<_>>()
+        };
+        let tables: Vec<(usize, TableId)> = self.schemas.iter().enumerate().flat_map(of).collect();
+        let mut place = if self.feed_place.index <= from { self.feed_place } else { BasePlace::default() };
+        let mut rows = Vec::new();
+        while let Some((position, table)) = tables.get(place.table) {
+            let Some(row) = read.rows_of(*table, place.after, 1)?.pop() else {
+                place = BasePlace { index: place.index, table: place.table + 1, after: None };
+                continue;
+            };
+            if place.index >= from.saturating_add(limit as u64) {
+                self.feed_place = place;
+                return Ok((rows, Some(place.index)));
+            }
+            if place.index >= from
+                && let Some(record) = read.row(&row)?.filter(|record| record.shown.is_some())
+                && let Some((table, record_id, data, true)) = self.feed_row(&read, *position, &row)?
+            {
+                let (origin, stamp) = record.births.first().map(|(dot, stamp)| (dot.origin, *stamp)).unzip();
+                rows.push(FeedRow {
+                    arrival: BASE_ARRIVAL,
+                    index: place.index,
+                    database: self.schemas[*position].database.clone(),
+                    table,
+                    record_id,
+                    operation: "insert",
+                    data,
+                    node: origin.map(|origin| self.author(&origin)).unwrap_or_default(),
+                    written: rfc3339(stamp.unwrap_or_default().wall_ms()),
+                });
+            }
+            place = BasePlace { index: place.index + 1, after: Some(row), ..place };
+        }
+        Ok((rows, None))
     }
 
     /// The rows that a change concerns: those it names, and those whose ids it moved.
@@ -258,34 +327,51 @@ impl Node {
         if record.alive || read.shown(record.table, &key)?.is_some() {
             return Ok(None);
         }
-        Ok(Some((schema.name.clone(), key_text(&key), names(&schema.key_columns(), &key), false)))
+        let data = match schema.identity {
+            // Who keeps no rowids finds the row by what it held.
+            Identity::Rowid => {
+                let columns: Vec<usize> = (0..schema.columns.len()).collect();
+                let values = last_values(read, schema, &record, &columns)?;
+                values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+            }
+            _ => names(&schema.key_columns(), &key),
+        };
+        Ok(Some((schema.name.clone(), key_text(&key), data, false)))
     }
 
     /// The key under which a row that is not shown was shown, as far as that is known.
     fn last_key(&self, read: &LogRead, schema: &TableSchema, record: &Row) -> Result<Option<Key>, NodeError> {
         let columns = match &schema.identity {
             Identity::Surrogate(_) => return Ok(record.id.map(|id| vec![Value::Integer(id)])),
-            // Nobody outside knows the rowids of a table without a key.
-            Identity::Rowid => return Ok(None),
+            // The rowid that it was inserted with; after a VACUUM here it may have been shown under another one.
+            Identity::Rowid => return Ok(record.id.map(|id| vec![Value::Integer(id)])),
             Identity::Keyed(columns) => columns,
         };
-        let known = read.columns(record.table)?;
-        let mut key = Key::new();
-        for at in columns {
-            let number = known.iter().position(|name| name.eq_ignore_ascii_case(&schema.columns[*at].name));
-            let cell = number.and_then(|number| record.cell(number as u16)).map(|state| &state.cell);
-            let value = match cell {
-                Some(Cell::Plain(value)) => Some(value.clone()),
-                Some(Cell::Step { value, .. }) => Some(Value::Integer(*value)),
-                Some(Cell::Edit(edit)) => Some(edit.value.clone()),
-                Some(Cell::Ref(reference)) => {
-                    read.row(&reference.row)?.and_then(|parent| parent.id).map(Value::Integer)
-                }
-                None => None,
-            };
-            let Some(value) = value else { return Ok(None) };
-            key.push(value);
-        }
-        Ok(Some(key))
+        let values = last_values(read, schema, record, columns)?;
+        Ok(values.into_iter().map(|(_, value)| value).collect())
     }
+}
+
+/// What columns of a row that is not shown held last, as far as it is known.
+fn last_values(
+    read: &LogRead,
+    schema: &TableSchema,
+    record: &Row,
+    columns: &[usize],
+) -> Result<Vec<(String, Option<Value>)>, NodeError> {
+    let known = read.columns(record.table)?;
+    let mut values = Vec::new();
+    for column in columns.iter().map(|at| &schema.columns[*at].name) {
+        let number = known.iter().position(|name| name.eq_ignore_ascii_case(column));
+        let cell = number.and_then(|number| record.cell(number as u16)).map(|state| &state.cell);
+        let value = match cell {
+            Some(Cell::Plain(value)) => Some(value.clone()),
+            Some(Cell::Step { value, .. }) => Some(Value::Integer(*value)),
+            Some(Cell::Edit(edit)) => Some(edit.value.clone()),
+            Some(Cell::Ref(reference)) => read.row(&reference.row)?.and_then(|parent| parent.id).map(Value::Integer),
+            None => None,
+        };
+        values.push((column.clone(), value));
+    }
+    Ok(values)
 }

@@ -12,7 +12,7 @@ use super::invite::{JoinRequest, LanKnock, Refusal, admit_lan};
 use super::membership::{self, Standing, node_id};
 use super::query::rfc3339;
 use super::{Effect, Node, NodeError, Now};
-use crate::model::{MemberRecord, NodeId, OriginId, RecordKind, Role};
+use crate::model::{MemberRecord, NodeId, OriginId, RecordKind, Role, counted, fits};
 use crate::wire::decode_event;
 
 /// Longest time for which the local network is trusted at once.
@@ -428,8 +428,10 @@ impl Node {
         for author in authors {
             let count = late.iter().filter(|event| event.author == *author).count();
             alerts.push(format!(
-                "{count} events of {author} say that they were written after its revocation; they came through members that \
-                 did not know yet. See them: litemesh peers late"
+                "{} of {author} {} of being written after its revocation: what came through members that did not know yet. See \
+                 litemesh peers late",
+                counted(count as u64, "event"),
+                fits(count as u64, "tells", "tell")
             ));
         }
         Ok(alerts)

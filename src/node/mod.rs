@@ -192,6 +192,8 @@ pub struct Node {
     tally: Tally,
     /// See [`verify`].
     verify: Verify,
+    /// See [`feed`].
+    feed_place: feed::BasePlace,
 }
 
 /// Why something could not be done.
@@ -291,6 +293,7 @@ impl Node {
                     peer.round_trip_micros = Some(micros);
                 }
             }
+            Input::Dialed { peer, problem } => self.exchange.dialed(peer, problem),
             Input::CompareRequested(peer) => self.compare_now(peer, now)?,
             Input::SyncRequested(peer) => {
                 self.offer_snapshot()?;

@@ -15,7 +15,7 @@ use super::query::rfc3339;
 use super::view::{OnlyHere, OnlyHereTable};
 use super::{Node, NodeError, Now};
 use crate::log::{LogError, LogRead, LogWrite};
-use crate::model::{Head, Heads, NodeId, OriginId, Receipt, RowId, Way};
+use crate::model::{Head, Heads, NodeId, OriginId, Receipt, RowId, Way, counted, fits};
 use crate::wire::decode_event;
 
 /// What was heard is on the disk this much later, ms: a burst of hellos costs one commit.
@@ -274,10 +274,7 @@ fn sentence(only: &OnlyHere, not_logged: u64, servers: u32, hold: u32, empty: bo
         parts.push(rows_in_words(only));
     }
     if not_logged > 0 {
-        parts.push(format!(
-            "{not_logged} {} the log",
-            if not_logged == 1 { "write waits for" } else { "writes wait for" }
-        ));
+        parts.push(format!("{} {} for the log", counted(not_logged, "write"), fits(not_logged, "waits", "wait")));
     }
     let alone = if servers == 1 { " (this is the cluster's only server)" } else { "" };
     format!("NOT safe to unplug: {}{alone}", parts.join(", and "))
@@ -287,8 +284,7 @@ fn sentence(only: &OnlyHere, not_logged: u64, servers: u32, hold: u32, empty: bo
 fn rows_in_words(only: &OnlyHere) -> String {
     let many = if only.counted_all { "" } else { "more than " };
     if only.rows == 0 {
-        let one = only.events == 1;
-        return format!("{} event{} only here", only.events, if one { " exists" } else { "s exist" });
+        return format!("{} {} only here", counted(only.events, "event"), fits(only.events, "exists", "exist"));
     }
     let twice = |table: &OnlyHereTable| only.tables.iter().filter(|other| other.table == table.table).count() > 1;
     let name = |table: &OnlyHereTable| {
@@ -298,7 +294,7 @@ fn rows_in_words(only: &OnlyHere) -> String {
     let mut named: Vec<String> = only.tables.iter().take(TABLES_NAMED).map(name).collect();
     let more = only.tables.len().saturating_sub(TABLES_NAMED);
     if more > 0 {
-        named.push(format!("{more} more table{}", if more == 1 { "" } else { "s" }));
+        named.push(counted(more as u64, "more table"));
     }
     let one = only.rows == 1 && only.counted_all;
     let (rows, exist) = if one { ("row", "exists") } else { ("rows", "exist") };

@@ -160,6 +160,7 @@ impl Node {
             snapshots: Default::default(),
             tally: Default::default(),
             verify: Default::default(),
+            feed_place: Default::default(),
         };
         node.receipts = Receipts::load(&node.log.read()?)?;
         node.accounts_told = node.log.read()?.last_audit()?;

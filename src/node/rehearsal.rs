@@ -17,7 +17,7 @@ use super::query::key_text;
 use super::{Input, Node, NodeError, NodeSettings, Now};
 use crate::log::{Log, LogRead};
 use crate::merge::store::{Row, Shelved};
-use crate::model::{Identity, Key, RowId, TableSchema};
+use crate::model::{Identity, Key, RowId, TableSchema, counted, fits};
 
 /// Examples of a kind in a plan.
 const EXAMPLES_MAX: usize = 5;
@@ -346,10 +346,12 @@ fn warnings(view: &DatabaseMeeting, tables: &[Played]) -> Vec<String> {
         let (count, example) = proofs(tables);
         if count > 0 {
             warnings.push(format!(
-                "{}: {count} rows here hold values that cannot be in two files by chance ({example}): these files do have a \
+                "{}: {} here {} values that cannot be in two files by chance ({example}): these files do have a \
                  common ancestor. Joined as independent, every such row will stand there twice; leave --independent out, or \
                  name the ancestor with --base",
-                view.name
+                view.name,
+                counted(count, "row"),
+                fits(count, "holds", "hold")
             ));
         }
     }

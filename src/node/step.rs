@@ -17,7 +17,7 @@ use crate::log::{LogError, LogWrite};
 use crate::merge::Evaluator;
 use crate::merge::image::Shown;
 use crate::merge::store::{AuditKind, Store};
-use crate::model::{Bug, Cut, Head, Heads, RowId, planted};
+use crate::model::{Bug, Cut, Head, Heads, RowId, counted, fits, planted};
 use crate::sqlite::{AppFile, Drain, Mark, SqliteError};
 use crate::wire::message::{Announcement, SignedEvent};
 
@@ -287,8 +287,10 @@ impl Node {
         for (table, count) in &drain.unkeyed {
             let name = self.databases[position].settings.name.clone();
             self.alert(format!(
-                "{count} writes to {name}.{table} have NULL in the table's key: such rows cannot be told apart and stay on this \
-                 server; give them a key"
+                "{} to {name}.{table} {} NULL in the table's key: such rows cannot be told apart and stay on this server; give \
+                 them a key",
+                counted(*count as u64, "write"),
+                fits(*count as u64, "has", "have")
             ));
         }
     }

@@ -29,6 +29,8 @@ pub enum Work {
     Apply,
     /// A connection to a peer came or went.
     Connection,
+    /// A peer that was away was called.
+    Dial,
 }
 
 impl Work {
@@ -43,12 +45,13 @@ impl Work {
             Work::Reconcile => "reconcile",
             Work::Apply => "apply",
             Work::Connection => "connection",
+            Work::Dial => "dial",
         }
     }
 
     /// Whether how long it took is known from the node's own clock, and not by who calls it.
     pub fn is_timed_by_node(self) -> bool {
-        matches!(self, Work::Pull | Work::Receive | Work::Reconcile | Work::Connection)
+        matches!(self, Work::Pull | Work::Receive | Work::Reconcile | Work::Connection | Work::Dial)
     }
 }
 

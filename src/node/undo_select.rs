@@ -15,7 +15,7 @@ use super::undo::Selection;
 use super::undo_note::Covers;
 use crate::log::LogRead;
 use crate::merge::memory::MemoryStore;
-use crate::model::{Cell, Change, Cut, Dot, Event, OriginId, RowId, Stamp};
+use crate::model::{Cell, Change, Cut, Dot, Event, OriginId, RowId, Stamp, counted};
 use crate::wire::decode_event;
 
 /// Events without the note looked at between two events of one order, at most.
@@ -217,7 +217,8 @@ impl Undone {
             self.remarks.push("rules of tables are not undone: `litemesh rules set` changes them back".to_string());
         }
         if waiting > 0 {
-            self.remarks.push(format!("{waiting} events are not shown here yet and are left out: try again later"));
+            self.remarks
+                .push(format!("{} not shown here yet and left out: try again later", counted(waiting as u64, "event")));
         }
         let all: Vec<(usize, BTreeSet<RowId>)> = std::mem::take(&mut self.rows).into_iter().collect();
         for (position, rows) in all {

@@ -34,7 +34,7 @@ use super::verify_run::Run;
 use super::verify_schedule::{Schedule, VerifySettings};
 use super::{Node, NodeError, Now};
 use crate::log::{LogRead, drift::RUNS_KEPT_MAX};
-use crate::model::{DriftAction, DriftKind, Key, OriginId, RunRecord, RunState, Tier, Value};
+use crate::model::{DriftAction, DriftKind, Key, OriginId, RunRecord, RunState, Tier, Value, counted};
 use crate::sqlite::SqliteError;
 
 /// Rows on a page: fewest, first, most.
@@ -380,7 +380,7 @@ impl Node {
             0 => "all healed".to_string(),
             left => format!("{} healed, {left} not: `litemesh verify --repair`", run.healed),
         };
-        let rows = if run.drift == 1 { "1 difference" } else { &format!("{} differences", run.drift) };
+        let rows = counted(run.drift, "difference");
         self.alert(format!(
             "database {}: {rows} between the file and the log, found by a verification ({}) that began at {}; {healed}. \
              Each with its cause: `litemesh drift`",

@@ -520,6 +520,7 @@ impl Node {
         match run.last {
             Last::Structure => {
                 run.last = Last::Events { origin: 0, from: 1 };
+                self.note_triggers(run, position, now)?;
                 match self.databases[position].file.check_structure(STRUCTURE_MAX) {
                     Ok(None) => run.record.notes.push(
                         "the file is too large to have its indexes checked by the way: PRAGMA integrity_check in a quiet hour"

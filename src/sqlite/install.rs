@@ -74,6 +74,42 @@ impl AppFile {
         Ok(if same { SchemaChange::default() } else { change })
     }
 
+    /// Replicated tables with a trigger of ours that is not as it was written: its text is a part of the file, and a bit of
+    /// it can flip. None while the schema moves: then a refresh looks at all of them anyway.
+    pub fn rotten_triggers(&self) -> Result<Vec<String>, SqliteError> {
+        if !self.installed || schema::schema_version(&self.connection)? != self.layout.version {
+            return Ok(Vec::new());
+        }
+        let present = present_triggers(&self.connection)?;
+        let mut rotten = Vec::new();
+        for (table, plan) in self.layout.schema.tables.iter().zip(&self.layout.plans) {
+            let Some(number) = find_number(table, &self.registry, &present) else { continue };
+            let mut wanted = triggers::statements(plan, number);
+            if let (Some(runs), Some(Ok(holder))) = (self.steered, self.decisions.tables.get(&table.name)) {
+                wanted.extend(steering::statements(plan, holder, number, runs));
+            }
+            let differs = |(name, sql): &(String, String)| {
+                present.get(name).is_some_and(|trigger| trigger.sql != *sql) && !steering::is_end(name)
+            };
+            if wanted.iter().any(differs) {
+                rotten.push(table.name.clone());
+            }
+        }
+        Ok(rotten)
+    }
+
+    /// Has the triggers of these tables looked at by the next refresh, and the tables scanned: what a damaged trigger noted
+    /// of a write, or did not, nobody knows.
+    pub fn distrust_triggers(&mut self, tables: &[String]) -> Result<(), SqliteError> {
+        let mut registry = self.registry.clone();
+        for entry in registry.values_mut().filter(|entry| !entry.gone && tables.contains(&entry.name)) {
+            entry.scan = true;
+        }
+        self.store_registry(registry)?;
+        self.installed = false;
+        Ok(())
+    }
+
     /// Whether [`AppFile::refresh_schema`] must be called again, though the schema stands still, until all tables that
     /// can be are steered.
     pub fn steering_pending(&self) -> bool {

@@ -5,8 +5,12 @@ import { el, foreignText, svg } from './dom.js';
 import { count, span } from './words.js';
 import { silentFor } from './verdict.js';
 
-/** Characters of a name that fit. */
-const NAME_MAX = 16;
+/** About so wide is a character of a name, and so high are a mark and its words. */
+const LETTER = 7.5;
+const MARK_HEIGHT = 60;
+
+/** Characters of a name that are shown, however little room there is. */
+const NAME_MIN = 8;
 
 /** How a peer is, in a level and a few words. */
 export function standing(peer) {
@@ -20,21 +24,29 @@ export function standing(peer) {
   return { level: 'well', words: 'in step', line: 'well' };
 }
 
-function shortName(name) {
+/** Characters that fit under a mark: up to the map's edges, and to the middle between it and its neighbours. */
+function lettersAt([x, y], others, width) {
+  const beside = others.filter(([otherX, otherY]) => otherX !== x && Math.abs(otherY - y) < MARK_HEIGHT);
+  const room = Math.min(2 * x, 2 * (width - x), ...beside.map(([otherX]) => Math.abs(otherX - x)));
+  return Math.max(NAME_MIN, Math.floor((room - 8) / LETTER));
+}
+
+/** The whole name where there is room. */
+function shortName(name, most) {
   const text = foreignText(name);
   const letters = Array.from(text);
-  return letters.length > NAME_MAX ? `${letters.slice(0, NAME_MAX - 1).join('')}…` : text;
+  return letters.length > most ? `${letters.slice(0, most - 1).join('')}…` : text;
 }
 
 const MARKS = { well: 'M-4.5 .5-1.2 4 5-3.6', busy: 'M0-4.5V.4L3.2 2.6', trouble: 'M-3.6-3.6 3.6 3.6M3.6-3.6-3.6 3.6', own: 'M0 0' };
 
-function place(x, y, level, name, words, own) {
+function place([x, y], most, level, name, words, own) {
   const shape = level === 'trouble'
     ? svg('rect', { x: -13, y: -13, width: 26, height: 26, rx: 5 })
     : svg('circle', { r: own ? 18 : 14 });
   shape.setAttribute('class', `map-dot ${own ? 'own' : level}`);
   const mark = svg('path', { d: own ? MARKS.own : MARKS[level], class: `map-mark ${level}` });
-  const label = svg('text', { y: own ? 37 : 31, class: 'map-name' }, shortName(name));
+  const label = svg('text', { y: own ? 37 : 31, class: 'map-name' }, shortName(name, most));
   label.setAttribute('unicode-bidi', 'isolate');
   return svg('g', { transform: `translate(${x} ${y})` }, shape, mark, label, svg('text', { y: own ? 54 : 47, class: `map-words ${level}` }, words));
 }
@@ -61,16 +73,17 @@ function layout(peers, width) {
 
 function draw(status, width) {
   const { own: [cx, cy], height, spots } = layout(status.peers.length, width);
+  const all = [[cx, cy], ...spots];
   const lines = [];
   const dots = [];
   status.peers.forEach((peer, at) => {
     const [x, y] = spots[at];
     const stands = standing(peer);
     lines.push(svg('line', { x1: cx, y1: cy, x2: x, y2: y, class: `map-line ${stands.line}` }));
-    dots.push(place(x, y, stands.level, peer.name, stands.words, false));
+    dots.push(place([x, y], lettersAt([x, y], all, width), stands.level, peer.name, stands.words, false));
   });
   return svg('svg', { viewBox: `0 0 ${width} ${height}`, width, height, class: 'map', 'aria-hidden': 'true', focusable: 'false' },
-    lines, dots, place(cx, cy, 'own', status.node.name, 'this server', true));
+    lines, dots, place([cx, cy], lettersAt([cx, cy], all, width), 'own', status.node.name, 'this server', true));
 }
 
 /** A place that shows the map and follows its width; gives the function that draws it anew. */

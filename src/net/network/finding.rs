@@ -1,4 +1,5 @@
-//! Finding: what beacons, peers and former runs tell of the ways to members, and what is done when a way out appears.
+//! Finding: what beacons, peers and former runs tell of the ways to members, what came of calls, and what is done when a
+//! way out appears.
 //!
 //! Invariant: all of it are hints for [`DialTable`](super::super::dial::DialTable), bounded there; a member's word about
 //! another one never displaces a way that worked. Callers: the loop.
@@ -15,9 +16,11 @@ use super::super::beacon::{Beacon, Way};
 use super::super::dial::{Source, Target};
 use super::super::key::{is_dialable, is_loopback, is_relayed, node_of, parse_address, peer_of};
 use super::super::liveness::SUSPECT_MS;
+use super::super::reason::{Reason, problem_of};
 use super::super::ways;
-use super::{Network, wall_ms};
+use super::{FAILURES_MAX, Network, PENDING_INPUTS_MAX, wall_ms};
 use crate::model::NodeId;
+use crate::node::Input;
 use crate::node::view::KnownAddress;
 use crate::wire::limits::{REMEMBERED_MAX, WAYS_ADDRESSES_MAX};
 use crate::wire::ways::WaysTo;
@@ -32,6 +35,29 @@ const MEMBERS_PER_MESSAGE: usize = 32;
 const REACHED_AGAIN_MS: u64 = 600_000;
 
 impl Network {
+    pub(super) fn dial_failed(&mut self, target: &Target, reasons: &[(Multiaddr, Reason)], words: String) {
+        self.dials.failed(target, reasons, self.now_ms());
+        let name = match target {
+            Target::Peer(peer) => node_of(peer).map_or(peer.to_string(), |node| node.to_string()),
+            Target::Address(address) => address.to_string(),
+        };
+        tracing::debug!(target = name, reason = words, "dial failed");
+        if let (Target::Peer(peer), Some(problem)) = (target, problem_of(reasons)) {
+            self.tell_dialed(peer, Some(problem));
+        }
+        if self.failures.len() < FAILURES_MAX || self.failures.contains_key(&name) {
+            self.failures.insert(name, words);
+        }
+    }
+
+    /// Has a call to a member counted; when the node is behind, nobody counts it.
+    pub(super) fn tell_dialed(&mut self, peer: &PeerId, problem: Option<String>) {
+        let member = node_of(peer).filter(|node| self.gate.is_open_to(node));
+        if let Some(peer) = member.filter(|_| self.pending.len() < PENDING_INPUTS_MAX / 2) {
+            self.pending.push_back(Input::Dialed { peer, problem });
+        }
+    }
+
     /// Tells the beacons where this node listens.
     pub(super) fn speak_of_listeners(&self) {
         self.lan.listens_on(self.swarm.listeners().filter_map(Way::of).collect());

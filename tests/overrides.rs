@@ -7,6 +7,7 @@
 
 mod support;
 
+use serde_json::json;
 use support::cluster::Cluster;
 use support::dump::{number, texts};
 use support::{app, until};
@@ -49,6 +50,19 @@ fn rows_born_with_one_unique_value_are_one_row_until_a_person_splits_them() {
         // A number carries no tag: the second row waits on the shelf until one of them has another number.
         assert_eq!((rows, shelf.len()), (1, 1), "{shelf:?}");
     }
+    // It says who is in its way, and by what; a person may say that both are one after all, naming it by its identity.
+    let shelved = first.cli(&["--json", "shelf", "list"]).done().json_rows().remove(0);
+    assert_eq!(
+        (shelved["holder"].as_str(), &shelved["key"]),
+        (Some(id.as_str()), &json!(["team_number"])),
+        "{shelved}"
+    );
+    first.cli(&["merge", "scouting.team_settings", &id, shelved["row"].as_str().unwrap()]).done();
+    cluster.settled(30);
+    let shelf = second.cli(&["--json", "shelf", "list"]).done().json_rows();
+    assert!(shelf.is_empty(), "the row that was made one with the one in its way waits no more: {shelf:?}");
+    second.cli(&["split", "scouting.team_settings", &id]).done();
+    cluster.settled(30);
     app(first.database("scouting"), "UPDATE team_settings SET team_number = 8124 WHERE team_number = 8123");
     until("both rows are shown", 60, || {
         let seen = texts(second.database("scouting"), "SELECT locked FROM team_settings WHERE locked >= 20");
@@ -97,6 +111,12 @@ fn a_value_that_lost_is_put_back_everywhere() {
     let conflicts = cluster.servers[0].cli(&["--json", "conflicts", "list"]).done().json_rows();
     let conflict = conflicts.iter().find(|one| one["column"] == "location").expect("the conflict is listed");
     cluster.servers[0].cli(&["conflicts", "restore", &conflict["number"].to_string()]).done();
+    let settled = cluster.servers[0].json(&["conflicts", "show", &conflict["number"].to_string()]);
+    assert_eq!(
+        (&conflict["now"], settled["now"].as_str()),
+        (&json!(""), Some(format!("'{lost}'").as_str())),
+        "{settled}"
+    );
     cluster.settled(30);
     for server in &cluster.servers {
         assert_eq!(texts(server.database("scouting"), location), [lost], "on {}", server.name);

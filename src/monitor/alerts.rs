@@ -327,7 +327,10 @@ impl Alerts {
         growing.then(|| Condition {
             key: format!("shelf:{database}"),
             severity: Severity::Warning,
-            message: format!("the shelf of {database} grows: {shelved} rows cannot be shown"),
+            message: match shelved {
+                1 => format!("the shelf of {database} grows: 1 row cannot be shown"),
+                _ => format!("the shelf of {database} grows: {shelved} rows cannot be shown"),
+            },
             next: "see why: litemesh shelf list".into(),
         })
     }

@@ -13,6 +13,9 @@ use support::{app, until};
 
 const FIXTURES: &[(&str, &str)] = &[("scouting", "scouting.sql"), ("users", "users.sql")];
 
+/// Names may have 64 bytes.
+const LONG_NAME: &str = "stands-of-the-north-hall-laptop-3-of-the-école-at-the-far-en-é";
+
 #[test]
 fn a_code_works_once() {
     let cluster = Cluster::unjoined(3, FIXTURES, Some("scouting.toml"));
@@ -22,10 +25,14 @@ fn a_code_works_once() {
     let join = |number: usize| {
         let server = &cluster.servers[number];
         let flags = server.database_flags();
-        let arguments = ["join", &code, "--name", &server.name, "--yes"];
+        let arguments = ["join", &code, "--name", LONG_NAME, "--yes"];
         server.cli(&arguments.into_iter().chain(flags.iter().map(String::as_str)).collect::<Vec<_>>())
     };
     join(1).done();
+    until("the newcomer is known by its whole name", 20, || {
+        let name = cluster.servers[0].status()["peers"][0]["name"].clone();
+        if name == LONG_NAME { Ok(()) } else { Err(name.to_string()) }
+    });
     let second = join(2);
     assert_eq!(second.code, Some(1), "a burnt code is the user's error: {second:?}");
     assert!(second.stderr.contains("invite"), "the error names the next action: {}", second.stderr);

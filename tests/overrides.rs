@@ -7,6 +7,7 @@
 
 mod support;
 
+use serde_json::json;
 use support::cluster::Cluster;
 use support::dump::{number, texts};
 use support::{app, until};
@@ -14,21 +15,24 @@ use support::{app, until};
 /// The settings of one team made on both servers of a cut network.
 const SETTINGS: &str = "SELECT locked FROM team_settings WHERE team_number = 8123";
 
-fn two_settings() -> Cluster {
+/// … and the ids that it had there.
+fn two_settings() -> (Cluster, Vec<String>) {
     let mut cluster = Cluster::scouting(2);
     cluster.part();
     for (server, mark) in cluster.servers.iter().zip([20, 21]) {
         let row = format!("INSERT INTO team_settings (team_number, locked) VALUES (8123, {mark})");
         app(server.database("scouting"), &row);
     }
+    let born = "SELECT id FROM team_settings WHERE team_number = 8123";
+    let born = cluster.servers.iter().map(|server| number(server.database("scouting"), born).to_string()).collect();
     cluster.heal();
     cluster.settled(30);
-    cluster
+    (cluster, born)
 }
 
 #[test]
 fn rows_born_with_one_unique_value_are_one_row_until_a_person_splits_them() {
-    let cluster = two_settings();
+    let (cluster, born) = two_settings();
     let [first, second] = &cluster.servers[..] else { panic!("two servers") };
     for server in &cluster.servers {
         assert_eq!(texts(server.database("scouting"), SETTINGS), ["20"], "one row on {}", server.name);
@@ -36,10 +40,13 @@ fn rows_born_with_one_unique_value_are_one_row_until_a_person_splits_them() {
         let merges: Vec<_> = conflicts.iter().filter(|one| one["kind"] == "merge").collect();
         assert!(merges.iter().any(|one| one["loser"]["value"].to_string().contains("locked 21")), "{conflicts:?}");
     }
-    // Both ids lead to the row.
+    // Both ids lead to the row: one where the servers gave the same, two where each gave one of its own runs.
     let id = number(first.database("scouting"), "SELECT id FROM team_settings WHERE team_number = 8123").to_string();
-    let place = first.cli(&["--json", "where", "scouting.team_settings", &id]).done().json();
-    assert_eq!(place["rows"].as_array().unwrap().len(), 2, "{place}");
+    for born_as in &born {
+        let place = first.cli(&["--json", "where", "scouting.team_settings", born_as]).done().json();
+        let rows = place["rows"].as_array().unwrap();
+        assert!(rows.iter().any(|row| row["born_as"] == **born_as && row["now"] == *id), "{place}");
+    }
 
     second.cli(&["split", "scouting.team_settings", &id]).done();
     cluster.settled(30);
@@ -49,6 +56,19 @@ fn rows_born_with_one_unique_value_are_one_row_until_a_person_splits_them() {
         // A number carries no tag: the second row waits on the shelf until one of them has another number.
         assert_eq!((rows, shelf.len()), (1, 1), "{shelf:?}");
     }
+    // It says who is in its way, and by what; a person may say that both are one after all, naming it by its identity.
+    let shelved = first.cli(&["--json", "shelf", "list"]).done().json_rows().remove(0);
+    assert_eq!(
+        (shelved["holder"].as_str(), &shelved["key"]),
+        (Some(id.as_str()), &json!(["team_number"])),
+        "{shelved}"
+    );
+    first.cli(&["merge", "scouting.team_settings", &id, shelved["row"].as_str().unwrap()]).done();
+    cluster.settled(30);
+    let shelf = second.cli(&["--json", "shelf", "list"]).done().json_rows();
+    assert!(shelf.is_empty(), "the row that was made one with the one in its way waits no more: {shelf:?}");
+    second.cli(&["split", "scouting.team_settings", &id]).done();
+    cluster.settled(30);
     app(first.database("scouting"), "UPDATE team_settings SET team_number = 8124 WHERE team_number = 8123");
     until("both rows are shown", 60, || {
         let seen = texts(second.database("scouting"), "SELECT locked FROM team_settings WHERE locked >= 20");
@@ -97,6 +117,12 @@ fn a_value_that_lost_is_put_back_everywhere() {
     let conflicts = cluster.servers[0].cli(&["--json", "conflicts", "list"]).done().json_rows();
     let conflict = conflicts.iter().find(|one| one["column"] == "location").expect("the conflict is listed");
     cluster.servers[0].cli(&["conflicts", "restore", &conflict["number"].to_string()]).done();
+    let settled = cluster.servers[0].json(&["conflicts", "show", &conflict["number"].to_string()]);
+    assert_eq!(
+        (&conflict["now"], settled["now"].as_str()),
+        (&json!(""), Some(format!("'{lost}'").as_str())),
+        "{settled}"
+    );
     cluster.settled(30);
     for server in &cluster.servers {
         assert_eq!(texts(server.database("scouting"), location), [lost], "on {}", server.name);

@@ -17,7 +17,7 @@ pub(super) struct MergeArguments {
     table: (String, String),
     /// The id of one row
     id: String,
-    /// The id of the other row
+    /// The id of the other row; of a row on the shelf, which is shown under none, `row` in `litemesh shelf list --json`
     other: String,
 }
 

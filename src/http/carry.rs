@@ -1,8 +1,10 @@
 //! Endpoints of bundles and receipts.
 //!
 //! Invariant: files are read and written beside the node's thread, which gets one bounded step of a bundle at a time; paths
-//! are of this machine, absolute, and come from who holds the token. Called through [`super::routes`].
+//! are of this machine, absolute, and come from who holds the token. Called through [`super::routes`], and by
+//! [`super::parcel`] for bundles that come and go with the request itself.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +24,7 @@ use crate::monitor::{RunBegin, RunEnd};
 use crate::node::bundle::{BundleError, Carried};
 use crate::node::bundle_read::open_bundle;
 use crate::node::bundle_view::{AdmittedView, BundleView, ExportView, ImportView, ReceiptsView};
+use crate::node::bundle_write::BundleExport;
 use crate::node::port::NodePort;
 use crate::wire::request::AdmissionRequest;
 
@@ -45,14 +48,19 @@ struct Export {
 pub(super) async fn export(State(services): Shared, body: Bytes) -> Reply<ExportView> {
     let Export { path, made_for } = parse(&body)?;
     check_absolute("path", &path)?;
+    let export = prepare(&services, made_for).await?;
+    beside(&services, "export", move || export.write_file(&path)).await
+}
+
+/// All that an export needs: of everything, or of what a peer is not known to hold.
+pub(super) async fn prepare(services: &Services, made_for: Option<String>) -> Result<BundleExport, Problem> {
     let made_for = match made_for {
-        Some(text) => Some(parse_peer(&status_of(&services).await?, &text).map_err(Problem::not_found)?),
+        Some(text) => Some(parse_peer(&status_of(services).await?, &text).map_err(Problem::not_found)?),
         None => None,
     };
     let mut dice = [0; 32];
     getrandom::fill(&mut dice).map_err(|_| Problem::invalid("the system gives no random bytes"))?;
-    let export = ask(&services.port, move |node, now| node.bundle_export(made_for, dice, now)).await??;
-    beside(&services, "export", move || export.write_file(&path)).await
+    Ok(ask(&services.port, move |node, now| node.bundle_export(made_for, dice, now)).await??)
 }
 
 #[derive(Deserialize)]
@@ -66,12 +74,22 @@ struct Import {
 pub(super) async fn import(State(services): Shared, body: Bytes) -> Reply<ImportView> {
     let Import { path, news_only } = parse(&body)?;
     check_absolute("path", &path)?;
+    let shown = path.display().to_string();
+    take(&services, shown, news_only, move || open_bundle(&path)).await
+}
+
+/// Takes the bundle that `open` gives, called beside the node; `shown` is its name for people.
+pub(super) async fn take(
+    services: &Services,
+    shown: String,
+    news_only: bool,
+    open: impl FnOnce() -> Result<File, BundleError> + Send + 'static,
+) -> Reply<ImportView> {
     let check = ask(&services.port, |node, now| node.bundle_check(now)).await?;
     let port = services.port.clone();
-    beside(&services, "import", move || {
-        let mut file = open_bundle(&path)?;
-        let mut view = check.take(&mut file, news_only, &mut |step| give(&port, &step))?;
-        view.bundle.path = path.display().to_string();
+    beside(services, "import", move || {
+        let mut view = check.take(&mut open()?, news_only, &mut |step| give(&port, &step))?;
+        view.bundle.path = shown;
         Ok(view)
     })
     .await
@@ -106,10 +124,20 @@ struct Inspect {
 pub(super) async fn inspect(State(services): Shared, body: Bytes) -> Reply<BundleView> {
     let Inspect { path } = parse(&body)?;
     check_absolute("path", &path)?;
+    let shown = path.display().to_string();
+    look_into(&services, shown, move || open_bundle(&path)).await
+}
+
+/// Says what the bundle that `open` gives holds; stores nothing.
+pub(super) async fn look_into(
+    services: &Services,
+    shown: String,
+    open: impl FnOnce() -> Result<File, BundleError> + Send + 'static,
+) -> Reply<BundleView> {
     let check = ask(&services.port, |node, now| node.bundle_check(now)).await?;
-    beside(&services, "inspect", move || {
-        let mut view = check.check(open_bundle(&path)?, true)?.view;
-        view.path = path.display().to_string();
+    beside(services, "inspect", move || {
+        let mut view = check.check(open()?, true)?.view;
+        view.path = shown;
         Ok(view)
     })
     .await

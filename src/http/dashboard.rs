@@ -63,6 +63,8 @@ const PARTS: &[Part] = parts![
     "care.js" as SCRIPT,
     "join.js" as SCRIPT,
     "undo.js" as SCRIPT,
+    "travel.js" as SCRIPT,
+    "bundles.js" as SCRIPT,
     "invite.js" as SCRIPT,
     "conflicts.js" as SCRIPT,
     "shelf.js" as SCRIPT,

@@ -1,7 +1,7 @@
 //! Who may ask: a program on this machine that can read the token.
 //!
 //! Against DNS rebinding the Host header must name this very listener; against requests from web pages the Origin header,
-//! where there is one, must be this listener's own, and orders must be JSON. Invariant: a request that fails any of this
+//! where there is one, must be this listener's own, and orders must be JSON (a bundle: bytes, which no form sends either). Invariant: a request that fails any of this
 //! reaches no route. Called by [`super::routes`].
 
 use std::sync::atomic::Ordering;
@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::dashboard;
 use super::listener::{ConnectionState, PATIENCE};
+use super::parcel;
 use super::problem::Problem;
 
 /// Bytes of a body, at most.
@@ -42,12 +43,32 @@ pub(super) async fn guard(State(expected): State<Expected>, request: Request, ne
     }
     let state =
         request.extensions().get::<ConnectInfo<ConnectionState>>().map(|info| info.0.clone()).unwrap_or_default();
-    let request = match read_body(request).await {
+    // A bundle is larger than memory: its endpoint reads it, piece by piece, with limits of its own.
+    let request = match is_upload(&request) {
+        true => check_kind(request.headers(), parcel::KIND, "a bundle").map(|()| request),
+        false => read_body(request).await,
+    };
+    let request = match request {
         Ok(request) => request,
         Err(problem) => return problem.into_response(),
     };
     let _answering = Answering::begin(state);
     next.run(request).await
+}
+
+fn is_upload(request: &Request) -> bool {
+    request.method() == Method::POST && parcel::UPLOADS.contains(&request.uri().path())
+}
+
+/// Bodies are of the one kind that their endpoint takes.
+fn check_kind(headers: &HeaderMap, wanted: &str, what: &str) -> Result<(), Problem> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(wanted)) {
+        return Ok(());
+    }
+    let code = if wanted == parcel::KIND { "bundle_only" } else { "json_only" };
+    let detail = format!("{what} is sent with the header `Content-Type: {wanted}`");
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, detail))
 }
 
 /// Keeps the connection's deadline off while an answer is made.
@@ -111,11 +132,8 @@ fn same(given: &[u8], expected: &[u8]) -> bool {
 /// Reads the body whole: bounded in size and time, JSON where an order is given.
 async fn read_body(request: Request) -> Result<Request, Problem> {
     let (parts, body) = request.into_parts();
-    let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let json = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
-    if parts.method != Method::GET && parts.method != Method::HEAD && !json {
-        let detail = "orders are JSON: send the header `Content-Type: application/json`";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "json_only", detail));
+    if parts.method != Method::GET && parts.method != Method::HEAD {
+        check_kind(&parts.headers, "application/json", "an order")?;
     }
     let most = if parts.uri.path() == super::legacy::RECEIVE { BATCH_BYTES_MAX } else { BODY_BYTES_MAX };
     let bytes = tokio::time::timeout(PATIENCE, to_bytes(body, most))

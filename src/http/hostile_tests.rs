@@ -13,6 +13,7 @@ use super::{Server, TOKEN, code, server_with};
 /// What stands in the table for the address, the token and the usual good headers.
 const GOOD: &str = "Host: HOST\r\nAuthorization: Bearer TOKEN\r\nConnection: close\r\n";
 const JSON: &str = "Content-Type: application/json\r\n";
+const BYTES: &str = "Content-Type: application/octet-stream\r\n";
 
 /// A request and what may come of it; 0: the connection is closed without an answer.
 type Shape = (&'static str, Vec<u8>, &'static [u16]);
@@ -20,6 +21,7 @@ type Shape = (&'static str, Vec<u8>, &'static [u16]);
 fn bytes(server: &Server, text: &str) -> Vec<u8> {
     text.replace("GOOD", GOOD)
         .replace("JSON", JSON)
+        .replace("BYTES", BYTES)
         .replace("HOST", &server.address.to_string())
         .replace("PORT", &server.address.port().to_string())
         .replace("TOKEN", TOKEN)
@@ -206,6 +208,38 @@ const BODIES: &[(&str, &str, &[u16])] = &[
     ("another coding", "POST /api/v1/sync HTTP/1.1\r\nGOODJSONTransfer-Encoding: gzip\r\n\r\n{}", &[400, 501, 0]),
 ];
 
+/// Bundles as bodies: they go past the limit of other bodies, so they have limits of their own.
+const BUNDLES: &[(&str, &str, &[u16])] = &[
+    (
+        "a bundle without the token",
+        "POST /api/v1/bundle/upload/import HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx",
+        &[401],
+    ),
+    (
+        "a bundle from another page",
+        "POST /api/v1/bundle/upload/import HTTP/1.1\r\nGOODBYTESOrigin: http://evil.example\r\nContent-Length: 1\r\n\r\nx",
+        &[403],
+    ),
+    (
+        "a bundle as a form",
+        "POST /api/v1/bundle/upload/import HTTP/1.1\r\nGOODContent-Type: multipart/form-data\r\nContent-Length: 1\r\n\r\nx",
+        &[415],
+    ),
+    (
+        "a bundle as text",
+        "POST /api/v1/bundle/upload/inspect HTTP/1.1\r\nGOODContent-Type: text/plain\r\nContent-Length: 1\r\n\r\nx",
+        &[415],
+    ),
+    ("a bundle by another method", "PUT /api/v1/bundle/upload/import HTTP/1.1\r\nGOODJSON\r\n", &[405]),
+    ("a bundle for nobody known", "GET /api/v1/bundle/download?whom=x HTTP/1.1\r\nGOOD\r\n", &[400]),
+    (
+        "a download without the token",
+        "GET /api/v1/bundle/download HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n",
+        &[401],
+    ),
+    ("a bundle to another endpoint", "POST /api/v1/sync HTTP/1.1\r\nGOODBYTESContent-Length: 2\r\n\r\n{}", &[415]),
+];
+
 /// What is hardly HTTP.
 const LINES: &[(&str, &str, &[u16])] = &[
     ("nothing", "", &[0]),
@@ -220,7 +254,7 @@ const LINES: &[(&str, &str, &[u16])] = &[
 ];
 
 fn shapes(server: &Server) -> Vec<Shape> {
-    let mut all: Vec<Shape> = [SENDERS, TOKENS, PATHS, BODIES, LINES]
+    let mut all: Vec<Shape> = [SENDERS, TOKENS, PATHS, BODIES, BUNDLES, LINES]
         .into_iter()
         .flatten()
         .map(|(name, text, outcomes)| (*name, bytes(server, text), *outcomes))

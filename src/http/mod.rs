@@ -6,6 +6,7 @@
 //!   answer     asking the node between two of its inputs            read, act endpoints that look, that do
 //!   members    endpoints about members
 //!   carry      bundles, receipts, requests              runs      run tracking, reliability
+//!   parcel     bundles that a browser saves and hands in
 //!   archive    cleanup, disk use, the season's archive              dashboard the page at `/`
 //!   verify     verifications and drift
 //!   stream     the log as it grows                             metrics   for Prometheus
@@ -33,6 +34,7 @@ mod listener;
 mod members;
 mod metrics;
 mod moment;
+mod parcel;
 mod problem;
 mod query;
 mod read;

@@ -66,7 +66,8 @@ pub(super) async fn status(State(services): Shared) -> Reply<Status> {
 pub(super) async fn peers(State(services): Shared) -> Reply<Value> {
     let status = scored_status(&services).await?;
     let network = services.network.diagnosis().await;
-    Ok(Json(json!({ "peers": status.peers, "network": network })))
+    let own = services.network.addresses().await;
+    Ok(Json(json!({ "peers": status.peers, "network": network, "own_addresses": own })))
 }
 
 pub(super) async fn tables(State(services): Shared) -> Reply<Value> {

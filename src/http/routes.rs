@@ -12,8 +12,8 @@ use axum::{Json, Router, middleware};
 use super::guard::{Expected, guard};
 use super::problem::Problem;
 use super::{
-    Services, act, archive, carry, compare, dashboard, decide, legacy, legacy_read, members, metrics, read, runs,
-    stream,
+    Services, act, archive, carry, compare, dashboard, decide, legacy, legacy_read, members, metrics, parcel, read,
+    runs, stream,
 };
 use super::{travel, verify};
 
@@ -50,7 +50,7 @@ pub const ROUTES: &[Route] = &[
         "Table by table: rows, what waits, what is on the shelf, a digest of the content",
         &[],
     ),
-    route("get", "/api/v1/peers", "The other members", &[]),
+    route("get", "/api/v1/peers", "The other members, the network, and where this one is reached", &[]),
     route("post", "/api/v1/peers", "Stays connected to the peer at an address, across restarts", &["address"]),
     route("get", "/api/v1/comparisons", "Whether the other members' files show the same rows, and which differ", &[]),
     route(
@@ -134,6 +134,9 @@ pub const ROUTES: &[Route] = &[
     route("post", "/api/v1/bundle/export", "Writes a bundle to a file or directory of this machine", &["path", "for"]),
     route("post", "/api/v1/bundle/import", "Takes a bundle from a file of this machine", &["path", "news_only"]),
     route("post", "/api/v1/bundle/inspect", "Says what a bundle holds; stores nothing", &["path"]),
+    route("get", parcel::DOWNLOAD, "Gives a bundle as the answer's body: all, or what one peer lacks", &["for"]),
+    route("post", parcel::UPLOADS[0], "Says what the bundle in the request's body holds; stores nothing", &[]),
+    route("post", parcel::UPLOADS[1], "Takes the bundle in the request's body", &[]),
     route("post", "/api/v1/admit", "Admits who asked by a request that was carried here", &["request"]),
     route("get", "/api/v1/cleanup", "The cleanup that is under way, or the last one", &[]),
     route(
@@ -226,6 +229,9 @@ fn handler(route: &Route) -> MethodRouter<Arc<Services>> {
         ("post", "/api/v1/bundle/export") => post(carry::export),
         ("post", "/api/v1/bundle/import") => post(carry::import),
         ("post", "/api/v1/bundle/inspect") => post(carry::inspect),
+        ("get", parcel::DOWNLOAD) => get(parcel::download),
+        ("post", path) if path == parcel::UPLOADS[0] => post(parcel::inspect),
+        ("post", path) if path == parcel::UPLOADS[1] => post(parcel::import),
         ("post", "/api/v1/admit") => post(carry::admit),
         (method, path) => upkeep_handler(method, path),
     }
@@ -307,8 +313,13 @@ fn openapi() -> serde_json::Value {
             let kind = if name == "n" { "integer" } else { "string" };
             parameters.push(json!({ "name": name, "in": "path", "required": true, "schema": { "type": kind } }));
         }
+        if entry.path == parcel::DOWNLOAD {
+            operation["responses"]["200"]["content"] = json!({ parcel::KIND: {} });
+        }
         if entry.method == "get" {
             parameters.extend(entry.parameters.iter().map(|name| json!({ "name": name, "in": "query", "schema": {} })));
+        } else if parcel::UPLOADS.contains(&entry.path) {
+            operation["requestBody"] = json!({ "required": true, "content": { parcel::KIND: {} } });
         } else {
             let members: serde_json::Map<_, _> =
                 entry.parameters.iter().map(|name| (name.to_string(), json!({}))).collect();

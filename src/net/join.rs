@@ -16,7 +16,7 @@ use super::key::{keypair, parse_address, peer_of, with_peer};
 use super::transport::{Connection, TransportError, open_transport};
 use crate::model::{ClusterId, MemberRecord, NodeId, RecordKind};
 use crate::node::invite::{Refusal, invite_id, proof};
-use crate::node::membership::{Membership, cluster_id, node_id};
+use crate::node::membership::{Membership, cluster_id, node_id, shortened};
 use crate::wire::invite::InviteCode;
 use crate::wire::limits::{GATE_WELCOME_BYTES_MAX, MEMBER_RECORDS_MAX, PROTOCOL_VERSION_MIN, REVOKING_RECORDS_MAX};
 use crate::wire::member::{all_from_proto, fixed};
@@ -175,7 +175,7 @@ pub(super) async fn ask(
         send(&mut stream, &opening).await?;
         let reply: proto::GateReply = receive_up_to(&mut stream, 256, 8).await?;
         let nonces = [nonce, fixed(&reply.nonce, "nonce")?];
-        let name = name.chars().take(crate::wire::limits::NAME_BYTES_MAX / 4).collect();
+        let name = shortened(name);
         let join = match ticket {
             Ticket::Code(code) => {
                 let proof = proof(&code.secret, &code.cluster, &own, &inviter, &nonces).as_bytes().to_vec();

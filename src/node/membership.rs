@@ -57,6 +57,7 @@ use crate::wire::member::{encode_member, record_hash, signed_bytes};
 use graph::{Graph, Place};
 pub use sign::{
     admit, admit_as, cluster_id, found_cluster, found_cluster_with, node_id, recover, rename, revoke, rotate, set_role,
+    shortened,
 };
 
 /// Why a record is refused. The membership is unchanged, and the same record will be refused again.

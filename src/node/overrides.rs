@@ -19,7 +19,7 @@ impl Node {
     /// Says that the rows shown under two ids are one. The senior row's id stays, references follow.
     pub fn merge_rows(&mut self, place: &Place, id: &str, other: &str, now: Now) -> Result<DecisionView, NodeError> {
         let position = self.ready_database(&place.database, now)?;
-        let (one, two) = (self.shown_row(place, id)?, self.shown_row(place, other)?);
+        let (one, two) = (self.named_row(place, id)?, self.named_row(place, other)?);
         if one == two {
             return Err(NodeError::Invalid(format!("{id} and {other} are one row already: nothing to do")));
         }

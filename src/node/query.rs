@@ -267,7 +267,7 @@ impl Node {
     }
 
     /// (row, database, reason) of everything on the shelf.
-    fn shelved_rows(&self, read: &LogRead) -> Result<Vec<(RowId, String, Shelved)>, NodeError> {
+    pub(super) fn shelved_rows(&self, read: &LogRead) -> Result<Vec<(RowId, String, Shelved)>, NodeError> {
         let mut rows = Vec::new();
         for id in read.shelf()? {
             let Some(row) = read.row(&id)? else { continue };
@@ -285,10 +285,20 @@ impl Node {
             let Some(row) = read.row(&id)? else { continue };
             let columns = read.columns(row.table)?;
             let cells = row.cells.iter().map(|state| (columns[state.column as usize].clone(), cell_text(&state.cell)));
+            let table = read.table_name(row.table)?.1;
+            let (holder, key) = match &reason {
+                Shelved::Unique { index, holder } => {
+                    (self.named(&read, holder)?, self.key_columns(&database, &table, index))
+                }
+                Shelved::Parent { parent } => (self.named(&read, parent)?, Vec::new()),
+                Shelved::Refused { .. } => Default::default(),
+            };
             views.push(ShelfView {
                 number: number as u64 + 1,
                 database,
-                table: read.table_name(row.table)?.1,
+                table,
+                holder,
+                key,
                 row: id.to_string(),
                 id: row.id.map(|id| id.to_string()).unwrap_or_default(),
                 reason: self.shelf_reason(&read, &reason)?,
@@ -309,6 +319,15 @@ impl Node {
             Shelved::Parent { parent } => format!("the row it needs is not shown ({})", self.named(read, parent)?),
             Shelved::Refused { message } => format!("SQLite refused it here: {message}; it is tried again"),
         })
+    }
+
+    /// The columns of a UNIQUE index by their names; none where only SQLite knows what it is over.
+    fn key_columns(&self, database: &str, table: &str, index: &str) -> Vec<String> {
+        let position = self.databases.iter().position(|one| one.settings.name == database);
+        let table = position.and_then(|position| self.schemas[position].table(table));
+        let key = table.and_then(|table| Some((table, table.unique.iter().find(|key| key.name == index)?)));
+        let Some((table, key)) = key.filter(|(_, key)| key.exact) else { return Vec::new() };
+        key.columns.iter().map(|(column, _)| table.columns[*column].name.clone()).collect()
     }
 
     fn named(&self, read: &LogRead, row: &RowId) -> Result<String, NodeError> {

@@ -43,6 +43,7 @@ impl Node {
                 view.column = column.clone();
                 view.winner = self.authored(winner);
                 view.loser = self.authored(loser);
+                view.now = written_since(read, record, column, winner)?;
                 view.reason = "both were written without knowing the other; the later stamp is shown".to_string();
             }
             AuditKind::DeleteLost { delete, stamp } => {
@@ -144,4 +145,21 @@ impl Node {
             time: rfc3339(version.stamp.wall_ms()),
         }
     }
+}
+
+/// What a cell shows that somebody wrote after it was fought for; empty while what won then is still there.
+fn written_since(
+    read: &LogRead,
+    record: &AuditRecord,
+    column: &str,
+    winner: &CellVersion,
+) -> Result<String, NodeError> {
+    let Some(row) = read.row(&record.row)? else { return Ok(String::new()) };
+    let row = match row.members().first() {
+        Some(canonical) if *canonical != record.row => read.row(canonical)?.unwrap_or(row),
+        _ => row,
+    };
+    let columns = read.columns(row.table)?;
+    let state = row.cells.iter().find(|state| columns.get(state.column as usize).is_some_and(|name| name == column));
+    Ok(state.filter(|state| state.dot != winner.dot).map(|state| cell_text(&state.cell)).unwrap_or_default())
 }

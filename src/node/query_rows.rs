@@ -37,6 +37,26 @@ impl Node {
         )))
     }
 
+    /// The row that is shown under a key; or one of the shelf, which is shown under none, by its identity as the shelf lists it.
+    pub(super) fn named_row(&self, place: &Place, name: &str) -> Result<RowId, NodeError> {
+        let shown = self.shown_row(place, name);
+        if shown.is_ok() {
+            return shown;
+        }
+        let read = self.log.read()?;
+        let (table, _) = self.table_of(&read, &place.database, &place.table)?;
+        let mut named = Vec::new();
+        for (row, _, _) in self.shelved_rows(&read)? {
+            if row.to_string() == name && read.row(&row)?.is_some_and(|record| record.table == table) {
+                named.push(row);
+            }
+        }
+        match named[..] {
+            [row] => Ok(row),
+            _ => shown,
+        }
+    }
+
     /// All rows that were ever born with an id or are shown under it; with `node`, only those born there.
     pub fn where_is(&self, database: &str, table: &str, id: &str, node: Option<&str>) -> Result<WhereView, NodeError> {
         let read = self.log.read()?;

@@ -380,6 +380,9 @@ pub struct ConflictView {
     pub reason: String,
     /// When this node saw it, RFC 3339.
     pub seen: String,
+    /// What the cell shows now, where somebody wrote it since (or put a value back); empty: what won is still shown.
+    #[serde(default)]
+    pub now: String,
 }
 
 /// What a person decided, as an event.
@@ -419,6 +422,12 @@ pub struct ShelfView {
     pub id: String,
     /// Why it is not shown.
     pub reason: String,
+    /// Where the row is shown that stands in its way; empty where that is no row.
+    #[serde(default)]
+    pub holder: String,
+    /// Columns of the key that both have; empty where it is no such key.
+    #[serde(default)]
+    pub key: Vec<String>,
     /// Its (column, value) pairs.
     pub cells: Vec<(String, String)>,
 }

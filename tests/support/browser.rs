@@ -31,6 +31,46 @@ const ARGUMENTS: &[&str] = &[
 const BROWSERS: &[&str] = &["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 const DRIVERS: &[&str] = &["/usr/bin/chromedriver", "/usr/lib/chromium-browser/chromedriver"];
 
+/// Looks at every text in sight: its colour over the colours behind it. A canvas knows what every way to write a colour is.
+const FAINT: &str = r#"
+    const canvas = document.createElement('canvas'); canvas.width = canvas.height = 1;
+    const pen = canvas.getContext('2d', { willReadFrequently: true });
+    const known = new Map();
+    const rgba = (color) => {
+      if (!known.has(color)) {
+        pen.clearRect(0, 0, 1, 1); pen.fillStyle = color; pen.fillRect(0, 0, 1, 1);
+        const [r, g, b, a] = pen.getImageData(0, 0, 1, 1).data; known.set(color, [r, g, b, a / 255]);
+      }
+      return known.get(color);
+    };
+    const over = (top, ground) => [0, 1, 2].map((at) => top[at] * top[3] + ground[at] * (1 - top[3]));
+    const light = (color) => color.slice(0, 3).map((part) => part / 255)
+      .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+      .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+    const behind = (one) => {
+      if (!one) return [255, 255, 255];
+      const own = rgba(getComputedStyle(one).backgroundColor);
+      return own[3] >= 1 ? own : over(own, behind(one.parentElement));
+    };
+    const found = [];
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+      const one = texts.currentNode.parentElement;
+      const words = texts.currentNode.textContent.trim();
+      if (!words || one.closest('svg, option, noscript, .toast, :disabled') || !one.checkVisibility({ opacityProperty: true })) continue;
+      const style = getComputedStyle(one);
+      let faded = 1;
+      for (let up = one; up; up = up.parentElement) faded *= Number(getComputedStyle(up).opacity);
+      const ground = behind(one); const ink = rgba(style.color);
+      const [a, b] = [light(over([...ink.slice(0, 3), ink[3] * faded], ground)), light(ground)];
+      const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+      const size = parseFloat(style.fontSize);
+      const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
+      if (ratio < (large ? 3 : 4.5)) found.push(`${words.slice(0, 40)}: ${ratio.toFixed(2)}`);
+    }
+    return found.slice(0, 5);
+"#;
+
 pub(crate) struct Browser {
     agent: Agent,
     session: String,
@@ -136,6 +176,51 @@ impl Browser {
             self.ask(&format!("/element/{element}/clear"), Some(&json!({})))?;
             self.ask(&format!("/element/{element}/value"), Some(&json!({ "text": text }))).map(drop)
         });
+    }
+
+    /// Gives a field for files one.
+    #[track_caller]
+    pub(crate) fn attach(&self, selector: &str, file: &Path) {
+        let element = self.element(selector).unwrap();
+        self.done(&format!("/element/{element}/value"), &json!({ "text": file.to_str().unwrap() }));
+    }
+
+    /// Chooses an entry of a list by its words, as soon as it is there.
+    #[track_caller]
+    pub(crate) fn choose(&self, selector: &str, words: &str) {
+        let script = "const list = document.querySelector(arguments[0]); \
+                      const found = [...(list?.options ?? [])].find((one) => one.textContent === arguments[1]); \
+                      if (!found) return false; list.value = found.value; \
+                      list.dispatchEvent(new Event('change', { bubbles: true })); return true";
+        until(&format!("{selector} offers {words:?}"), 20, || {
+            if self.script(script, &[json!(selector), json!(words)]) == true {
+                Ok(())
+            } else {
+                Err("not yet".to_owned())
+            }
+        });
+    }
+
+    /// Whether what a selector names can be seen.
+    pub(crate) fn is_in_sight(&self, selector: &str) -> bool {
+        let script = "return document.querySelector(arguments[0])?.checkVisibility() ?? false";
+        self.script(script, &[json!(selector)]) == true
+    }
+
+    /// Files that the page hands over are kept here.
+    pub(crate) fn downloads_to(&self, folder: &Path) {
+        self.command("Browser.setDownloadBehavior", &json!({ "behavior": "allow", "downloadPath": folder }));
+    }
+
+    /// What the browser's owner prefers.
+    pub(crate) fn prefer(&self, feature: &str, value: &str) {
+        self.command("Emulation.setEmulatedMedia", &json!({ "features": [{ "name": feature, "value": value }] }));
+    }
+
+    /// Words that stand out too little from what is behind them (WCAG AA: 4.5, large ones 3), with their contrast.
+    pub(crate) fn faint(&self) -> Vec<String> {
+        let found = self.script(FAINT, &[]);
+        found.as_array().cloned().unwrap_or_default().iter().map(Value::to_string).collect()
     }
 
     /// Presses keys wherever the keyboard is.

@@ -86,6 +86,37 @@ export async function post(path, body) {
   return json(await ask('POST', path, body ?? {}));
 }
 
+/** Hands a file in as it is. */
+export async function upload(path, file) {
+  const headers = { Authorization: `Bearer ${token() ?? ''}`, 'Content-Type': 'application/octet-stream' };
+  try {
+    return await json(await fetch(path, { method: 'POST', headers, body: file, cache: 'no-store', credentials: 'omit', redirect: 'error' }));
+  } catch (error) {
+    if (error instanceof Refusal) throw error;
+    throw new Refusal(0, 'unreachable', 'the file did not get through: is it still there, is the node running, and is there room on its disk?');
+  }
+}
+
+/** Gets a file; `onBytes` is told how much of it has come. A file that breaks off is an error. */
+export async function download(path, query, onBytes) {
+  const answer = await ask('GET', withQuery(path, query));
+  if (!answer.ok) throw await refusal(answer);
+  const pieces = [];
+  let bytes = 0;
+  const reader = answer.body.getReader();
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return new Blob(pieces, { type: 'application/octet-stream' });
+      pieces.push(value);
+      bytes += value.length;
+      onBytes(bytes);
+    }
+  } catch {
+    throw new Refusal(0, 'broken_off', 'it broke off on the way: try again');
+  }
+}
+
 /** Learns which endpoints there are; later ones of this page may be missing in an older program. */
 export async function learn() {
   const description = await get('/api/v1/openapi.json');

@@ -4,6 +4,7 @@
 import { every, forgetToken, get, has, keepToken, learn, takeTokenFromLink, token } from './api.js';
 import { el, foreign, foreignText, live, sign } from './dom.js';
 import { page as activity } from './activity.js';
+import { page as bundles } from './bundles.js';
 import { page as care } from './care.js';
 import { page as conflicts } from './conflicts.js';
 import { page as data } from './data.js';
@@ -13,6 +14,7 @@ import { page as reliability } from './reliability.js';
 import { page as runs } from './runs.js';
 import { page as servers } from './servers.js';
 import { page as shelf } from './shelf.js';
+import { page as travel } from './travel.js';
 import { silence, verdict } from './verdict.js';
 import { page as verify } from './verify.js';
 import { keepTime, short } from './words.js';
@@ -20,7 +22,7 @@ import { keepTime, short } from './words.js';
 /** Between two looks at the node, ms. */
 const LOOK_EVERY = 2500;
 
-const PAGES = [overview, servers, data, conflicts, shelf, activity, verify, runs, reliability, care, invite];
+const PAGES = [overview, servers, data, conflicts, shelf, activity, travel, bundles, verify, runs, reliability, care, invite];
 
 const at = (id) => document.getElementById(id);
 const state = { status: null, heard: 0, drift: null, alerts: [], shown: null, timer: 0, looking: false };
@@ -64,13 +66,19 @@ function show() {
   const built = available(page) ? page.build(main, { query: here.query, path: here.path, say, look }) : absent(main, page);
   state.shown = { page, update: built?.update, leave: built?.leave };
   document.title = `${page.title} · litemesh`;
+  fold(true);
   at('verdict').classList.toggle('brief', page !== overview);
   drawNav();
-  at('nav').querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
   if (state.status) built?.update?.(state.status);
   if (turned && state.turned) main.focus({ preventScroll: true });
   if (turned) window.scrollTo(0, 0);
   state.turned = true;
+}
+
+/** Where it is narrow the list of pages is behind a button. */
+function fold(folded) {
+  at('menu').setAttribute('aria-expanded', String(!folded));
+  at('pages').classList.toggle('open', !folded);
 }
 
 const count = (status, name) => status.databases.reduce((sum, database) => sum + database[name], 0);
@@ -80,6 +88,7 @@ function drawNav() {
   const shown = state.shown?.page.path;
   const pages = PAGES.filter(available).map((page) => [page.path, page.title, numbers[page.path] ?? 0, page.path === shown]);
   drawNavList(pages);
+  at('menu-page').textContent = state.shown?.page.title ?? '';
 }
 
 const drawNavList = live(at('nav'), (pages) => pages.map(([path, title, number, current]) => el('li', {},
@@ -95,15 +104,17 @@ function findingOf(one) {
 
 const verdictHead = el('div', { class: 'verdict-head', role: 'status', 'aria-live': 'polite', 'aria-atomic': 'true' });
 const verdictList = el('ul', { class: 'findings' });
-const drawHead = live(verdictHead, ({ level, headline, words }) => [
+const drawHead = live(verdictHead, ({ level, headline, words, named }) => [
   sign(level),
-  el('div', {}, el('p', { class: 'verdict-headline' }, foreign(headline)), words ? el('p', { class: 'verdict-words' }, foreign(words)) : null),
+  el('div', {}, el('p', { class: 'verdict-headline' }, foreign(headline)), words ? el('p', { class: 'verdict-words' }, foreign(words)) : null,
+    named.length ? el('p', { class: 'verdict-names' }, named.map((what, at) => [at ? ' · ' : '', foreign(what)])) : null),
 ]);
 const drawFindings = live(verdictList, (found) => found.map(findingOf));
 
 function drawVerdict(result) {
   at('verdict').dataset.level = result.level;
-  drawHead({ level: result.level, headline: result.headline, words: result.words });
+  const problems = result.found.filter((one) => one.level !== 'busy');
+  drawHead({ level: result.level, headline: result.headline, words: result.words, named: problems.length > 1 ? problems.map((one) => one.what) : [] });
   drawFindings(result.found);
   verdictList.hidden = result.found.length === 0;
 }
@@ -179,6 +190,12 @@ function begin() {
     enter();
   });
   at('sign-out').addEventListener('click', () => signOut());
+  at('menu').addEventListener('click', () => fold(at('menu').getAttribute('aria-expanded') === 'true'));
+  at('pages').addEventListener('keydown', (event) => {
+    if (event.key !== 'Escape' || at('menu').getAttribute('aria-expanded') !== 'true') return;
+    fold(true);
+    at('menu').focus();
+  });
   at('skip').addEventListener('click', () => at('main').focus());
   window.addEventListener('hashchange', () => {
     const before = token();

@@ -26,11 +26,20 @@ function receipts(view) {
   ];
 }
 
+/** What is wrong first; what is well is folded away. */
 function checks(list) {
-  const order = { failed: 0, warning: 1, ok: 2 };
-  const rows = [...list].sort((a, b) => (order[a.state] ?? 1) - (order[b.state] ?? 1));
+  const order = { failed: 0, warning: 1 };
+  const well = list.filter((check) => check.state === 'ok');
+  const wrong = list.filter((check) => check.state !== 'ok').sort((a, b) => (order[a.state] ?? 1) - (order[b.state] ?? 1));
+  return [
+    wrong.length ? checksTable('Checks that found something', wrong) : el('p', {}, badge('well', 'Nothing is wrong with this installation')),
+    well.length ? el('details', { key: 'checks-well' }, el('summary', { class: 'quiet' }, `${count(well.length, 'check')} found nothing`), checksTable('Checks that found nothing', well)) : null,
+  ];
+}
+
+function checksTable(caption, rows) {
   return table({
-    caption: 'Checks of this installation', hideCaption: true, rows,
+    caption, hideCaption: true, rows,
     columns: [
       { head: 'Check', cell: (check) => foreign(check.check) },
       { head: 'State', cell: (check) => badge(check.state === 'ok' ? 'well' : check.state === 'failed' ? 'trouble' : 'attention', check.state) },
@@ -73,6 +82,29 @@ function disk(view) {
   ];
 }
 
+/** The archive: fetch what is missing of it from the others, or copy it whole to a folder of this machine. */
+function archiveForm(say) {
+  const out = el('input', { id: 'archive-out', required: true, placeholder: '/media/stick/season-2026', spellcheck: 'false', autocapitalize: 'off', autocomplete: 'off' });
+  const repair = () => post('/api/v1/archive/repair').then(() => say('The archive is read; what is missing or damaged comes from the other servers.')).catch((error) => say(['Not repaired: ', foreign(error.message)]));
+  const submit = async (event) => {
+    event.preventDefault();
+    try {
+      // Everything that every member holds goes into segments first, whatever its age: else the copy would lack the season's end.
+      const moved = await post('/api/v1/cleanup', { all: true });
+      if (moved.state === 'running') return say('The log is being moved into the archive first: say it again when the cleanup below is done.');
+      if (moved.success === false) return say(['Not copied: ', foreign(moved.problem ?? '')]);
+      const made = await post('/api/v1/archive', { out: out.value.trim() });
+      say([`${count(made.events, 'event')} (${bytes(made.bytes)}) copied into `, foreign(made.path), '. To check the copy where it lies: litemesh archive verify']);
+      return undefined;
+    } catch (error) {
+      return say(['Not copied: ', foreign(error.message)]);
+    }
+  };
+  return el('form', { class: 'row-form', 'aria-label': 'Archive', on: { submit } },
+    el('div', {}, el('label', { for: 'archive-out' }, 'Archive the season: copy all that every server holds into a folder of this machine'), out),
+    el('button', { class: 'button', type: 'submit' }, 'Copy'), has('post', '/api/v1/archive/repair') ? button('Check and repair the archive', repair, { key: 'archive-repair' }) : null);
+}
+
 function cleanup(view) {
   if (!view.state) return el('p', { class: 'empty' }, 'No cleanup has run since the start.');
   const level = { done: 'well', running: 'busy', planned: 'busy', failed: 'trouble' }[view.state] ?? 'unknown';
@@ -86,6 +118,14 @@ function cleanup(view) {
 
 function cleanupForm(say, ask) {
   const days = el('input', { id: 'cleanup-days', type: 'number', min: 0, max: 3650, value: 30, required: true });
+  const plan = async () => {
+    try {
+      const view = await post('/api/v1/cleanup', { days_to_keep: Number(days.value), dry_run: true });
+      say(`${count(view.wanted, 'event')} would move into the archive${view.blocked > 0 ? `; ${number(view.blocked)} more wait until other servers hold them too` : ''}. Nothing was moved.`);
+    } catch (error) {
+      say(['No plan: ', foreign(error.message)]);
+    }
+  };
   const submit = async (event) => {
     event.preventDefault();
     try {
@@ -97,8 +137,9 @@ function cleanupForm(say, ask) {
     ask.soon();
     ask();
   };
-  return el('form', { class: 'row-form', on: { submit } },
-    el('div', { class: 'narrow' }, el('label', { for: 'cleanup-days' }, 'Days to keep in the log'), days), el('button', { class: 'button', type: 'submit' }, 'Clean up'));
+  return el('form', { class: 'row-form', 'aria-label': 'Cleanup', on: { submit } },
+    el('div', { class: 'narrow' }, el('label', { for: 'cleanup-days' }, 'Days to keep in the log'), days),
+    button('What would it move?', plan, { key: 'cleanup-plan' }), el('button', { class: 'button', type: 'submit' }, 'Clean up'));
 }
 
 /** A panel that shows what an endpoint gives, or that this version does not have it. */
@@ -123,7 +164,7 @@ export const page = {
     asks.push(panel(root, 'Who holds what', '/api/v1/receipts', receipts));
     asks.push(panel(root, 'Checks', '/api/v1/doctor', checks, { pick: (answer) => answer.checks }));
     asks.push(panel(root, 'Alerts', '/api/v1/alerts', alerts, { more: has('post', '/api/v1/alerts/test') ? [button('Send a test', test, { key: 'test-alert' })] : [] }));
-    asks.push(panel(root, 'Disk', '/api/v1/disk', disk));
+    asks.push(panel(root, 'Disk and archive', '/api/v1/disk', disk, { below: has('post', '/api/v1/archive') ? [archiveForm(say)] : [] }));
     asks.push(panel(root, 'Cleanup', '/api/v1/cleanup', cleanup, { below: [cleanupForm(say, ask)] }));
     asks.push(joinPanel(root));
     return { update: ask };

@@ -3,9 +3,9 @@
 
 import { el, svg, table } from './dom.js';
 
-/** Space round the drawing: left for the scale, below for the times. */
+/** Space round the drawing: left for the scale, below for the times and what they are. */
 const LEFT = 40;
-const BELOW = 22;
+const BELOW = 36;
 const TOP = 8;
 
 /** A round number at or above the greatest value, so that the scale reads well. */
@@ -24,14 +24,14 @@ function scale(width, height, top, words) {
 
 function times(points, width, height, x) {
   const step = Math.max(1, Math.ceil(points.length / Math.max(2, Math.floor((width - LEFT) / 90))));
-  return points.map((point, at) => (at % step === 0 ? svg('text', { x: x(at), y: height - 5, class: 'tick middle' }, point.label) : null));
+  return points.map((point, at) => (at % step === 0 ? svg('text', { x: x(at), y: height - 19, class: 'tick middle' }, point.label) : null));
 }
 
 /**
  * One chart. `points` are {label, values, title}; `series` names the values: {name, level}. Bars are stacked, lines are
  * not and leave a gap where a value is null.
  */
-export function chart({ title, points, series, kind = 'bars', words = String, top: given, width = 320, height = 140 }) {
+export function chart({ title, points, series, kind = 'bars', words = String, top: given, width = 320, height = 154, along }) {
   if (points.length === 0) return el('figure', { class: 'chart' }, el('figcaption', {}, title), el('p', { class: 'empty' }, 'Nothing to show yet.'));
   const sums = points.map((point) => (kind === 'bars' ? point.values.reduce((sum, value) => sum + (value ?? 0), 0) : Math.max(...point.values.map((value) => value ?? 0))));
   const top = given ?? ceiling(Math.max(...sums));
@@ -65,7 +65,7 @@ export function chart({ title, points, series, kind = 'bars', words = String, to
   }
   return el('figure', { class: 'chart' },
     el('figcaption', {}, title, ' ', series.length > 1 ? el('span', { class: 'legend' }, series.map((one) => el('span', { class: `key ${one.level}` }, one.name))) : null),
-    svg('svg', { viewBox: `0 0 ${width} ${height}`, class: 'chart-drawing', 'aria-hidden': 'true', focusable: 'false' }, scale(width, height, top, words), marks, times(points, width, height, x)),
+    svg('svg', { viewBox: `0 0 ${width} ${height}`, class: 'chart-drawing', 'aria-hidden': 'true', focusable: 'false' }, scale(width, height, top, words), marks, times(points, width, height, x), along ? svg('text', { x: width, y: height - 4, class: 'tick end along' }, along) : null),
     el('details', { key: `chart-${title}` }, el('summary', { class: 'small quiet' }, 'As a table'), table({
       caption: title, hideCaption: true, rows: points,
       columns: [{ head: 'When', cell: (point) => point.title ?? point.label }, ...series.map((one, which) => ({ head: one.name, number: true, cell: (point) => (point.values[which] === null || point.values[which] === undefined ? '–' : words(point.values[which])) }))],

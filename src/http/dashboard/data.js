@@ -107,7 +107,7 @@ export const page = {
     let rows = known ? [] : null;
     root.append(
       el('h1', {}, 'Data'),
-      el('p', { class: 'lead' }, 'Equal content of equal tables has an equal digest on every server.'),
+      el('p', { class: 'lead' }, 'A digest is a fingerprint of the content: where two servers show the same digest for a table, they show the same rows.'),
       place);
     const compared = comparisonPanel(root, say);
     return {

@@ -46,12 +46,24 @@ function databases(status) {
       { head: 'State', cell: (row) => (row.state === 'ok' ? badge('well', 'ok') : badge(row.state.startsWith('ok') ? 'busy' : 'trouble', foreign(row.state.replace(/^ok: /, '')))) },
       { head: 'Tables', number: true, cell: (row) => number(row.tables) },
       { head: 'Rows', number: true, cell: (row) => number(row.rows) },
-      { head: 'Pending', number: true, cell: (row) => waiting(row.outbox, 'rows wait for the log', '#/data') },
-      { head: 'Held', number: true, cell: (row) => waiting(row.held_events, 'events held', '#/data') },
-      { head: 'Shelved', number: true, cell: (row) => waiting(row.shelved, 'rows on the shelf', '#/shelf') },
-      { head: 'Conflicts', number: true, cell: (row) => waiting(row.conflicts, 'conflicts', '#/conflicts') },
+      { head: 'Pending', number: true, zero: (row) => row.outbox === 0, cell: (row) => waiting(row.outbox, 'rows wait for the log', '#/data') },
+      { head: 'Held', number: true, zero: (row) => row.held_events === 0, cell: (row) => waiting(row.held_events, 'events held', '#/data') },
+      { head: 'Shelved', number: true, zero: (row) => row.shelved === 0, cell: (row) => waiting(row.shelved, 'rows on the shelf', '#/shelf') },
+      { head: 'Conflicts', number: true, zero: (row) => row.conflicts === 0, cell: (row) => waiting(row.conflicts, 'conflicts', '#/conflicts') },
     ],
   });
+}
+
+/** What the heads of the columns mean. */
+function words() {
+  const meanings = [
+    ['Pending', 'rows that the application wrote and that are not in the log yet; normally 0 within a second'],
+    ['Held', 'events of other servers that cannot be shown yet: a table or column is missing here, or what they rest on'],
+    ['Shelved', 'rows that are kept but cannot be shown now, such as a second row with the same unique number'],
+    ['Conflicts', 'values that gave way to another one; each is kept and can be put back'],
+  ];
+  return el('details', { class: 'words', key: 'words' }, el('summary', { class: 'small quiet' }, 'What do these words mean?'),
+    el('dl', { class: 'cells small' }, meanings.map(([word, meaning]) => [el('dt', {}, word), el('dd', {}, meaning)])));
 }
 
 function unplug(status) {
@@ -63,7 +75,7 @@ function unplug(status) {
     : `${count(events, 'event')} (${all ? '' : 'more than '}${count(rows, 'row')}) exist only here${pending > 0 ? `, and ${count(pending, 'row')} are not in the log yet` : ''}.`;
   const alone = status.peers.length === 0;
   return [
-    heading(2, 'Can this machine go?'),
+    heading(2, 'Can this machine be unplugged?'),
     el('p', { class: 'unplug' }, safe && !alone ? badge('well', 'Safe to unplug') : badge('attention', 'Keep it on')),
     el('p', { class: 'quiet' }, words, ' ', el('a', { href: '#/care' }, 'Who holds what')),
   ];
@@ -80,7 +92,7 @@ export const page = {
     root.append(
       el('h1', { class: 'hidden-heading' }, 'Overview'),
       el('section', { class: 'panel' }, heading(2, 'Servers', el('a', { href: '#/servers' }, 'All about them')), map.frame, list),
-      el('section', { class: 'panel' }, heading(2, 'Databases', el('a', { href: '#/data' }, 'Table by table')), tables),
+      el('section', { class: 'panel' }, heading(2, 'Databases', el('a', { href: '#/data' }, 'Table by table')), tables, words()),
       el('section', { class: 'panel' }, foot));
     const [drawList, drawTables, drawFoot] = [live(list, servers), live(tables, (status) => [databases(status), el('p', { class: 'same' }, 'Content: ', sameEverywhere(status))]), live(foot, unplug)];
     return {

@@ -12,6 +12,13 @@ const TREND = { improving: ['well', 'improving'], steady: ['unknown', 'steady'],
 const HOUR_MS = 3_600_000;
 const HOURS = 48;
 const HOURS_MIN = 12;
+const ALONG = 'hour of the day, local time';
+
+/** What the operations are, for people. */
+const OPERATIONS = {
+  connection: 'being connected', pull: 'getting events from it', receive: 'taking what it sends by itself', reconcile: 'comparing who holds what',
+  serve: 'giving it events', announce: 'telling it of news', sync: 'sync asked for by a person', snapshot: 'getting or giving a snapshot',
+};
 
 /** Every hour since the first known one, 12 at least and 48 at most; the node leaves out those in which nothing ran. */
 function hours(report) {
@@ -38,15 +45,15 @@ function charts(report) {
   const titled = (point, values) => ({ label: point.label, title: `${point.at.toLocaleDateString('en-GB', { day: 'numeric', month: 'short' })}, ${point.label}`, values });
   return el('div', { class: 'charts' },
     chart({
-      title: 'Runs by the hour', series: [{ name: 'ended well', level: 'well' }, { name: 'failed', level: 'trouble' }],
+      title: 'Runs per hour (number)', along: ALONG, series: [{ name: 'ended well', level: 'well' }, { name: 'failed', level: 'trouble' }],
       points: all.map((point) => titled(point, [point.hour?.success_count ?? 0, point.hour?.failure_count ?? 0])), words: number,
     }),
     chart({
-      title: 'Success by the hour', kind: 'lines', top: 1, series: [{ name: 'success', level: 'busy' }],
+      title: 'Success per hour (% of runs)', along: ALONG, kind: 'lines', top: 1, series: [{ name: 'success', level: 'busy' }],
       points: all.map((point) => titled(point, [point.runs ? point.hour.success_count / point.runs : null])), words: percent,
     }),
     chart({
-      title: 'Mean duration by the hour', kind: 'lines', series: [{ name: 'seconds', level: 'busy' }],
+      title: 'Mean duration per hour (s or ms)', along: ALONG, kind: 'lines', series: [{ name: 'mean duration', level: 'busy' }],
       points: all.map((point) => titled(point, [point.runs ? point.hour.duration_seconds / point.runs : null])), words: tick,
     }));
 }
@@ -58,7 +65,7 @@ function operations(report) {
     rows: report.operations,
     key: (operation) => `${report.id}-${operation.operation}`,
     columns: [
-      { head: 'Operation', cell: (operation) => operation.operation },
+      { head: 'Operation', cell: (operation) => [operation.operation, OPERATIONS[operation.operation] ? el('p', { class: 'quiet small explained' }, OPERATIONS[operation.operation]) : null] },
       { head: 'Score', cell: (operation) => meter(operation.score, LEVEL[operation.band] ?? 'unknown', `${operation.score.toFixed(2)} ${operation.band}`) },
       { head: 'Success', number: true, cell: (operation) => percent(operation.success_rate) },
       { head: 'Well', number: true, cell: (operation) => number(operation.success_count) },
@@ -97,7 +104,7 @@ function draw({ servers }) {
   if (servers.length === 0) return el('section', { class: 'panel' }, el('p', { class: 'empty' }, 'No other server yet.'));
   const poor = servers.filter((server) => ['fair', 'poor'].includes(server.band)).map((server) => server.server);
   return [
-    el('p', { class: 'lead' }, poor.length ? foreign(`${list(poor)} ${poor.length === 1 ? 'does' : 'do'} worse than the others: see what fails most.`) : `${count(servers.length, 'server')}, all good or better.`),
+    el('p', { class: 'lead' }, poor.length ? foreign(`${list(poor)} ${poor.length === 1 ? 'does' : 'do'} worse than the others: see what fails most.`) : `${count(servers.length, 'server')}, all good or better.`, ' A score is the share of runs that ended well, 1.00 at best; what is hours ago counts less.'),
     servers.map(card),
   ];
 }

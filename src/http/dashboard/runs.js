@@ -30,6 +30,31 @@ function underWay(run) {
         run.message ? [' · ', foreign(run.message)] : null, run.heartbeat_at ? [' · last sign ', ago(run.heartbeat_at)] : null)));
 }
 
+/** One line for each kind with each server: before a server's name was known its runs were filed under its key. */
+function together(list) {
+  const found = new Map();
+  const latest = (one, other, name) => (String(one[name] ?? '') >= String(other[name] ?? '') ? one : other);
+  for (const kind of list) {
+    const subject = names.get(kind.subject) ?? kind.subject;
+    const key = `${kind.sync_type} ${subject}`;
+    const other = found.get(key);
+    if (!other) {
+      found.set(key, { ...kind, subject });
+      continue;
+    }
+    found.set(key, {
+      ...latest(kind, other, 'last_attempt_timestamp'),
+      subject,
+      last_sync_timestamp: latest(kind, other, 'last_sync_timestamp').last_sync_timestamp,
+      last_error_message: kind.last_error_message ?? other.last_error_message,
+      successful_sync_count: kind.successful_sync_count + other.successful_sync_count,
+      failed_sync_count: kind.failed_sync_count + other.failed_sync_count,
+      total_records_processed: kind.total_records_processed + other.total_records_processed,
+    });
+  }
+  return [...found.values()];
+}
+
 function kinds(list) {
   return table({
     caption: 'How each kind stands',
@@ -88,7 +113,7 @@ export const page = {
       drawPast({ runs: page.runs, more: page.next_before !== null });
       if (!has('get', '/api/v1/runs/kinds')) return;
       const { kinds: all } = await get('/api/v1/runs/kinds');
-      drawKinds(all);
+      drawKinds(together(all));
       for (const name of new Set(all.map((one) => one.sync_type))) {
         if (!Array.from(kind.options).some((option) => option.value === name)) kind.append(el('option', { value: name }, name));
       }

@@ -34,6 +34,15 @@ function content(peer) {
   return el('span', { class: 'quiet' }, 'not compared yet');
 }
 
+/** Whose clock is wrong, this machine's too. */
+function clocks(status) {
+  return wrongClocks(status).map((clock) => {
+    const off = `${span(Math.abs(clock.off) / 1000)} ${clock.off > 0 ? 'ahead' : 'behind'}`;
+    const words = clock.sure ? [clock.own ? 'The clock of this machine (' : 'The clock of ', foreign(clock.name), clock.own ? ')' : '', ` is ${off}: set it`] : ['The clocks of this machine and ', foreign(clock.name), ` are ${span(Math.abs(clock.off) / 1000)} apart: look at both and set the wrong one`];
+    return el('p', { class: 'clock-wrong' }, badge('attention', words));
+  });
+}
+
 function peersTable(status, sync) {
   return table({
     caption: 'Other servers of the cluster',
@@ -79,8 +88,16 @@ function awayList(network) {
   if (away.length === 0) return el('p', { class: 'empty' }, 'Every known server is connected.');
   return el('ul', { class: 'away' }, away.map((one) => el('li', {},
     el('p', {}, el('strong', {}, foreign(one.name)), one.last_reached_s === null ? ' was never reached from here.' : ` was last reached ${span(one.last_reached_s)} ago.`),
-    next(network, one),
+    next(network, one), el('p', { class: 'quiet small' }, 'Is it running with another address? Its own page “Servers” tells where it is reached; type that below.'),
     one.tried?.length ? el('ul', { class: 'tried' }, one.tried.map(([address, words]) => el('li', {}, el('code', {}, foreign(address)), ' ', el('span', { class: 'quiet' }, foreign(words))))) : null)));
+}
+
+/** For the field on another server's page. */
+function ownAddresses(own) {
+  if (!own?.length) return null;
+  return el('details', { key: 'own-addresses' }, el('summary', { class: 'quiet' }, 'Where this server is reached'),
+    el('p', { class: 'quiet small' }, 'Where servers do not find each other, type one of these into this page on the other server:'),
+    el('ul', { class: 'tried' }, own.map((address) => el('li', {}, el('code', {}, foreign(address))))));
 }
 
 function findings(network) {
@@ -91,7 +108,7 @@ function findings(network) {
 
 function membersTable(members, act) {
   return table({
-    caption: 'Everybody who was ever admitted',
+    caption: 'Everybody who was ever admitted. Where two rows claim one id, the row of the server with the lower seniority number keeps it.',
     rows: members,
     key: (member) => member.id,
     columns: [
@@ -150,8 +167,8 @@ export const page = {
         say(`Not done: ${error.message}.`);
       }
     };
-    const drawPeers = live(peers, (status) => peersTable(status, sync));
-    const drawAway = live(away, (network) => [awayList(network), ...findings(network)]);
+    const drawPeers = live(peers, (status) => [...clocks(status), peersTable(status, sync)]);
+    const drawAway = live(away, (network) => [awayList(network), ...findings(network), ownAddresses(network.own)]);
     const drawMembers = live(members, (list) => membersTable(list, act));
     return {
       update(status) {
@@ -159,7 +176,7 @@ export const page = {
         drawPeers({ node: status.node.name && { name: status.node.name }, peers: status.peers.map((peer) => ({ ...peer, rtt_ms: 0, score: 0, addresses: [], clock_skew_ms: peer.clock_skew_ms === null ? null : Math.abs(peer.clock_skew_ms) < 1000 ? Math.round(peer.clock_skew_ms / 10) * 10 : Math.round(peer.clock_skew_ms / 1000) * 1000 })) });
         if (Date.now() - last < 8000) return;
         last = Date.now();
-        get('/api/v1/peers').then((answer) => drawAway({ away: answer.network?.away, findings: answer.network?.findings })).catch(() => {});
+        get('/api/v1/peers').then((answer) => drawAway({ away: answer.network?.away, findings: answer.network?.findings, own: answer.own_addresses })).catch(() => {});
         if (has('get', '/api/v1/members')) get('/api/v1/members').then((answer) => drawMembers(answer.members.map((member) => ({ ...member, own: member.id === own })))).catch(() => {});
       },
     };

@@ -104,10 +104,13 @@ function rowFindings(status, more) {
 /** Rules whose matter is found above already, and said better. */
 const SAID_ABOVE = /^(peer_unseen|clock|shelf|drift|database)/;
 
+/** The same by their words: the status may know of an alert before its key is asked for. */
+const SAID_IN_WORDS = /^the shelf of /;
+
 function told(status, alerts) {
   const watched = alerts.filter((alert) => !alert.recovered_at && !SAID_ABOVE.test(alert.key))
     .map((alert) => finding(alert.severity === 'critical' ? 'trouble' : 'attention', alert.message, '', alert.next_step, '#/care'));
-  const words = status.alerts.filter((text) => !alerts.some((alert) => alert.message === text));
+  const words = status.alerts.filter((text) => !SAID_IN_WORDS.test(text) && !alerts.some((alert) => alert.message === text));
   return [...watched, ...words.map((text) => finding('attention', text, '', '', '#/care'))];
 }
 

@@ -165,7 +165,7 @@ pub(super) fn signed(key_seed: &[u8; 32], mut record: MemberRecord) -> MemberRec
 }
 
 /// A name cut to its limit at a character's border.
-pub(super) fn shortened(name: &str) -> String {
+pub fn shortened(name: &str) -> String {
     let mut end = name.len().min(NAME_BYTES_MAX);
     while !name.is_char_boundary(end) {
         end -= 1;

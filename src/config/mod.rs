@@ -25,7 +25,7 @@ pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
 /// Name of the file that is read when none is named.
 pub const DEFAULT_FILE: &str = "litemesh.toml";
 
-pub use alerts::AlertsConfig;
+pub use alerts::{AlertsConfig, MailConfig, PasswordConfig};
 pub use environment::unknown_variables;
 
 /// All settings, checked.
@@ -241,6 +241,8 @@ impl RawConfig {
         let anchor = |path: &mut String| *path = directory.join(&*path).display().to_string();
         self.node.data_dir.iter_mut().for_each(anchor);
         self.http.token_file.iter_mut().filter(|path| !path.is_empty()).for_each(anchor);
+        let of_mail = [&mut self.alerts.smtp_password_file, &mut self.alerts.smtp_ca];
+        of_mail.into_iter().flatten().filter(|path| !path.is_empty()).for_each(anchor);
         self.database.iter_mut().for_each(|RawDatabase { path, .. }| anchor(path));
         self
     }

@@ -285,18 +285,6 @@ fn check_later_sections(raw: &RawConfig) -> Result<(), ConfigError> {
     {
         return Err(refuse("alerts.webhook", url, "a URL that begins with http:// or https://, or empty"));
     }
-    if let Some(server) = raw.alerts.smtp_server.as_ref().filter(|server| !server.is_empty())
-        && server.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
-    {
-        return Err(refuse("alerts.smtp_server", server, "host:port, or empty"));
-    }
-    for address in
-        raw.alerts.smtp_to.iter().flatten().chain(raw.alerts.smtp_from.iter().filter(|from| !from.is_empty()))
-    {
-        if !address.contains('@') {
-            return Err(refuse("alerts.smtp_to / smtp_from", address, "mail addresses"));
-        }
-    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 //!   burst      small runs of the node become few rows                          reliability  rates, score, bands, trend
 //!   errors     classes and patterns of failures                                view     what the API shows of it
 //!   feed       times of changes, and what older servers sent                     alerts   what a person must know
-//!   deliver    webhook and mail
+//!   deliver    webhook and mail                                                  mail   SMTP, TLS, passwords
 //! ```
 //!
 //! States of a run: begun (in_progress) → success | error. Every run ends: it completes, it fails, it fails when its guard
@@ -23,6 +23,7 @@ pub mod deliver;
 pub mod errors;
 pub mod feed;
 pub mod guard;
+pub mod mail;
 pub mod recorder;
 pub mod reliability;
 pub mod store;

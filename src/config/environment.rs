@@ -28,6 +28,8 @@ pub(super) fn layer(read: &dyn Fn(&str) -> Option<String>) -> Result<RawConfig, 
         .map(|text| number("LITEMESH_RETENTION_DAYS_TO_KEEP", &text))
         .transpose()?;
     layer.retention.daily_at = read("LITEMESH_RETENTION_DAILY_AT");
+    layer.monitor.days_to_keep =
+        read("LITEMESH_MONITOR_DAYS_TO_KEEP").map(|text| number("LITEMESH_MONITOR_DAYS_TO_KEEP", &text)).transpose()?;
     layer.alerts.webhook = read("LITEMESH_ALERTS_WEBHOOK");
     layer.alerts.smtp = read("LITEMESH_ALERTS_SMTP");
     layer.alerts.smtp_password = read("LITEMESH_ALERTS_SMTP_PASSWORD").map(Unshown);
@@ -75,6 +77,7 @@ const KNOWN: &[&str] = &[
     "LITEMESH_NETWORK_RELAYS",
     "LITEMESH_RETENTION_DAYS_TO_KEEP",
     "LITEMESH_RETENTION_DAILY_AT",
+    "LITEMESH_MONITOR_DAYS_TO_KEEP",
     "LITEMESH_ALERTS_WEBHOOK",
     "LITEMESH_ALERTS_SMTP",
     "LITEMESH_ALERTS_SMTP_PASSWORD",

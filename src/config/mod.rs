@@ -45,6 +45,8 @@ pub struct Config {
     pub capture: CaptureConfig,
     /// What stays in the log, and when the rest is moved.
     pub retention: crate::node::RetentionSettings,
+    /// History of runs is kept so many days.
+    pub run_days_to_keep: u32,
     /// The databases that flags, environment or file name; empty: the daemon looks for them.
     pub databases: Vec<DatabaseSettings>,
     /// Where alerts go, and from when on something is one.

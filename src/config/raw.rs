@@ -17,6 +17,7 @@ pub(super) struct RawConfig {
     pub(super) capture: RawCapture,
     pub(super) alerts: RawAlerts,
     pub(super) log: RawLog,
+    pub(super) monitor: RawMonitor,
     pub(super) verify: RawVerify,
     pub(super) retention: RawRetention,
     pub(super) database: Vec<RawDatabase>,
@@ -92,6 +93,12 @@ pub(super) struct RawAlerts {
     pub(super) peer_unseen: Option<String>,
     pub(super) clock_skew: Option<String>,
     pub(super) disk_free: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawMonitor {
+    pub(super) days_to_keep: Option<i64>,
 }
 
 /// A text that no debug output shows.
@@ -219,6 +226,7 @@ impl RawConfig {
                 disk_free: self.alerts.disk_free.or(below.alerts.disk_free),
             },
             log: RawLog { format: self.log.format.or(below.log.format) },
+            monitor: RawMonitor { days_to_keep: self.monitor.days_to_keep.or(below.monitor.days_to_keep) },
             verify: RawVerify {
                 count: self.verify.count.or(below.verify.count),
                 ids: self.verify.ids.or(below.verify.ids),

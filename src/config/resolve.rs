@@ -52,6 +52,7 @@ pub(super) fn resolve(
         },
         capture,
         retention: super::retention::resolve(&raw.retention)?,
+        run_days_to_keep: super::retention::run_days(&raw.monitor)?,
         databases: resolved,
         alerts: super::alerts::resolve(&raw.alerts)?,
         log_json: super::alerts::is_json(raw.log.format.as_deref())?,

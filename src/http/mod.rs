@@ -32,6 +32,7 @@ mod legacy_read;
 mod listener;
 mod members;
 mod metrics;
+mod migration;
 mod moment;
 mod problem;
 mod query;

@@ -163,6 +163,7 @@ impl Node {
             snapshots: Default::default(),
             tally: Default::default(),
             verify: Default::default(),
+            migration: None,
         };
         node.receipts = Receipts::load(&node.log.read()?)?;
         node.accounts_told = node.log.read()?.last_audit()?;

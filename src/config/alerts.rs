@@ -91,7 +91,7 @@ fn mail(raw: &RawAlerts) -> Result<Option<MailConfig>, ConfigError> {
             return Err(refuse("alerts.smtp", without_password(&url.unwrap_or_default()), allowed));
         }
     };
-    for address in to.iter().chain([&from]).filter(|address| !address.contains('@')) {
+    if let Some(address) = to.iter().chain([&from]).find(|address| !address.contains('@')) {
         return Err(refuse("alerts.smtp_to / smtp_from", address, "mail addresses"));
     }
     let allowed = "smtp://host:25 (plain), smtp://user@host:587 (STARTTLS) or smtps://user@host:465 (TLS), or empty";

@@ -96,7 +96,7 @@ fn help_names_every_command_of_this_version_and_no_other() {
         .filter_map(|line| line.split_whitespace().next())
         .collect();
     let want = "run init invite join admit preflight status sync log history conflicts duplicates shelf merge \
-                split where rules peers trust-lan recover-admin key bundle receipts reliability alerts track rebuild as-of dashboard cleanup archive diff undo restore verify drift doctor eject demo completions";
+                split where rules peers trust-lan recover-admin key bundle receipts reliability alerts track rebuild as-of dashboard cleanup archive diff undo restore verify drift migrate doctor eject demo completions man";
     assert_eq!(commands, want.split_whitespace().collect::<Vec<_>>());
     assert!(output.status.success() && output.stderr.is_empty());
     for flag in ["--data <DIR>", "--config <FILE>", "--json", "--verbose", "--quiet"] {

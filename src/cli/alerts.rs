@@ -53,9 +53,8 @@ pub(super) fn call(context: &Context, arguments: &Arguments) -> Result<(), Comma
 fn test(context: &Context) -> Result<(), CommandError> {
     let tested: Tested = context.client()?.post("/api/v1/alerts/test", &json!({}), None)?;
     if tested.channels.is_empty() {
-        return Err(CommandError::user("[alerts] names neither a webhook nor a mail server").hint(
-            "set alerts.webhook, or alerts.smtp_server, smtp_from and smtp_to, in litemesh.toml and start again",
-        ));
+        return Err(CommandError::user("[alerts] names neither a webhook nor a mail server")
+            .hint("set alerts.webhook, or alerts.smtp, smtp_from and smtp_to, in litemesh.toml and start again"));
     }
     context.output.result(&tested, |tested| {
         let words = |one: &Delivery| match one.ok {

@@ -28,7 +28,9 @@ mod invite;
 mod join;
 mod key;
 mod log;
+mod man;
 mod meeting_text;
+mod migrate;
 mod output;
 mod peers;
 mod preflight;
@@ -129,10 +131,12 @@ enum Command {
     Restore(undo::RestoreArguments),
     Verify(verify::Arguments),
     Drift(verify::DriftArguments),
+    Migrate(migrate::Arguments),
     Doctor(doctor::Arguments),
     Eject(eject::Arguments),
     Demo(demo::Arguments),
     Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 /// What every command gets besides its own arguments.
@@ -222,10 +226,12 @@ fn call(command: Command, context: &Context) -> Result<ExitCode, CommandError> {
         Command::Restore(arguments) => undo::call_restore(context, &arguments),
         Command::Verify(arguments) => verify::call(context, &arguments),
         Command::Drift(arguments) => verify::call_drift(context, &arguments),
+        Command::Migrate(arguments) => return migrate::call(context, &arguments),
         Command::Doctor(arguments) => doctor::call(context, &arguments),
         Command::Eject(arguments) => eject::call(context, arguments),
         Command::Demo(arguments) => demo::call(context, &arguments),
         Command::Completions(arguments) => completions::call(context, &arguments),
+        Command::Man(arguments) => man::call(context, &arguments),
     }
     .map(|()| ExitCode::SUCCESS)
 }

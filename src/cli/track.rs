@@ -384,7 +384,7 @@ fn end(context: &Context, client: &Client, id: i64, failure: Option<String>, cod
 }
 
 /// The command's own code; killed by a signal, 128 and its number, as shells say it.
-fn exit_code(status: ExitStatus) -> ExitCode {
+pub(super) fn exit_code(status: ExitStatus) -> ExitCode {
     use std::os::unix::process::ExitStatusExt;
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(70);
     ExitCode::from(u8::try_from(code & 0xff).unwrap_or(70))

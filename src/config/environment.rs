@@ -4,7 +4,7 @@
 //! `LITEMESH_DB`, `LITEMESH_CONFIG` and `LITEMESH_LOG` are read elsewhere. Called by [`super::load`].
 
 use super::ConfigError;
-use super::raw::RawConfig;
+use super::raw::{RawConfig, Unshown};
 
 /// What the variables say.
 pub(super) fn layer(read: &dyn Fn(&str) -> Option<String>) -> Result<RawConfig, ConfigError> {
@@ -28,7 +28,12 @@ pub(super) fn layer(read: &dyn Fn(&str) -> Option<String>) -> Result<RawConfig, 
         .map(|text| number("LITEMESH_RETENTION_DAYS_TO_KEEP", &text))
         .transpose()?;
     layer.retention.daily_at = read("LITEMESH_RETENTION_DAILY_AT");
+    layer.monitor.days_to_keep =
+        read("LITEMESH_MONITOR_DAYS_TO_KEEP").map(|text| number("LITEMESH_MONITOR_DAYS_TO_KEEP", &text)).transpose()?;
     layer.alerts.webhook = read("LITEMESH_ALERTS_WEBHOOK");
+    layer.alerts.smtp = read("LITEMESH_ALERTS_SMTP");
+    layer.alerts.smtp_password = read("LITEMESH_ALERTS_SMTP_PASSWORD").map(Unshown);
+    layer.alerts.smtp_password_file = read("LITEMESH_ALERTS_SMTP_PASSWORD_FILE");
     layer.log.format = read("LITEMESH_LOG_FORMAT");
     layer.capture.include = list("LITEMESH_CAPTURE_INCLUDE");
     layer.capture.exclude = list("LITEMESH_CAPTURE_EXCLUDE");
@@ -72,7 +77,11 @@ const KNOWN: &[&str] = &[
     "LITEMESH_NETWORK_RELAYS",
     "LITEMESH_RETENTION_DAYS_TO_KEEP",
     "LITEMESH_RETENTION_DAILY_AT",
+    "LITEMESH_MONITOR_DAYS_TO_KEEP",
     "LITEMESH_ALERTS_WEBHOOK",
+    "LITEMESH_ALERTS_SMTP",
+    "LITEMESH_ALERTS_SMTP_PASSWORD",
+    "LITEMESH_ALERTS_SMTP_PASSWORD_FILE",
     "LITEMESH_LOG_FORMAT",
     "LITEMESH_CAPTURE_INCLUDE",
     "LITEMESH_CAPTURE_EXCLUDE",

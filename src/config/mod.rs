@@ -25,7 +25,7 @@ pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
 /// Name of the file that is read when none is named.
 pub const DEFAULT_FILE: &str = "litemesh.toml";
 
-pub use alerts::AlertsConfig;
+pub use alerts::{AlertsConfig, MailConfig, PasswordConfig};
 pub use environment::unknown_variables;
 
 /// All settings, checked.
@@ -45,6 +45,8 @@ pub struct Config {
     pub capture: CaptureConfig,
     /// What stays in the log, and when the rest is moved.
     pub retention: crate::node::RetentionSettings,
+    /// History of runs is kept so many days.
+    pub run_days_to_keep: u32,
     /// The databases that flags, environment or file name; empty: the daemon looks for them.
     pub databases: Vec<DatabaseSettings>,
     /// Where alerts go, and from when on something is one.
@@ -241,6 +243,8 @@ impl RawConfig {
         let anchor = |path: &mut String| *path = directory.join(&*path).display().to_string();
         self.node.data_dir.iter_mut().for_each(anchor);
         self.http.token_file.iter_mut().filter(|path| !path.is_empty()).for_each(anchor);
+        let of_mail = [&mut self.alerts.smtp_password_file, &mut self.alerts.smtp_ca];
+        of_mail.into_iter().flatten().filter(|path| !path.is_empty()).for_each(anchor);
         self.database.iter_mut().for_each(|RawDatabase { path, .. }| anchor(path));
         self
     }

@@ -17,6 +17,7 @@ pub(super) struct RawConfig {
     pub(super) capture: RawCapture,
     pub(super) alerts: RawAlerts,
     pub(super) log: RawLog,
+    pub(super) monitor: RawMonitor,
     pub(super) verify: RawVerify,
     pub(super) retention: RawRetention,
     pub(super) database: Vec<RawDatabase>,
@@ -81,12 +82,33 @@ pub(super) struct RawKnownReference {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawAlerts {
     pub(super) webhook: Option<String>,
-    pub(super) smtp_server: Option<String>,
+    pub(super) smtp: Option<String>,
+    pub(super) smtp_password_file: Option<String>,
+    /// From the environment only: a file that everyone may read is no place for it.
+    #[serde(skip)]
+    pub(super) smtp_password: Option<Unshown>,
+    pub(super) smtp_ca: Option<String>,
     pub(super) smtp_from: Option<String>,
     pub(super) smtp_to: Option<Vec<String>>,
     pub(super) peer_unseen: Option<String>,
     pub(super) clock_skew: Option<String>,
     pub(super) disk_free: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawMonitor {
+    pub(super) days_to_keep: Option<i64>,
+}
+
+/// A text that no debug output shows.
+#[derive(Clone, PartialEq)]
+pub(super) struct Unshown(pub(super) String);
+
+impl std::fmt::Debug for Unshown {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("(not shown)")
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -193,7 +215,10 @@ impl RawConfig {
             },
             alerts: RawAlerts {
                 webhook: self.alerts.webhook.or(below.alerts.webhook),
-                smtp_server: self.alerts.smtp_server.or(below.alerts.smtp_server),
+                smtp: self.alerts.smtp.or(below.alerts.smtp),
+                smtp_password_file: self.alerts.smtp_password_file.or(below.alerts.smtp_password_file),
+                smtp_password: self.alerts.smtp_password.or(below.alerts.smtp_password),
+                smtp_ca: self.alerts.smtp_ca.or(below.alerts.smtp_ca),
                 smtp_from: self.alerts.smtp_from.or(below.alerts.smtp_from),
                 smtp_to: self.alerts.smtp_to.or(below.alerts.smtp_to),
                 peer_unseen: self.alerts.peer_unseen.or(below.alerts.peer_unseen),
@@ -201,6 +226,7 @@ impl RawConfig {
                 disk_free: self.alerts.disk_free.or(below.alerts.disk_free),
             },
             log: RawLog { format: self.log.format.or(below.log.format) },
+            monitor: RawMonitor { days_to_keep: self.monitor.days_to_keep.or(below.monitor.days_to_keep) },
             verify: RawVerify {
                 count: self.verify.count.or(below.verify.count),
                 ids: self.verify.ids.or(below.verify.ids),

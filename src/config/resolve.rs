@@ -52,6 +52,7 @@ pub(super) fn resolve(
         },
         capture,
         retention: super::retention::resolve(&raw.retention)?,
+        run_days_to_keep: super::retention::run_days(&raw.monitor)?,
         databases: resolved,
         alerts: super::alerts::resolve(&raw.alerts)?,
         log_json: super::alerts::is_json(raw.log.format.as_deref())?,
@@ -284,18 +285,6 @@ fn check_later_sections(raw: &RawConfig) -> Result<(), ConfigError> {
         && !url.starts_with("https://")
     {
         return Err(refuse("alerts.webhook", url, "a URL that begins with http:// or https://, or empty"));
-    }
-    if let Some(server) = raw.alerts.smtp_server.as_ref().filter(|server| !server.is_empty())
-        && server.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
-    {
-        return Err(refuse("alerts.smtp_server", server, "host:port, or empty"));
-    }
-    for address in
-        raw.alerts.smtp_to.iter().flatten().chain(raw.alerts.smtp_from.iter().filter(|from| !from.is_empty()))
-    {
-        if !address.contains('@') {
-            return Err(refuse("alerts.smtp_to / smtp_from", address, "mail addresses"));
-        }
     }
     Ok(())
 }

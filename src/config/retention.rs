@@ -1,9 +1,9 @@
-//! `[retention]`: words of people to numbers.
+//! `[retention]` and the retention of `[monitor]`: words of people to numbers.
 //!
 //! Invariant: what is refused names the key, what stands there and what may. Caller: [`super::resolve`].
 
 use super::ConfigError;
-use super::raw::RawRetention;
+use super::raw::{RawMonitor, RawRetention};
 use super::resolve::refuse;
 use crate::node::RetentionSettings;
 
@@ -24,6 +24,16 @@ pub(super) fn resolve(raw: &RawRetention) -> Result<RetentionSettings, ConfigErr
         }
     };
     Ok(RetentionSettings { days_to_keep, daily_at })
+}
+
+/// `[monitor] days_to_keep`: ten years of runs are more than anybody reads, and none would be no history.
+const RUN_DAYS: (i64, i64) = (1, 3_650);
+
+pub(super) fn run_days(raw: &RawMonitor) -> Result<u32, ConfigError> {
+    let days = raw.days_to_keep.unwrap_or(30);
+    let allowed = format!("{} to {} days", RUN_DAYS.0, RUN_DAYS.1);
+    let fits = u32::try_from(days).ok().filter(|_| (RUN_DAYS.0..=RUN_DAYS.1).contains(&days));
+    fits.ok_or_else(|| refuse("monitor.days_to_keep", days.to_string(), &allowed))
 }
 
 /// Minute of the day of `HH:MM`.
@@ -54,6 +64,16 @@ mod tests {
         for days in [-1, DAYS_MAX + 1] {
             let error = resolve(&raw(days, "off")).unwrap_err().to_string();
             assert!(error.contains("retention.days_to_keep"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_history_of_runs_is_kept_for_days() {
+        let of = |days| run_days(&RawMonitor { days_to_keep: days });
+        assert_eq!((of(None).unwrap(), of(Some(1)).unwrap(), of(Some(3_650)).unwrap()), (30, 1, 3_650));
+        for days in [0, -1, 3_651, i64::MAX] {
+            let error = of(Some(days)).unwrap_err().to_string();
+            assert!(error.contains("monitor.days_to_keep") && error.contains("1 to 3650 days"), "{error}");
         }
     }
 }

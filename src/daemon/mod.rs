@@ -45,7 +45,7 @@ pub use enrol::{Enrolled, init};
 pub use error::DaemonError;
 pub use machine::{clock_now, host_name};
 pub use node_thread::{NodeHandle, NodeThread, Start};
-pub use offline::{eject, preflight, rebuild, verify_files, verify_log};
+pub use offline::{eject, migrate, preflight, rebuild, verify_files, verify_log};
 pub use rotate::{Rotated, rotate_key};
 pub use run::{Ready, Wishes, run};
 pub use sample::create as create_sample;

@@ -10,11 +10,12 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use super::NodeHandle;
-use crate::config::{AlertsConfig, Config};
+use crate::config::{AlertsConfig, Config, PasswordConfig};
 use crate::http::{follow_changes, node_of};
 use crate::monitor::Monitor;
 use crate::monitor::alerts::{AlertRules, Alerts, Observed};
-use crate::monitor::deliver::{Channels, Letter, Mail, Outgoing};
+use crate::monitor::deliver::{Channels, Letter, Outgoing};
+use crate::monitor::mail::{Login, Mail, Password, Secured};
 use crate::monitor::recorder::now_ms;
 use crate::node::port::NodePort as _;
 use crate::node::view::Status;
@@ -28,7 +29,25 @@ const WITHIN: Duration = Duration::from_secs(10);
 
 /// Where alerts go, by the settings.
 pub(super) fn channels(config: &AlertsConfig, node: &str) -> Channels {
-    let mail = config.mail.clone().map(|(server, from, to)| Mail { server, from, to });
+    let mail = config.mail.clone().map(|mail| Mail {
+        secured: match (mail.tls, &mail.login) {
+            (true, _) => Secured::Tls,
+            (false, Some(_)) => Secured::StartTls,
+            (false, None) => Secured::Plain,
+        },
+        host: mail.host,
+        port: mail.port,
+        login: mail.login.map(|(user, password)| Login {
+            user,
+            password: match password {
+                PasswordConfig::File(path) => Password::File(path),
+                PasswordConfig::Given(password) => Password::Given(password),
+            },
+        }),
+        trusted: mail.trusted,
+        from: mail.from,
+        to: mail.to,
+    });
     Channels { webhook: config.webhook.clone(), mail, node: node.to_string() }
 }
 

@@ -4,6 +4,7 @@
 //! disturbed. Called by cli.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::databases::Choice;
 use super::enrol::open_without_files;
@@ -13,11 +14,11 @@ use super::run::node_settings;
 use super::{DaemonError, DataDir, file_settings};
 use crate::config::Config;
 use crate::model::Tier;
-use crate::node::Input;
 use crate::node::drift_view::{DriftFilter, DriftView, RunView};
 use crate::node::verify_schedule::VerifySettings;
 use crate::node::view::{LogReport, RebuildReport};
-use crate::sqlite::{AppFile, EjectReport, Preflight, preflight_all};
+use crate::node::{Input, Node, NodeError};
+use crate::sqlite::{AppFile, EjectReport, Preflight, SqliteError, preflight_all};
 
 /// Checks every chain and signature of the log. No app's file is touched.
 pub fn verify_log(config: &Config) -> Result<LogReport, DaemonError> {
@@ -72,12 +73,51 @@ pub fn verify_files(
         }
         let now = clock_now();
         let wait_ms = node.next_deadline(now).map_or(10, |due| due.saturating_sub(now.mono_ms).min(10));
-        std::thread::sleep(std::time::Duration::from_millis(wait_ms));
+        std::thread::sleep(Duration::from_millis(wait_ms));
     };
     let filter = DriftFilter { runs: numbers, limit: 1_000, ..DriftFilter::default() };
     let drift = node.drift(&filter)?.drift;
     node.close()?;
     Ok((runs, drift))
+}
+
+/// How long the triggers of files may take to come back.
+const BACK_WITHIN: Duration = Duration::from_secs(600);
+
+/// Runs a migration of the app with the triggers out of its way; then puts them back and takes in what changed. What the
+/// migration gives is the answer, however it ended.
+pub fn migrate<T>(config: &Config, choice: Choice, migration: impl FnOnce() -> T) -> Result<T, DaemonError> {
+    let (data, _lock) = DataDir::lock_node(config)?;
+    let settings = node_settings(config, &data, choice)?;
+    let start = Start { settings, log_path: data.log_path(), found: None, verify: VerifySettings::default() };
+    let mut node = open(&start)?;
+    settle(&mut node)?;
+    while_busy(|| Ok(node.begin_migration(u64::MAX / 2, clock_now())?))?;
+    // Closed: the migration may replace the files.
+    node.close()?;
+    let answer = migration();
+    let mut node = open(&start)?;
+    settle(&mut node)?;
+    node.close()?;
+    Ok(answer)
+}
+
+/// Steps until the triggers stand and all that was written without them is in the log.
+fn settle(node: &mut Node) -> Result<(), DaemonError> {
+    let until = Instant::now() + BACK_WITHIN;
+    loop {
+        node.handle(Input::Tick, clock_now())?;
+        while node.poll_effect().is_some() {}
+        if node.is_guarded() {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            return Err(NodeError::Sqlite(SqliteError::Busy).into());
+        }
+        let now = clock_now();
+        let wait_ms = node.next_deadline(now).map_or(10, |due| due.saturating_sub(now.mono_ms).min(10));
+        std::thread::sleep(Duration::from_millis(wait_ms));
+    }
 }
 
 /// What would be replicated and how. Changes nothing, needs no data directory.

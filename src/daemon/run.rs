@@ -47,9 +47,6 @@ const GOODBYE: (Duration, Duration) = (Duration::from_millis(1_000), Duration::f
 /// How long run tracking may take for its last rows.
 const MONITOR_GOODBYE: Duration = Duration::from_millis(500);
 
-/// History of runs is kept so long.
-const DAYS_TO_KEEP: u32 = 30;
-
 /// What the ready line tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Ready {
@@ -172,7 +169,7 @@ async fn run_locked(
     let (phrase, recovery) = new_phrase()?;
     let found = Some(Founding { cluster_name: format!("{}'s cluster", settings.name), recovery });
     let start = Start { settings, log_path: data.log_path(), found, verify: config.verify.clone() };
-    let tracking = start_monitor(data, &databases)?;
+    let tracking = start_monitor(data, &databases, config.run_days_to_keep)?;
     let monitor = tracking.monitor.clone();
     let Some(thread) = start_node(start, effects, monitor.clone(), &mut stop).await? else { return Ok(()) };
     remember(data, &databases)?;
@@ -236,12 +233,16 @@ async fn start_node(
 }
 
 /// Starts run tracking beside the node.
-fn start_monitor(data: &DataDir, databases: &[crate::node::DatabaseSettings]) -> Result<MonitorThread, DaemonError> {
+fn start_monitor(
+    data: &DataDir,
+    databases: &[crate::node::DatabaseSettings],
+    days_to_keep: u32,
+) -> Result<MonitorThread, DaemonError> {
     let settings = MonitorSettings {
         path: data.path().join("monitor.db"),
         instance: format!("{}:{}", host_name(), std::process::id()),
         databases: databases.iter().map(|database| database.name.clone()).collect(),
-        days_to_keep: DAYS_TO_KEEP,
+        days_to_keep,
     };
     Monitor::start(settings).map_err(|source| DaemonError::Runtime { source })
 }

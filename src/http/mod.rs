@@ -33,6 +33,7 @@ mod legacy_read;
 mod listener;
 mod members;
 mod metrics;
+mod migration;
 mod moment;
 mod parcel;
 mod problem;

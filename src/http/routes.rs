@@ -12,8 +12,8 @@ use axum::{Json, Router, middleware};
 use super::guard::{Expected, guard};
 use super::problem::Problem;
 use super::{
-    Services, act, archive, carry, compare, dashboard, decide, legacy, legacy_read, members, metrics, parcel, read,
-    runs, stream,
+    Services, act, archive, carry, compare, dashboard, decide, legacy, legacy_read, members, metrics, migration,
+    parcel, read, runs, stream,
 };
 use super::{travel, verify};
 
@@ -179,6 +179,14 @@ pub const ROUTES: &[Route] = &[
     route("post", legacy::RECEIVE, "Older protocol: takes rows from a server outside the cluster", legacy::BATCH),
     route("get", legacy::RELIABILITY, "Older protocol: how well a peer does each operation", &[]),
     route("post", legacy::CLEANUP, "Older protocol: removes old history of runs", &["days_to_keep"]),
+    route(
+        "post",
+        "/api/v1/migration",
+        "Takes the triggers out of the way of a migration of the app for so many seconds (1 to 60)",
+        &["lease_s"],
+    ),
+    route("post", "/api/v1/migration/renew", "Says that the migration goes on", &["lease_s"]),
+    route("post", "/api/v1/migration/end", "Puts the triggers back and takes in what changed", &[]),
     route("get", "/api/v1/alerts", "What a person should look at, what is over, and where alerts go", &[]),
     route("post", "/api/v1/alerts/test", "Tells a test by every channel of [alerts]", &[]),
     route("get", "/api/v1/doctor", "Checks of the installation", &[]),
@@ -266,6 +274,9 @@ fn upkeep_handler(method: &str, path: &str) -> MethodRouter<Arc<Services>> {
         ("post", legacy::RECEIVE) => post(legacy::receive),
         ("get", legacy::RELIABILITY) => get(legacy::reliability),
         ("post", legacy::CLEANUP) => post(legacy::cleanup),
+        ("post", "/api/v1/migration") => post(migration::begin),
+        ("post", "/api/v1/migration/renew") => post(migration::renew),
+        ("post", "/api/v1/migration/end") => post(migration::end),
         ("get", "/api/v1/alerts") => get(runs::alerts),
         ("post", "/api/v1/alerts/test") => post(runs::test_alerts),
         ("get", "/api/v1/doctor") => get(read::doctor),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All marks, by what they are about.
 pub const MARKS: &[&str] = &[
+    "adopt: a file without rows is filled like any other",
     "adopt: a row is the joiner's own",
     "adopt: nobody answered in time",
     "adopt: rows are enrolled by content",

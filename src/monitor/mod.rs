@@ -6,7 +6,8 @@
 //!   burst      small runs of the node become few rows                          reliability  rates, score, bands, trend
 //!   errors     classes and patterns of failures                                view     what the API shows of it
 //!   feed       times of changes, and what older servers sent                     alerts   what a person must know
-//!   deliver    webhook and mail                          drift    the node's drift records, copied
+//!   deliver    webhook and mail                          mail     SMTP, TLS, passwords
+//!   drift      the node's drift records, copied
 //! ```
 //!
 //! States of a run: begun (in_progress) → success | error. Every run ends: it completes, it fails, it fails when its guard
@@ -24,6 +25,7 @@ pub mod drift;
 pub mod errors;
 pub mod feed;
 pub mod guard;
+pub mod mail;
 pub mod recorder;
 pub mod reliability;
 pub mod store;

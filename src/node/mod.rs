@@ -74,6 +74,7 @@ pub mod members;
 #[cfg(test)]
 mod members_tests;
 pub mod membership;
+mod migration;
 mod named;
 mod orders;
 mod overrides;
@@ -194,6 +195,8 @@ pub struct Node {
     verify: Verify,
     /// See [`feed`].
     feed_place: feed::BasePlace,
+    /// See [`migration`].
+    migration: Option<migration::Migration>,
 }
 
 /// Why something could not be done.
@@ -324,11 +327,17 @@ impl Node {
 
     /// When `Input::Tick` is wanted, in monotonic ms.
     pub fn next_deadline(&self, now: Now) -> Option<u64> {
-        if self.due || self.archiving.looks() {
+        if self.due {
+            return Some(now.mono_ms);
+        }
+        let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest(), now);
+        if let Some(over) = self.migration_deadline_ms() {
+            return [Some(over), peers, self.receipts.deadline_ms()].into_iter().flatten().min();
+        }
+        if self.archiving.looks() {
             return Some(now.mono_ms);
         }
         let files = self.databases.iter().map(|database| database.deadline_ms(now.mono_ms)).min();
-        let peers = self.exchange.deadline_ms(&self.heads, self.applied_all(), self.membership.digest(), now);
         let others = [self.receipts.deadline_ms(), self.compare.deadline_ms(now), self.archiving.deadline_ms()];
         let others = others.into_iter().chain([self.snapshot_deadline_ms(now), self.verify.deadline_ms()]);
         [files, peers].into_iter().chain(others).flatten().min()

@@ -161,6 +161,7 @@ impl Node {
             tally: Default::default(),
             verify: Default::default(),
             feed_place: Default::default(),
+            migration: None,
         };
         node.receipts = Receipts::load(&node.log.read()?)?;
         node.accounts_told = node.log.read()?.last_audit()?;

@@ -33,6 +33,10 @@ const RETRY_REFUSED_MS: u64 = 30_000;
 impl Node {
     pub(super) fn step(&mut self, now: Now) -> Result<(), NodeError> {
         self.due = false;
+        if self.leaves_files_alone(now) {
+            self.step_peers(now)?;
+            return self.save_receipts_when_due(now);
+        }
         self.step_snapshots(now)?;
         // A file that must be recovered needs the rows of those it refers to.
         for position in self.parents_first() {
@@ -50,14 +54,7 @@ impl Node {
                 Err(error) => return Err(error),
             }
         }
-        if self.exchange.says_hello(now) {
-            self.refresh_content()?;
-        }
-        let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
-        let effects = self.exchange.tick(&standing);
-        self.effects.extend(effects);
-        let effects = self.exchange.answer(&standing)?;
-        self.effects.extend(effects);
+        self.step_peers(now)?;
         self.compare_step(now)?;
         if self.relaxed && self.applied_all() {
             self.sync_state()?;
@@ -66,6 +63,18 @@ impl Node {
         self.verify_step(now)?;
         self.step_repair(now)?;
         self.save_receipts_when_due(now)
+    }
+
+    fn step_peers(&mut self, now: Now) -> Result<(), NodeError> {
+        if self.exchange.says_hello(now) {
+            self.refresh_content()?;
+        }
+        let standing = standing(&self.log, &self.heads, &self.membership, &self.settings, &self.databases, now);
+        let effects = self.exchange.tick(&standing);
+        self.effects.extend(effects);
+        let effects = self.exchange.answer(&standing)?;
+        self.effects.extend(effects);
+        Ok(())
     }
 
     /// One file's trouble is told and tried again; the other files and the peers go on.

@@ -186,12 +186,12 @@ pub(super) fn is_enrolled(connection: &Connection) -> Result<bool, SqliteError> 
 }
 
 /// A trigger of ours as the file has it.
-struct Present {
+pub(super) struct Present {
     table: String,
     sql: String,
 }
 
-fn present_triggers(connection: &Connection) -> Result<BTreeMap<String, Present>, SqliteError> {
+pub(super) fn present_triggers(connection: &Connection) -> Result<BTreeMap<String, Present>, SqliteError> {
     let mut statement = connection.prepare(
         "SELECT name, tbl_name, sql FROM main.sqlite_master WHERE type = 'trigger' AND name GLOB '_litemesh_*'",
     )?;

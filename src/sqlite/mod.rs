@@ -20,6 +20,7 @@ mod install;
 mod keys;
 mod local_time;
 mod meta;
+mod migration;
 mod outbox;
 mod plan;
 mod preflight;

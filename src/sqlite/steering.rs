@@ -39,7 +39,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::outbox::{DELETE, INSERT, OUTBOX, Registered, TABLE_STRIDE};
+use super::outbox::{OUTBOX, Registered, TABLE_STRIDE};
 use super::plan::TablePlan;
 use super::quote::quote;
 use super::schema::Layout;
@@ -92,14 +92,10 @@ impl Runs {
         format!("({id}) / {RUN} % {} = {}", self.count, self.own)
     }
 
-    /// SQL: the first id of ours that is not below `x`.
+    /// SQL: the first id of ours that is not below `x`: `x`, or the start of the first run of ours that ends behind it.
     fn next_own(&self, x: &str) -> String {
-        let Runs { count, own } = self;
-        let run = format!("({x} / {RUN})");
-        format!(
-            "CASE WHEN {} THEN {x} ELSE ({run} + ({own} - {run} % {count} + {count}) % {count}) * {RUN} END",
-            self.is_own(x)
-        )
+        let (stride, start) = (self.count * RUN, self.own * RUN);
+        format!("max({x}, ({x} + {}) / {stride} * {stride} + {start})", stride - start - RUN)
     }
 }
 
@@ -163,9 +159,13 @@ impl Sql {
 
     /// SQL: the id that SQLite shall choose: the first of ours above all that was used that is a multiple of [`STEP`].
     fn wanted(&self) -> String {
-        let next = format!("max({}, {}, 0) + {STEP}", self.last, self.floor);
         let wanted = self.runs.next_own("x");
-        format!("SELECT {wanted} AS wanted FROM (SELECT ({next}) / {STEP} * {STEP} AS x)")
+        format!("SELECT {wanted} AS wanted FROM (SELECT ({} + {STEP}) / {STEP} * {STEP} AS x)", self.used())
+    }
+
+    /// SQL: up to here ids are used up, by a row or otherwise; never below 0.
+    fn used(&self) -> String {
+        format!("max({}, {}, 0)", self.last, self.floor)
     }
 
     /// SQL: the id of the placeholder that stands.
@@ -173,17 +173,18 @@ impl Sql {
         format!("SELECT id FROM {PLACEHOLDERS} WHERE number = {}", self.number)
     }
 
-    /// SQL: takes the mark away that was written last, when it is about this id.
-    fn unmark(&self, operation: i64, id: &str) -> String {
-        let code = self.number * TABLE_STRIDE + operation;
+    /// SQL: takes the marks away that tell of a placeholder's coming and going. They are among the last three: the only
+    /// other mark that can stand between them is the new row's own.
+    fn unmark(&self, id: &str) -> String {
         format!(
-            "DELETE FROM {OUTBOX} WHERE seq = (SELECT seq FROM {OUTBOX} ORDER BY seq DESC LIMIT 1) AND mark = {code} \
-             AND k0 = ({id});"
+            "DELETE FROM {OUTBOX} WHERE seq > (SELECT seq FROM {OUTBOX} ORDER BY seq DESC LIMIT 1) - 3 \
+             AND mark / {TABLE_STRIDE} = {} AND k0 = ({id});",
+            self.number
         )
     }
 
     fn steer(&self, plan: &TablePlan, holder: &Placeholder) -> String {
-        let Sql { number, table, id, last, floor, .. } = self;
+        let Sql { number, table, id, last, .. } = self;
         let armed = format!(
             "(SELECT rowid FROM sqlite_master ORDER BY rowid DESC LIMIT 1) = \
              (SELECT id FROM {HIGH_WATER} WHERE number = 0)"
@@ -192,7 +193,7 @@ impl Sql {
             format!("NEW.{id} = -1"),
             self.plain_is_wrong(),
             armed,
-            format!("{last} < {ID_MAX} AND {floor} < {ID_MAX}"),
+            format!("{} < {ID_MAX}", self.used()),
             format!("NOT EXISTS (SELECT 1 FROM {table} WHERE {id} = -1)"),
         ];
         for conflict in &plan.conflicts {
@@ -205,14 +206,11 @@ impl Sql {
         format!(
             "CREATE TRIGGER {name} BEFORE INSERT ON {table} WHEN {} BEGIN \
              INSERT INTO {table} ({id}{}) VALUES ((SELECT wanted - 1 FROM ({})){}); \
-             DELETE FROM {PLACEHOLDERS} WHERE number = {number}; \
-             INSERT INTO {PLACEHOLDERS}(number, id) SELECT {number}, {last} WHERE NOT ({}); {} END",
+             INSERT INTO {PLACEHOLDERS}(number, id) SELECT {number}, {last} WHERE changes(); END",
             when.join(" AND "),
             lead(columns),
             self.wanted(),
             lead(values),
-            self.plain_is_wrong(),
-            self.unmark(INSERT, &self.standing()),
         )
     }
 
@@ -222,10 +220,12 @@ impl Sql {
         // Also fired by a placeholder's own insert, which then clears what an earlier one might have left, and by a row that
         // the app itself gives the id -1, for which a placeholder was made in vain.
         let other = format!("{} AND id <> NEW.{id}", self.standing());
+        // The id is a multiple of STEP or one below. Not IN: SQLite builds a table of a list, for every row inserted.
+        let mask = STEP - 2;
         format!(
-            "CREATE TRIGGER {name} AFTER INSERT ON {table} WHEN NEW.{id} % {STEP} IN (0, {STEP} - 1, -1) \
+            "CREATE TRIGGER {name} AFTER INSERT ON {table} WHEN (NEW.{id} + 1) & {mask} = 0 \
              AND EXISTS (SELECT 1 FROM {PLACEHOLDERS} WHERE number = {number}) BEGIN DELETE FROM {table} WHERE {id} = ({other}); {} DELETE FROM {PLACEHOLDERS} WHERE number = {number}; END",
-            self.unmark(DELETE, &other),
+            self.unmark(&other),
         )
     }
 

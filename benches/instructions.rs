@@ -3,7 +3,7 @@
 //! One thread, virtual time, fixed seeds and values; real logs and files in a folder that is given. Only what runs inside
 //! [`mesh::counted_section`] counts: the node's own calls, not the preparation. Instructions say nothing of disks and
 //! caches (`cargo bench` does), but they are the same on every run to a fraction of a percent, so a path that became dearer
-//! shows on any machine, however busy. Not quite the same: marks carry random bits, which compress differently each time.
+//! shows on any machine, however busy. Marks carry the machine's time and random bits; both are overwritten before they count.
 //! Invariant: a path that did not do what it should (rows, conflicts, equal digests) fails instead of being counted.
 //! Caller: `.ci/instructions`.
 
@@ -85,6 +85,7 @@ fn capture(folder: &Path) -> Result<(), Failure> {
     mesh.begin()?;
     let mut app = shape::open(&file_of(folder, 0), "FULL")?;
     shape::insert_rows(&mut app, USUAL, 1..ROWS + 1, Ids::Free)?;
+    make_marks_alike(&app)?;
     mesh.counted = Some(0);
     mesh.input(0, Input::FileTouched(0))?;
     while app.prepare_cached("SELECT 1 FROM _litemesh_outbox LIMIT 1")?.exists([])? {
@@ -93,6 +94,18 @@ fn capture(folder: &Path) -> Result<(), Failure> {
     }
     mesh.counted = None;
     wanted(&mesh, 0, ROWS, 0)
+}
+
+/// Captures what an app wrote, with marks that are the same in every run: as if written at one moment, by fixed dice.
+fn capture_alike(mesh: &mut Mesh, at: usize, app: &Connection) -> Result<(), Failure> {
+    make_marks_alike(app)?;
+    mesh.capture(at)?;
+    Ok(())
+}
+
+fn make_marks_alike(app: &Connection) -> Result<(), Failure> {
+    app.execute("UPDATE _litemesh_outbox SET at = 2460827.5, rid = seq * 2654435761", [])?;
+    Ok(())
 }
 
 /// Rows in a node's file, and at least so many records in its audit.
@@ -110,7 +123,7 @@ fn apart(folder: &Path, rows: u64) -> Result<(Mesh, Connection, Connection), Fai
     mesh.meet()?;
     let mut giver = shape::open(&file_of(folder, 0), "FULL")?;
     shape::insert_rows(&mut giver, USUAL, 1..rows + 1, Ids::Less(0))?;
-    mesh.capture(0)?;
+    capture_alike(&mut mesh, 0, &giver)?;
     mesh.settle()?;
     mesh.part()?;
     let receiver = shape::open(&file_of(folder, 1), "FULL")?;
@@ -130,7 +143,7 @@ fn meet_counted(mesh: &mut Mesh) -> Result<(), Failure> {
 fn apply_inserts(folder: &Path) -> Result<(), Failure> {
     let (mut mesh, mut giver, _receiver) = apart(folder, 10)?;
     shape::insert_rows(&mut giver, USUAL, 11..ROWS + 11, Ids::Less(0))?;
-    mesh.capture(0)?;
+    capture_alike(&mut mesh, 0, &giver)?;
     meet_counted(&mut mesh)?;
     wanted(&mesh, 1, ROWS + 10, 0)
 }
@@ -140,7 +153,7 @@ fn apply_conflicts(folder: &Path) -> Result<(), Failure> {
     let (mut mesh, giver, receiver) = apart(folder, ROWS)?;
     for (at, app, value) in [(0, &giver, 1_000), (1, &receiver, 2_000)] {
         app.execute(&format!("UPDATE {TABLE} SET n1 = ? + id"), [value])?;
-        mesh.capture(at)?;
+        capture_alike(&mut mesh, at, app)?;
     }
     meet_counted(&mut mesh)?;
     wanted(&mesh, 1, ROWS, ROWS)

@@ -112,20 +112,18 @@ fn the_command_line_says_what_it_does_not_understand() {
 }
 
 #[test]
-fn every_counted_path_has_a_count_and_the_ci_compares_them() {
+fn only_paths_that_are_run_have_a_count_and_the_ci_compares_them() {
     let program = include_str!("../benches/instructions.rs");
     let counts: toml::Table = include_str!("../benches/instructions.toml").parse().unwrap();
     let table = program.split_once("const PATHS").unwrap().1.split_once("];").unwrap().0;
     let paths: Vec<&str> = table.split('"').skip(1).step_by(2).collect();
     assert_eq!(paths.len(), 6);
-    let counted: Vec<&String> = counts["paths"].as_table().unwrap().keys().collect();
-    for path in &paths {
-        assert!(
-            counts["paths"].get(path).and_then(toml::Value::as_integer).is_some_and(|n| n > 0),
-            "{path}: {counted:?}"
-        );
+    // A path without a count is found by `.ci/instructions` itself, which fails then.
+    for (path, count) in counts["paths"].as_table().unwrap() {
+        assert!(paths.contains(&path.as_str()), "{path} is not run by benches/instructions.rs");
+        assert!(count.as_integer().is_some_and(|count| count > 0), "{path}: {count}");
     }
-    assert_eq!(counted.len(), paths.len());
+    assert_eq!(counts["tolerance_percent"].as_integer(), Some(5));
     let ci = include_str!("../.ci/run");
     assert!(ci.contains("--bin instructions") && ci.contains("step \"instructions\" .ci/instructions"));
     // The script names the function that is counted.

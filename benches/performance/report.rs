@@ -109,7 +109,7 @@ impl Line {
     fn to_row(&self) -> String {
         let spread = match self.value.rounds() {
             0 | 1 => String::new(),
-            rounds => format!(" ({}–{}, {rounds} rounds)", figure(self.value.low()), figure(self.value.high())),
+            times => format!(" ({}–{}, {times} times)", figure(self.value.low()), figure(self.value.high())),
         };
         let baseline = self
             .baseline

@@ -3,7 +3,8 @@
 //! Invariant: no time is measured or asserted here. What it does not verify: the measurements themselves (`cargo bench`).
 
 #![cfg(all(feature = "daemon", feature = "simulation"))]
-#![allow(clippy::unwrap_used)]
+// The harness prints.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[allow(dead_code)]
 #[path = "../benches/performance/asked.rs"]

@@ -36,7 +36,6 @@ mod reconcile;
 #[allow(dead_code)]
 #[path = "../../simulations/joining.rs"]
 mod stocked;
-#[allow(dead_code)]
 #[path = "../../tests/support/mod.rs"]
 mod support;
 /// The simulator's scratch folders, where the shared measurements look for them.

@@ -4,7 +4,7 @@
 //! of events of one row each; one of them has more, and all meet at once. Counted: every byte of every frame, on all links
 //! together, until all are equal and know it. Does not count: the transport's own bytes (QUIC, TCP, noise), gossip's envelope.
 //! The rows have 10 columns: 6 whole numbers and 4 random texts, which do not compress well; real rows do better.
-//! Caller: `simulate --scenario bytes [--count EVENTS]`.
+//! Callers: `simulate --scenario bytes [--count EVENTS]`, `cargo bench -- compare`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -30,11 +30,11 @@ pub(crate) const COLUMNS: [&str; 10] =
     ["id", "team", "match", "auto", "teleop", "endgame", "scout", "robot", "notes", "photo"];
 
 /// One line of the table.
-struct Case {
-    words: &'static str,
-    servers: usize,
+pub(crate) struct Case {
+    pub(crate) words: &'static str,
+    pub(crate) servers: usize,
     /// Events that one server has beyond the base, and rows in each.
-    behind: (u64, u64),
+    pub(crate) behind: (u64, u64),
 }
 
 /// Measures and prints the table.
@@ -61,9 +61,7 @@ pub fn run(count: Option<u64>) -> Result<String, String> {
 }
 
 fn measure(folder: &Path, base: u64, case: &Case) -> Result<String, String> {
-    let mut group = Group::new(folder, base, case).map_err(|error| error.to_string())?;
-    let took = group.meet()?;
-    let Group { rows_bytes, events_bytes, bytes, .. } = group;
+    let Met { rows_bytes, events_bytes, bytes, took } = meet(folder, base, case)?;
     let receivers = case.servers as u64 - 1;
     let each = bytes / receivers;
     let ratio = match rows_bytes {
@@ -72,6 +70,24 @@ fn measure(folder: &Path, base: u64, case: &Case) -> Result<String, String> {
     };
     let Case { words, servers, .. } = case;
     Ok(format!("| {servers} | {words} | {rows_bytes} | {events_bytes} | {bytes} | {each} | {ratio} | {took} |\n"))
+}
+
+/// What a meeting took.
+pub(crate) struct Met {
+    pub(crate) rows_bytes: u64,
+    pub(crate) events_bytes: u64,
+    /// All frames on all links.
+    pub(crate) bytes: u64,
+    /// Virtual ms until all were equal and knew it.
+    pub(crate) took: u64,
+}
+
+/// Lets servers meet, one of which has events that the others lack.
+pub(crate) fn meet(folder: &Path, base: u64, case: &Case) -> Result<Met, String> {
+    let mut group = Group::new(folder, base, case).map_err(|error| error.to_string())?;
+    let took = group.meet()?;
+    let Group { rows_bytes, events_bytes, bytes, .. } = group;
+    Ok(Met { rows_bytes, events_bytes, bytes, took })
 }
 
 /// Servers that are to meet.

@@ -7,7 +7,7 @@
 //! the newcomer's from the moment its first row could come (before, its rows would make it one with rows of its own).
 //! *usable*: the app's file shows all rows that the giver had. *joined*: what the app writes here travels. *complete*: all
 //! events are here. Bytes: all frames to the newcomer. Does not count: the transport, a network's delay.
-//! Caller: `simulate --scenario joining [--count ROWS]`.
+//! Callers: `simulate --scenario joining [--count ROWS]`, `cargo bench -- joining`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const SCHEMA: &str = "CREATE TABLE scouting_data (id INTEGER PRIMARY KEY, team I
                       endgame INT, scout TEXT, robot TEXT, notes TEXT, photo TEXT)";
 
 /// Bytes of a row's values as plain data.
-const RAW: u64 = 8 + 5 * 2 + 4 * 40;
+pub(crate) const RAW: u64 = 8 + 5 * 2 + 4 * 40;
 
 const WALL_MS: u64 = 1_748_736_000_000;
 
@@ -42,7 +42,8 @@ pub fn run(count: Option<u64>) -> Result<String, String> {
         let scratch = crate::world::scratch::Scratch::new();
         let stock = stock(scratch.path(), rows).map_err(|error| error.to_string())?;
         for way in [Way::Events, Way::Snapshot, Way::SnapshotWriting] {
-            let line = measure(&stock, scratch.path(), rows, way).map_err(|error| error.to_string())?;
+            let joined = measure(&stock, scratch.path(), rows, way).map_err(|error| error.to_string())?;
+            let line = joined.line(rows, way);
             eprint!("{line}");
             table += &line;
         }
@@ -50,15 +51,16 @@ pub fn run(count: Option<u64>) -> Result<String, String> {
     Ok(table)
 }
 
+/// How the rows come.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     Events,
     Snapshot,
     SnapshotWriting,
 }
 
 impl Way {
-    fn words(self) -> &'static str {
+    pub(crate) fn words(self) -> &'static str {
         match self {
             Way::Events => "events",
             Way::Snapshot => "snapshot",
@@ -70,7 +72,7 @@ impl Way {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A directory with a giver's log and file.
-fn stock(folder: &Path, rows: u64) -> Result<PathBuf, Failure> {
+pub(crate) fn stock(folder: &Path, rows: u64) -> Result<PathBuf, Failure> {
     let stock = folder.join("stock");
     std::fs::create_dir_all(&stock)?;
     let app = Connection::open(stock.join("scouting.db"))?;
@@ -184,7 +186,8 @@ impl Server {
     }
 }
 
-fn measure(stock: &Path, folder: &Path, rows: u64, way: Way) -> Result<String, Failure> {
+/// One newcomer's way, with copies of the stock in `folder`.
+pub(crate) fn measure(stock: &Path, folder: &Path, rows: u64, way: Way) -> Result<Joined, Failure> {
     let (giver_dir, joiner_dir) = (folder.join("giver"), folder.join("joiner"));
     for folder in [&giver_dir, &joiner_dir] {
         let _old = std::fs::remove_dir_all(folder);
@@ -239,25 +242,39 @@ fn measure(stock: &Path, folder: &Path, rows: u64, way: Way) -> Result<String, F
         let (written, refused) = app.join().map_err(|_| "an app's thread ended")??;
         busy = if busy == "-" { format!("{refused} of {written}") } else { format!("{busy}, {refused} of {written}") };
     }
-    let times = result?;
-    let words = way.words();
-    let Times { usable, joined, complete, bytes_usable, bytes_all } = times;
-    Ok(format!(
-        "| {rows} | {words} | {:.2} | {:.0} | {:.2} | {:.2} | {bytes_usable} | {:.2} | {bytes_all} | {busy} |\n",
-        usable.as_secs_f64(),
-        rows as f64 / usable.as_secs_f64(),
-        joined.as_secs_f64(),
-        complete.as_secs_f64(),
-        bytes_usable as f64 / (rows * RAW) as f64,
-    ))
+    Ok(Joined { times: result?, busy })
 }
 
-struct Times {
-    usable: Duration,
-    joined: Duration,
-    complete: Duration,
-    bytes_usable: u64,
-    bytes_all: u64,
+/// How one newcomer's joining went.
+pub(crate) struct Joined {
+    pub(crate) times: Times,
+    /// Transactions of the apps that found the file busy, in words.
+    pub(crate) busy: String,
+}
+
+impl Joined {
+    fn line(&self, rows: u64, way: Way) -> String {
+        let Times { usable, joined, complete, bytes_usable, bytes_all } = &self.times;
+        format!(
+            "| {rows} | {} | {:.2} | {:.0} | {:.2} | {:.2} | {bytes_usable} | {:.2} | {bytes_all} | {} |\n",
+            way.words(),
+            usable.as_secs_f64(),
+            rows as f64 / usable.as_secs_f64(),
+            joined.as_secs_f64(),
+            complete.as_secs_f64(),
+            *bytes_usable as f64 / (rows * RAW) as f64,
+            self.busy,
+        )
+    }
+}
+
+/// When, since the two met, and after how many bytes.
+pub(crate) struct Times {
+    pub(crate) usable: Duration,
+    pub(crate) joined: Duration,
+    pub(crate) complete: Duration,
+    pub(crate) bytes_usable: u64,
+    pub(crate) bytes_all: u64,
 }
 
 /// Runs the newcomer until it holds all.

@@ -4,9 +4,10 @@
 //! side; the descent with the real codec, every message encoded and decoded. Counted: bytes of all frames both ways, round
 //! trips, time of both sides together. Does not count: the network's own bytes and its latency. The bound is what any protocol
 //! needs to name d of n rows that both know: log2 of (n over d) bits. Cost: a real node takes the same events in, or captures
-//! the same rows of an app, with and without fingerprints in turns. Caller: `simulate --scenario reconcile [--count ROWS]`.
+//! the same rows of an app, with and without fingerprints in turns. Callers: `simulate --scenario reconcile [--count ROWS]`,
+//! `cargo bench -- compare`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -48,39 +49,18 @@ fn row_id(seq: u64) -> RowId {
 }
 
 fn finding(folder: &Path, rows: u64) -> Result<String, Failure> {
-    let base = folder.join("base.redb");
-    {
-        let log = Log::open(&base)?;
-        for from in (1..=rows).step_by(ROWS_PER_COMMIT as usize) {
-            show(&log, (from..(from + ROWS_PER_COMMIT).min(rows + 1)).collect(), true)?;
-        }
-    }
-    let here = Log::open(&base)?;
-    let table = table_of(&here)?;
-    let start = Instant::now();
-    let root = here.read()?.table_root(table)?;
-    let micros = start.elapsed().as_micros();
+    let (stock, root, micros) = Stock::new(folder, rows)?;
     let mut text = format!(
         "{rows} rows, one event each; root {}, read in {micros} µs; a hello says 16 bytes of content (19 with its field)\n\n\
          | differ | which | bytes | a row | bound | all ids (16 B) | round trips | ms, both sides |\n\
          |---|---|---|---|---|---|---|---|\n",
-        data_encoding::HEXLOWER.encode(&print_16(&root)[..4]),
+        data_encoding::HEXLOWER.encode(&root[..4]),
     );
     for (differ, recent) in [(0, false), (1, false), (100, false), (100, true), (100_000, false), (100_000, true)] {
         if differ * 2 > rows {
             continue;
         }
-        let other = folder.join("other.redb");
-        std::fs::copy(&base, &other)?;
-        let there = Log::open(&other)?;
-        let chosen = choose(rows, differ, recent);
-        for page in chosen.chunks(ROWS_PER_COMMIT as usize) {
-            show(&there, page.to_vec(), false)?;
-        }
-        let (bytes, rounds, found, ms) = descend(&here, &there, table)?;
-        if found as u64 != differ {
-            return Err(format!("{differ} rows differ, {found} were found").into());
-        }
+        let Found { bytes, rounds, ms } = stock.find(&stock.other(differ, recent)?, differ)?;
         let words = if differ == 0 {
             "-"
         } else if recent {
@@ -89,7 +69,7 @@ fn finding(folder: &Path, rows: u64) -> Result<String, Failure> {
             "random"
         };
         text += &format!(
-            "| {differ} | {words} | {bytes} | {} | {} | {} | {rounds} | {ms} |\n",
+            "| {differ} | {words} | {bytes} | {} | {} | {} | {rounds} | {ms:.0} |\n",
             (bytes as u64).checked_div(differ).map_or("-".to_string(), |each| each.to_string()),
             bound(rows, differ),
             rows * 16,
@@ -98,8 +78,63 @@ fn finding(folder: &Path, rows: u64) -> Result<String, Failure> {
     Ok(text)
 }
 
+/// A log with rows, and a folder for others that differ.
+pub(crate) struct Stock {
+    folder: PathBuf,
+    here: Log,
+    table: TableId,
+    rows: u64,
+}
+
+/// What it took to find the rows that differ: bytes and round trips, ms of both sides together.
+pub(crate) struct Found {
+    pub(crate) bytes: usize,
+    pub(crate) rounds: u32,
+    pub(crate) ms: f64,
+}
+
+impl Stock {
+    /// The rows; the root of their fingerprints, and in how many µs it was read.
+    pub(crate) fn new(folder: &Path, rows: u64) -> Result<(Stock, [u8; 16], u128), Failure> {
+        let base = folder.join("base.redb");
+        {
+            let log = Log::open(&base)?;
+            for from in (1..=rows).step_by(ROWS_PER_COMMIT as usize) {
+                show(&log, (from..(from + ROWS_PER_COMMIT).min(rows + 1)).collect(), true)?;
+            }
+        }
+        let here = Log::open(&base)?;
+        let table = table_of(&here)?;
+        let start = Instant::now();
+        let root = here.read()?.table_root(table)?;
+        let micros = start.elapsed().as_micros();
+        Ok((Stock { folder: folder.to_owned(), here, table, rows }, print_16(&root), micros))
+    }
+
+    /// Another log in which so many rows show something else: any, or the newest.
+    pub(crate) fn other(&self, differ: u64, recent: bool) -> Result<Log, Failure> {
+        let other = self.folder.join("other.redb");
+        std::fs::copy(self.folder.join("base.redb"), &other)?;
+        let there = Log::open(&other)?;
+        let chosen = choose(self.rows, differ, recent);
+        for page in chosen.chunks(ROWS_PER_COMMIT as usize) {
+            show(&there, page.to_vec(), false)?;
+        }
+        Ok(there)
+    }
+
+    /// Finds them, and no others.
+    pub(crate) fn find(&self, there: &Log, differ: u64) -> Result<Found, Failure> {
+        let (bytes, rounds, found, ms) = descend(&self.here, there, self.table)?;
+        if found as u64 != differ {
+            return Err(format!("{differ} rows differ, {found} were found").into());
+        }
+        Ok(Found { bytes, rounds, ms })
+    }
+}
+
 /// Bytes that name d of n.
-fn bound(n: u64, d: u64) -> u64 {
+pub(crate) fn bound(n: u64, d: u64) -> u64 {
     let bits: f64 = (0..d).map(|at| ((n - at) as f64 / (at + 1) as f64).log2()).sum();
     (bits / 8.0).ceil() as u64
 }
@@ -156,7 +191,7 @@ fn show(log: &Log, rows: Vec<u64>, own: bool) -> Result<(), Failure> {
 }
 
 /// Bytes, round trips, rows found, ms.
-fn descend(here: &Log, there: &Log, table: TableId) -> Result<(usize, u32, usize, u64), Failure> {
+fn descend(here: &Log, there: &Log, table: TableId) -> Result<(usize, u32, usize, f64), Failure> {
     let (here, there, tables) = (here.read()?, there.read()?, [Some(table)]);
     let mine = Printed { read: &here, tables: &tables };
     let theirs = Printed { read: &there, tables: &tables };
@@ -181,7 +216,7 @@ fn descend(here: &Log, there: &Log, table: TableId) -> Result<(usize, u32, usize
         let Message::Compared(compared) = Message::decode(&frame)? else { return Err("another message".into()) };
         session.hear(Answer { answered: compared.answered, blocks: compared.blocks })?;
     }
-    Ok((bytes, session.rounds(), session.found().len(), (spent_ms() - start).round() as u64))
+    Ok((bytes, session.rounds(), session.found().len(), spent_ms() - start))
 }
 
 /// What a node does in one measurement.

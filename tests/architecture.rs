@@ -90,7 +90,7 @@ impl fmt::Display for Violation {
 fn the_tree_keeps_its_shape() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut sources = Vec::new();
-    for folder in ["src", "simulations"] {
+    for folder in ["src", "simulations", "benches"] {
         collect(root, &root.join(folder), &mut sources);
     }
     assert!(sources.len() > 10, "found only {} source files: is the walk broken?", sources.len());
@@ -122,6 +122,7 @@ fn innocent_code_is_left_alone() {
             "//! x\nfn operand(rand_like: u8) -> char { let _ = rand_like; '\"' }\nconst B: char = '{';\n",
         ),
         ("src/cli/a.rs", "//! x\nfn a() { println!(\"ok\"); }\n"),
+        ("benches/a.rs", "//! x\nfn a() { println!(\"ok\"); }\n"),
     ];
     for (path, text) in innocent {
         let found = check(&[Source { path: path.to_owned(), text: text.to_owned() }]);
@@ -196,7 +197,7 @@ fn is_test_file(path: &str) -> bool {
     path.ends_with("/tests.rs") || path.contains("/tests/") || path.ends_with("_tests.rs")
 }
 
-/// The room a file belongs to; none for `lib.rs`, `main.rs` and the simulations.
+/// The room a file belongs to; none for `lib.rs`, `main.rs`, the simulations and the benchmarks.
 fn room_of(path: &str) -> Option<&str> {
     let inside = path.strip_prefix("src/")?;
     let room = inside.split('/').next()?;
@@ -245,7 +246,7 @@ fn check_sizes(source: &Source, code: &str, found: &mut Vec<Violation>) {
 
 fn check_words(source: &Source, code: &str, paths: &[Vec<String>], found: &mut Vec<Violation>) {
     let mut report = |rule, detail: String| found.push(Violation { file: source.path.clone(), rule, detail });
-    let may_print = source.path.starts_with("src/cli/") || source.path.starts_with("simulations/");
+    let may_print = ["src/cli/", "simulations/", "benches/"].iter().any(|folder| source.path.starts_with(folder));
     if !may_print && let Some(call) = ["println!", "eprintln!", "print!"].iter().find(|call| code.contains(**call)) {
         report("printing", format!("`{call}` outside cli/"));
     }

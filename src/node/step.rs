@@ -298,8 +298,8 @@ impl Node {
             self.alert(format!(
                 "{} to {name}.{table} {} NULL in the table's key: such rows cannot be told apart and stay on this server; give \
                  them a key",
-                counted(*count as u64, "write"),
-                fits(*count as u64, "has", "have")
+                counted(*count, "write"),
+                fits(*count, "has", "have")
             ));
         }
     }

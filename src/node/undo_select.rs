@@ -218,7 +218,7 @@ impl Undone {
         }
         if waiting > 0 {
             self.remarks
-                .push(format!("{} not shown here yet and left out: try again later", counted(waiting as u64, "event")));
+                .push(format!("{} not shown here yet and left out: try again later", counted(waiting, "event")));
         }
         let all: Vec<(usize, BTreeSet<RowId>)> = std::mem::take(&mut self.rows).into_iter().collect();
         for (position, rows) in all {

@@ -121,7 +121,7 @@ fn a_row_that_one_evaluates_otherwise_is_an_alarm_that_names_it() {
             ("team", "3", "differs")
         );
         let alerts = node.status(pair.now).unwrap().alerts;
-        assert!(alerts.iter().any(|alert| alert.contains("1 rows of scouting.team")), "{alerts:?}");
+        assert!(alerts.iter().any(|alert| alert.contains("1 row of scouting.team")), "{alerts:?}");
     }
 }
 

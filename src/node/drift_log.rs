@@ -143,12 +143,11 @@ impl Node {
         crate::sometimes!("drift: a damaged record is derived again from the events");
         let mut store = MemoryStore::default();
         self.number_as_here(&mut store)?;
-        let mut store = self.evaluate_again(store)?;
-        let mut write = self.log.write()?;
+        let (mut store, mut write) = (self.evaluate_again(store)?, self.log.write()?);
         for record in &mut records {
             let Some(row) = record.row else { continue };
-            let Some(derived) = self.as_shown_here(&mut store, (position, table), &row, now)? else { continue };
-            let derived = Arc::new(derived);
+            let derived = self.as_shown_here(&mut store, (position, table), &row, now)?;
+            let Some(derived) = derived.map(Arc::new) else { continue };
             write.put_row(&row, derived.clone(), true)?;
             record.action = DriftAction::Rewritten;
             if let Some(key) = &derived.shown {

@@ -60,7 +60,7 @@ fn what_a_revoked_member_wrote_is_taken_from_others_and_told_when_it_is_late() {
     let listed = pair.nodes[0].late_events().unwrap();
     assert_eq!((listed.len(), listed[0].author.as_str(), listed[0].taken_from.as_str()), (1, "third", "second"));
     let alerts = pair.nodes[0].status(pair.now).unwrap().alerts;
-    assert!(alerts.iter().any(|alert| alert.starts_with("1 events of third")), "{alerts:?}");
+    assert!(alerts.iter().any(|alert| alert.starts_with("1 event of third")), "{alerts:?}");
     assert!(pair.nodes[0].verify_log().unwrap().faults.is_empty());
 }
 

@@ -100,6 +100,12 @@ impl LogWrite<'_> {
         self.put_meta(&key, &record::seal(key.as_bytes(), value))
     }
 
+    /// The drift record of a number, as committed.
+    pub fn drift(&self, number: u64) -> Result<Option<DriftRecord>, LogError> {
+        let found = self.base.drift(number.saturating_sub(1), 1)?.pop();
+        Ok(found.filter(|found| found.number == number))
+    }
+
     /// Keeps a drift record under its number.
     pub fn put_drift(&mut self, drift: &DriftRecord) -> Result<(), LogError> {
         self.put_numbered(DRIFT, drift.number, drift)

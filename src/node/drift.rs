@@ -350,7 +350,7 @@ impl Node {
         }
     }
 
-    /// Numbers records and brings them to the disk. Those that waited already keep their number.
+    /// Numbers records and brings them to the disk. Those that waited already keep their number, and the time of their finding.
     pub(super) fn keep_aside(&mut self, records: &mut [DriftRecord]) -> Result<(), NodeError> {
         if records.is_empty() {
             return Ok(());
@@ -360,7 +360,11 @@ impl Node {
         for record in records.iter_mut() {
             let at = (record.database.clone(), record.table.clone(), record.key.clone());
             if record.number == 0 {
-                record.number = self.verify.open.get(&at).copied().unwrap_or_else(|| {
+                let known = self.verify.open.get(&at).copied();
+                let first = known.map(|known| write.drift(known)).transpose()?.flatten();
+                // It has differed since it was found first.
+                record.found_ms = first.map_or(record.found_ms, |first| first.found_ms);
+                record.number = known.unwrap_or_else(|| {
                     last += 1;
                     last
                 });

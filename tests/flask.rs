@@ -9,16 +9,16 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 use support::cluster::Cluster;
 use support::dump::texts;
+use support::packages::interpreter;
 use support::server::Server;
 use support::{app, shipped, until};
 
-const PACKAGE: &str = "flask>=3,<4";
+const PACKAGES: [&str; 1] = ["flask>=3,<4"];
 
 /// The page's program.
 fn pages() -> String {
@@ -27,34 +27,12 @@ fn pages() -> String {
     after.split_once("\n```").expect("the program ends").0.to_owned()
 }
 
-/// The interpreter of an environment that has Flask.
-fn interpreter() -> PathBuf {
-    let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("flask");
-    let (python, complete) = (environment.join("bin/python3"), environment.join("complete"));
-    if complete.exists() {
-        return python;
-    }
-    let run = |command: &mut Command| {
-        let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(
-            output.status.success(),
-            "{command:?} failed. This test installs {PACKAGE} from the Python package index; without a way to it (or \
-             without python3-venv) it cannot run, and says nothing about litemesh.\n{words}"
-        );
-    };
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment));
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PACKAGE]));
-    std::fs::write(complete, "").unwrap();
-    python
-}
-
 /// What the application's superadmin sees.
 fn superadmin(server: &Server, http: &str, what: &str) -> Value {
     let folder = server.folder.join("pages");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("litemesh_pages.py"), pages()).unwrap();
-    let mut command = Command::new(interpreter());
+    let mut command = Command::new(interpreter("flask", &PACKAGES));
     command.arg(shipped("python/flask_pages.py")).arg(server.data()).arg(http).arg(&folder).arg(what);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));

@@ -16,8 +16,9 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use serde_json::{Value, json};
 use support::cluster::Cluster;
+use support::monitor::monitor;
 use support::server::Server;
-use support::{app, python, until};
+use support::{app, until};
 
 /// Kinds of the design, the connections and calls beneath them, and a job of the user's own.
 const KINDS: &[&str] = &[
@@ -40,17 +41,6 @@ const KINDS: &[&str] = &[
 /// which nobody outside can time: the node's own tests do (`node::tally`, `node::exchange`). Before every apply the same file is
 /// drained: what breaks it ends there.
 const NEVER_FAIL: &[&str] = &["announce", "reconcile", "pull", "apply"];
-
-/// Rows of a query on `monitor.db`, each a list.
-#[track_caller]
-fn monitor(server: &Server, sql: &str) -> Vec<Value> {
-    let program = "import json, sqlite3, sys\n\
-                   c = sqlite3.connect('file:' + sys.argv[1] + '?mode=ro', uri=True, timeout=10)\n\
-                   print(json.dumps(c.execute(sys.argv[2]).fetchall()))";
-    let path = server.data().join("monitor.db");
-    let printed = python(&["-c", program, path.to_str().unwrap(), sql]).unwrap();
-    serde_json::from_str::<Vec<Value>>(&printed).unwrap()
-}
 
 /// Waits until a query gives this.
 #[track_caller]

@@ -9,36 +9,15 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use support::dump::number;
+use support::packages::interpreter;
 use support::server::Server;
 use support::{shipped, until};
 
 const PACKAGES: [&str; 2] = ["sqlalchemy>=2,<3", "django>=4.2,<7"];
-
-/// The interpreter of an environment that has the packages.
-fn interpreter() -> PathBuf {
-    let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("orms");
-    let (python, complete) = (environment.join("bin/python3"), environment.join("complete"));
-    if complete.exists() {
-        return python;
-    }
-    let run = |command: &mut Command| {
-        let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(
-            output.status.success(),
-            "{command:?} failed. This test installs {PACKAGES:?} from the Python package index; without a way to it (or \
-             without python3-venv) it cannot run, and says nothing about litemesh.\n{words}"
-        );
-    };
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment));
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES));
-    std::fs::write(complete, "").unwrap();
-    python
-}
 
 fn orms(python: &Path, mode: &str, database: &Path) -> Vec<String> {
     let output = Command::new(python).arg(shipped("python/orms.py")).arg(mode).arg(database).output().unwrap();
@@ -49,7 +28,7 @@ fn orms(python: &Path, mode: &str, database: &Path) -> Vec<String> {
 #[test]
 #[ignore = "installs SQLAlchemy and Django from the Python package index; run with -- --ignored"]
 fn orms_see_no_difference_but_the_ids() {
-    let python = interpreter();
+    let python = interpreter("orms", &PACKAGES);
     let directory = tempfile::tempdir().unwrap();
     let plain = directory.path().join("plain.db");
     orms(&python, "schema", &plain);

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use support::cluster::{Cluster, server_with};
+use support::monitor::monitor;
 use support::server::Server;
 use support::{app, make, python, shipped, until};
 use tempfile::TempDir;
@@ -22,17 +23,6 @@ fn alone(root: &TempDir) -> Server {
     let mut server = server_with(root, "pit", fixtures, Some("scouting.toml"));
     server.start();
     server
-}
-
-/// Rows of a query on `monitor.db`, each a list.
-#[track_caller]
-fn monitor(server: &Server, sql: &str) -> Vec<Value> {
-    let program = "import json, sqlite3, sys\n\
-                   c = sqlite3.connect('file:' + sys.argv[1] + '?mode=ro', uri=True, timeout=10)\n\
-                   print(json.dumps(c.execute(sys.argv[2]).fetchall()))";
-    let path = server.data().join("monitor.db");
-    let printed = python(&["-c", program, path.to_str().unwrap(), sql]).unwrap();
-    serde_json::from_str::<Vec<Value>>(&printed).unwrap()
 }
 
 #[test]

@@ -9,6 +9,8 @@
 
 pub(crate) mod cluster;
 pub(crate) mod dump;
+pub(crate) mod monitor;
+pub(crate) mod packages;
 pub(crate) mod recorder;
 pub(crate) mod server;
 

@@ -28,6 +28,10 @@ use run::shrink::{Failure, shrink};
 use run::tell::{self, Sum};
 use world::Violation;
 
+/// The same as the program's: what is measured here is to hold there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Seeds are begun for so long when nobody says how long or how many, s.
 const SECS_DEFAULT: u64 = 10;
 

@@ -51,6 +51,10 @@ use std::process::ExitCode;
 use asked::{Asked, Item};
 use report::Report;
 
+/// The same as the program's: what is measured here is to hold there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Why something could not be measured.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 

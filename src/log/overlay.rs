@@ -19,6 +19,11 @@ pub(super) struct KeySet<const N: usize> {
 }
 
 impl<const N: usize> KeySet<N> {
+    /// Whether nothing changed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
     pub(super) fn set(&mut self, key: [u8; N], present: bool) {
         self.changes.insert(key, present);
     }

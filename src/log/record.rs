@@ -13,6 +13,8 @@ use super::LogError;
 /// and a claimed length cannot size memory beyond the record itself, the limit is a second net.
 const RECORD_BYTES_MAX: usize = 1 << 30;
 const CHECK_BYTES: usize = 4;
+/// Room that most records do with.
+const USUAL_BYTES: usize = 512;
 
 fn check(key: &[u8], body: &[u8]) -> [u8; CHECK_BYTES] {
     let mut hasher = blake3::Hasher::new();
@@ -27,7 +29,8 @@ fn check(key: &[u8], body: &[u8]) -> [u8; CHECK_BYTES] {
 /// The bytes of a record stored under `key`.
 pub(super) fn seal<T: Serialize>(key: &[u8], value: &T) -> Vec<u8> {
     let config = bincode::config::standard().with_limit::<RECORD_BYTES_MAX>();
-    let mut bytes = bincode::serde::encode_to_vec(value, config).expect("records hold nothing that bincode refuses");
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    bincode::serde::encode_into_std_write(value, &mut bytes, config).expect("records hold nothing that bincode refuses");
     let check = check(key, &bytes);
     bytes.extend_from_slice(&check);
     bytes

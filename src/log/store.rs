@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use redb::TableHandle;
+use redb::{ReadableTableMetadata, TableHandle};
 
 use super::names::NamedTable;
 use super::state::{
@@ -195,7 +195,10 @@ impl Store for LogWrite<'_> {
     }
 
     fn set_shelf(&mut self, row: RowId, shelved: bool) -> Result<(), LogError> {
-        self.changed.shelf.set(row.to_bytes(), shelved);
+        // Most logs have an empty shelf, and most rows were never on it.
+        if shelved || !self.base.shelf.is_empty()? || !self.changed.shelf.is_empty() {
+            self.changed.shelf.set(row.to_bytes(), shelved);
+        }
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The rows that one evaluator has met, as they are so far.
 //!
-//! Nearly every question about a row is followed by another one about the same row: the row asked for last is found without
-//! a search. Records are shared: a view of a row costs no copy, and one that changes while somebody holds a view is copied
+//! Nearly every question about a row is followed by another one about the same row or the one that was met behind it: these
+//! two are found without a search. Records are shared: a view of a row costs no copy, and one that changes while somebody holds a view is copied
 //! then. Invariant: a row is read from the store once; [`RowCache::changed`] names, ascending, exactly those that somebody
 //! could have written to. Caller: [`super::Evaluator`].
 
@@ -16,11 +16,12 @@ use crate::model::RowId;
 pub(super) struct RowCache {
     places: BTreeMap<RowId, usize>,
     slots: Vec<Slot>,
-    /// The row asked for last, and its place.
-    last: Option<(RowId, usize)>,
+    /// The place of the row asked for last.
+    last: usize,
 }
 
 struct Slot {
+    id: RowId,
     row: Option<Arc<Row>>,
     changed: bool,
     /// The store did not know it.
@@ -30,23 +31,21 @@ struct Slot {
 impl RowCache {
     /// The place of a row that was met.
     pub(super) fn place(&mut self, id: &RowId) -> Option<usize> {
-        if let Some((last, place)) = &self.last
-            && last == id
-        {
-            return Some(*place);
-        }
-        let place = *self.places.get(id)?;
-        self.last = Some((*id, place));
-        Some(place)
+        let beside = self.slots.iter().enumerate().skip(self.last).take(2).find(|(_, slot)| slot.id == *id);
+        self.last = match beside {
+            Some((place, _)) => place,
+            None => *self.places.get(id)?,
+        };
+        Some(self.last)
     }
 
     /// Adds a row as the store knows it; its place.
     pub(super) fn add(&mut self, id: RowId, row: Option<Arc<Row>>) -> usize {
         let place = self.slots.len();
         let new = row.is_none();
-        self.slots.push(Slot { row, changed: false, new });
+        self.slots.push(Slot { id, row, changed: false, new });
         self.places.insert(id, place);
-        self.last = Some((id, place));
+        self.last = place;
         place
     }
 

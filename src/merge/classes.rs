@@ -94,7 +94,7 @@ impl<S: Store> Evaluator<'_, S> {
     /// them.
     pub(super) fn settle_classes(&mut self) -> Result<(), S::Error> {
         let mut open: BTreeSet<RowId> = BTreeSet::new();
-        for id in self.touched.clone() {
+        for id in self.touched_now() {
             if self.may_be_one(&id)? {
                 open.insert(id);
             }

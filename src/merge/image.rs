@@ -2,6 +2,8 @@
 //!
 //! Invariant: a function of the settled rows and this node's schema alone. Callers: node (apply, capture, history).
 
+use std::sync::Arc;
+
 use super::Evaluator;
 use super::store::{Fingerprint, Row, Store, Took};
 use crate::model::{Cell, Identity, Key, RowId, TableSchema, Value};
@@ -18,21 +20,11 @@ pub struct Presentation {
     /// The row.
     pub row: RowId,
     /// Its table's name.
-    pub table: String,
+    pub table: Arc<str>,
     /// The key under which the file shows it now.
     pub old_key: Option<Key>,
     /// What the file shall show; `None` to take it away.
     pub new: Option<Shown>,
-}
-
-impl Presentation {
-    /// Whether a row that people can see changes its id.
-    pub fn moves_id(&self, table: &TableSchema) -> bool {
-        match (&table.identity, &self.old_key, &self.new) {
-            (Identity::Surrogate(_), Some(old), Some((new, _))) => old != new,
-            _ => false,
-        }
-    }
 }
 
 impl<S: Store> Evaluator<'_, S> {
@@ -67,15 +59,29 @@ impl<S: Store> Evaluator<'_, S> {
         Ok((!same).then_some(Presentation { row: *id, table: name, old_key, new: target }))
     }
 
+    /// Whether showing a row as it is now would change an id that people see.
+    pub fn moves_id(&mut self, id: &RowId) -> Result<bool, S::Error> {
+        let Some(row) = self.row(id)?.filter(|row| row.shown.is_some() && row.visible()) else { return Ok(false) };
+        let (table, old) = (row.table, row.shown.clone().unwrap_or_default());
+        let surrogate = |schema: &TableSchema| matches!(schema.identity, Identity::Surrogate(_));
+        if !self.schema(table)?.is_some_and(surrogate) {
+            return Ok(false);
+        }
+        let new = self.view(id)?.and_then(|view| view.id).map_or(Value::Null, Value::Integer);
+        // After a crash another row may have the key already: then this one is not in the file.
+        Ok(old != [new] && self.store.shown(table, &old)? == Some(*id))
+    }
+
     /// The stored columns of a row (as [`Evaluator::view`] gives it) under a schema, whether or not it is shown.
     pub fn image(&mut self, row: &Row, schema: &TableSchema) -> Result<Vec<Value>, S::Error> {
         let mut image = Vec::with_capacity(schema.columns.len());
+        let numbers = self.numbers_of(row.table, schema)?;
         for (position, column) in schema.columns.iter().enumerate() {
             if schema.identity == Identity::Surrogate(position) {
                 image.push(row.id.map_or(Value::Null, Value::Integer));
                 continue;
             }
-            let number = self.number_of(row.table, schema, position)?;
+            let number = numbers[position];
             if let Some(shown) = number.and_then(|number| row.tagged(number)) {
                 image.push(shown.clone());
                 continue;
@@ -84,12 +90,11 @@ impl<S: Store> Evaluator<'_, S> {
                 image.push(if column.not_null { self.own_value(row, schema, position)? } else { Value::Null });
                 continue;
             }
-            let cell = number.and_then(|number| row.shown_cell(number)).map(|state| state.cell.clone());
-            let value = match cell {
+            let value = match number.and_then(|number| row.shown_cell(number)).map(|state| &state.cell) {
                 None => column.default.clone(),
-                Some(Cell::Plain(value)) => value,
+                Some(Cell::Plain(value)) => value.clone(),
                 Some(Cell::Ref(reference)) if self.shows_null(schema, position, &reference.row)? => Value::Null,
-                Some(cell) => self.cell_value(&cell, 0)?,
+                Some(cell) => self.cell_value(cell, 0)?,
             };
             image.push(value);
         }
@@ -192,7 +197,7 @@ impl<S: Store> Evaluator<'_, S> {
     /// Notes what the file shows of a row until it is written. False where the file shows something else.
     pub fn note_lag(&mut self, id: &RowId, image: &[Value]) -> Result<bool, S::Error> {
         let Some((table, hash)) = self.row(id)?.map(|row| (row.table, row.image_hash)) else { return Ok(false) };
-        if image_hash(&self.info(table)?.name.clone(), image) != hash {
+        if image_hash(&self.info(table)?.name, image) != hash {
             return Ok(false);
         }
         if let Some(row) = self.row_mut(id)? {

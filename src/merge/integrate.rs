@@ -395,7 +395,7 @@ impl<S: Store> Evaluator<'_, S> {
     pub fn audit(&mut self, table: TableId, row: RowId, kind: AuditKind) -> Result<(), S::Error> {
         let seen_ms = self.seen_ms;
         let info = self.info(table)?;
-        let (database, table) = (info.database.clone(), info.name.clone());
+        let (database, table) = (info.database.clone(), info.name.to_string());
         self.store.add_audit(AuditRecord { number: 0, database, table, row, kind, seen_ms })
     }
 }

@@ -106,12 +106,12 @@ pub struct Evaluator<'a, S: Store> {
 #[derive(Clone, Debug)]
 struct TableInfo {
     database: String,
-    name: String,
+    name: Arc<str>,
     columns: Vec<String>,
     /// Positions in [`Evaluator::schemas`].
     schema: Option<(usize, usize)>,
     /// The number of each of the schema's columns, where something used it before.
-    numbers: Vec<Option<u16>>,
+    numbers: Arc<[Option<u16>]>,
     /// Some foreign key shows another column of it than its key: rows that refer to it follow its cells.
     lends_cells: bool,
 }
@@ -204,7 +204,8 @@ impl<'a, S: Store> Evaluator<'a, S> {
                 },
             );
             let lends_cells = schema.is_some_and(|(at, table)| self.lends_cells(at, table));
-            let mut info = TableInfo { database, name, columns, schema, numbers: Vec::new(), lends_cells };
+            let (name, numbers) = (Arc::from(name), Arc::default());
+            let mut info = TableInfo { database, name, columns, schema, numbers, lends_cells };
             info.number(self.schemas);
             self.tables.insert(table, info);
         }
@@ -250,13 +251,13 @@ impl<'a, S: Store> Evaluator<'a, S> {
         Ok(number)
     }
 
-    /// The same for a column of a schema, by its position.
-    fn number_of(&mut self, table: TableId, schema: &TableSchema, position: usize) -> Result<Option<u16>, S::Error> {
+    /// The same for the columns of a schema, by their positions.
+    fn numbers_of(&mut self, table: TableId, schema: &TableSchema) -> Result<Arc<[Option<u16>]>, S::Error> {
         // Another schema than this node's own is that of a moment in the past.
         if self.schema(table)?.is_some_and(|own| std::ptr::eq(own, schema)) {
-            return Ok(self.tables[&table].numbers[position]);
+            return Ok(self.tables[&table].numbers.clone());
         }
-        self.find_column(table, &schema.columns[position].name)
+        schema.columns.iter().map(|column| self.find_column(table, &column.name)).collect()
     }
 
     /// The number of a column that some event or row used before.

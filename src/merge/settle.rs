@@ -17,9 +17,11 @@ impl<S: Store> Evaluator<'_, S> {
     pub fn settle(&mut self) -> Result<BTreeSet<RowId>, S::Error> {
         self.settle_ids()?;
         self.settle_classes()?;
-        for id in self.touched.clone() {
+        for id in self.touched_now() {
             let canonical = self.canonical(&id)?;
-            self.touched.insert(canonical);
+            if canonical != id {
+                self.touched.insert(canonical);
+            }
             let Some(table) = self.row(&id)?.map(|row| row.table) else { continue };
             if self.info(table)?.lends_cells {
                 self.touch_referrers(id)?;
@@ -37,6 +39,11 @@ impl<S: Store> Evaluator<'_, S> {
             self.store.set_shelf(*id, on_shelf)?;
         }
         Ok(dirty)
+    }
+
+    /// The rows touched so far, ascending.
+    pub(super) fn touched_now(&self) -> Vec<RowId> {
+        self.touched.iter().copied().collect()
     }
 
     /// Looks at rows again although no event concerns them: their table's schema changed, or SQLite refused them before.
@@ -141,10 +148,13 @@ impl<S: Store> Evaluator<'_, S> {
     /// Rows that show a value of this row, and those that show a value of theirs where that is part of a key.
     pub(super) fn touch_referrers(&mut self, parent: RowId) -> Result<(), S::Error> {
         let parent = self.canonical(&parent)?;
-        let mut open = vec![parent];
-        let mut seen = BTreeSet::from([parent]);
-        while let Some(row) = open.pop() {
-            for child in self.class_referrers(&row)? {
+        let mut children = self.class_referrers(&parent)?;
+        if children.is_empty() {
+            return Ok(());
+        }
+        let (mut open, mut seen) = (Vec::new(), BTreeSet::from([parent]));
+        loop {
+            for child in children {
                 self.touched.insert(child);
                 let Some(table) = self.row(&child)?.map(|child| child.table) else { continue };
                 let keyed = self.schema(table)?.is_some_and(|schema| matches!(schema.identity, Identity::Keyed(_)));
@@ -152,8 +162,9 @@ impl<S: Store> Evaluator<'_, S> {
                     open.push(child);
                 }
             }
+            let Some(next) = open.pop() else { return Ok(()) };
+            children = self.class_referrers(&next)?;
         }
-        Ok(())
     }
 
     fn settle_liveness(&mut self) -> Result<(), S::Error> {
@@ -225,7 +236,7 @@ impl<S: Store> Evaluator<'_, S> {
 
     fn settle_shelf(&mut self) -> Result<(), S::Error> {
         let mut affected = BTreeSet::new();
-        for id in self.touched.clone() {
+        for id in self.touched_now() {
             self.index_unique(&id, &mut affected)?;
         }
         // Rows whose place changed by themselves: their children look again, whatever the file shows of them now.
@@ -273,6 +284,9 @@ impl<S: Store> Evaluator<'_, S> {
             return Ok(None);
         }
         let mut open: Vec<RowId> = self.needed_parents(id)?.into_iter().collect();
+        if open.is_empty() {
+            return Ok(None);
+        }
         let mut seen: BTreeSet<RowId> = open.iter().copied().collect();
         seen.insert(*id);
         let mut hidden = None;

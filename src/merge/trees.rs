@@ -19,9 +19,9 @@ impl<S: Store> Evaluator<'_, S> {
     /// Cuts the rings that the touched rows stand in, and mends what stood in rings that are no more.
     pub(super) fn settle_trees(&mut self) -> Result<(), S::Error> {
         let mut open: BTreeMap<u16, BTreeSet<RowId>> = BTreeMap::new();
-        for id in self.touched.clone() {
+        for id in self.touched_now() {
             let Some(table) = self.row(&id)?.map(|row| row.table) else { continue };
-            if self.canonical(&id)? != id {
+            if self.table_rules(table)?.trees().is_empty() || self.canonical(&id)? != id {
                 continue;
             }
             for column in self.table_rules(table)?.trees().clone() {

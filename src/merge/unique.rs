@@ -264,6 +264,7 @@ impl<S: Store> Evaluator<'_, S> {
         let mut bytes = Vec::new();
         let mut written = view.births.first().map_or(Stamp(0), |(_, stamp)| *stamp);
         let (mut born, mut taggable, mut columns) = (true, None, Vec::new());
+        let numbers = self.numbers_of(table, schema)?;
         for (position, collation) in &unique.columns {
             let name = &schema.columns[*position].name;
             columns.push(name.clone());
@@ -271,7 +272,7 @@ impl<S: Store> Evaluator<'_, S> {
             if schema.identity == Identity::Surrogate(*position) {
                 return Ok(None);
             }
-            let number = self.number_of(table, schema, *position)?;
+            let number = numbers[*position];
             let state = number.and_then(|number| view.cell(number)).cloned();
             let cell = match &state {
                 Some(state) => state.cell.clone(),

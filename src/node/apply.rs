@@ -17,7 +17,6 @@ use super::whole::newest_whole;
 use super::{NodeError, Now};
 use crate::log::{Log, LogWrite};
 use crate::merge::Evaluator;
-use crate::merge::image::Presentation;
 use crate::merge::rank::Ranks;
 use crate::merge::store::{Store, Took};
 use crate::merge::unique::MergePair;
@@ -145,7 +144,7 @@ fn apply_in(
         }
     } else {
         // One capture at a time, to find the last one that moves no visible id.
-        if moves_ids(&mut evaluator, schema, &waiting, &waiting)? {
+        if moves_ids(&mut evaluator, &waiting, &waiting)? {
             return Ok(Attempt::Moves { before: 0 });
         }
         let mut settled = 0;
@@ -156,7 +155,7 @@ fn apply_in(
             }
             let dirtied = evaluator.settle()?;
             let met = evaluator.collided();
-            if moves_ids(&mut evaluator, schema, &dirtied, &met)? {
+            if moves_ids(&mut evaluator, &dirtied, &met)? {
                 return Ok(Attempt::Moves { before: settled });
             }
             settled = position + 1;
@@ -178,15 +177,11 @@ fn apply_in(
 /// away.
 fn moves_ids(
     evaluator: &mut Evaluator<'_, LogWrite>,
-    schema: &DatabaseSchema,
     rows: &BTreeSet<RowId>,
     met: &BTreeSet<RowId>,
 ) -> Result<bool, NodeError> {
     for row in rows {
-        let presentation = evaluator.presentation(row)?;
-        let moves =
-            presentation.is_some_and(|change| schema.table(&change.table).is_some_and(|table| change.moves_id(table)));
-        if moves {
+        if evaluator.moves_id(row)? {
             return Ok(true);
         }
     }
@@ -202,40 +197,36 @@ fn write_rows(
     let mut refused: BTreeSet<RowId> = BTreeSet::new();
     let mut rows = 0;
     loop {
-        let mut changes: Vec<Presentation> = Vec::new();
-        for row in evaluator.store().dirty(database)? {
-            changes.extend(evaluator.presentation(&row)?);
+        let dirty = evaluator.store().dirty(database)?;
+        let (mut written, mut writes) = (Vec::with_capacity(dirty.len()), Vec::with_capacity(dirty.len()));
+        for row in &dirty {
+            // A row that was refused is already out of the file.
+            let change = evaluator.presentation(row)?.filter(|change| !refused.contains(row) || change.new.is_some());
+            if let Some(change) = change {
+                written.push(*row);
+                writes.push(RowWrite { table: change.table, old_key: change.old_key, new: change.new });
+            }
         }
-        // A row that was refused is already out of the file.
-        changes.retain(|change| !refused.contains(&change.row) || change.new.is_some());
-        note_taken(evaluator, &changes, seen_ms)?;
-        let writes: Vec<RowWrite> = changes
-            .iter()
-            .map(|change| RowWrite {
-                table: change.table.clone(),
-                old_key: change.old_key.clone(),
-                new: change.new.clone(),
-            })
-            .collect();
+        note_taken(evaluator, &written, &writes, seen_ms)?;
         let refusals = transaction.write(&writes)?;
         rows += writes.len() - refusals.len();
         let failed: BTreeSet<usize> = refusals.iter().map(|refusal| refusal.index).collect();
         // First the rows that leave their keys, then those that take them over.
-        for change in changes.iter().filter(|change| change.old_key.is_some()) {
-            evaluator.mark_shown(&change.row, None)?;
+        for (row, _) in written.iter().zip(&writes).filter(|(_, write)| write.old_key.is_some()) {
+            evaluator.mark_shown(row, None)?;
         }
-        for (index, change) in changes.iter().enumerate() {
-            let shown = change.new.as_ref().filter(|_| !failed.contains(&index));
-            evaluator.mark_shown(&change.row, shown)?;
+        for (index, (row, write)) in written.iter().zip(&writes).enumerate() {
+            let shown = write.new.as_ref().filter(|_| !failed.contains(&index));
+            evaluator.mark_shown(row, shown)?;
         }
-        for row in evaluator.store().dirty(database)? {
-            clean(evaluator, &row)?;
+        for row in &dirty {
+            clean(evaluator, row)?;
         }
         if refusals.is_empty() {
             return Ok(rows);
         }
         for refusal in &refusals {
-            let row = changes[refusal.index].row;
+            let row = written[refusal.index];
             let mixed = ["CHECK constraint", "NOT NULL constraint"].iter().any(|what| refusal.message.contains(what));
             let tried = evaluator.row(&row)?.is_none_or(|record| record.whole.is_some());
             if mixed
@@ -257,20 +248,28 @@ fn write_rows(
 }
 
 /// Ids that mean another row from here on are remembered: a form that was open may still write to them.
-fn note_taken(evaluator: &mut Evaluator<'_, LogWrite>, changes: &[Presentation], at_ms: u64) -> Result<(), NodeError> {
-    let new_key = |change: &Presentation| change.new.as_ref().map(|(key, _)| key.clone());
-    let left = |change: &&Presentation| change.old_key.is_some() && change.old_key != new_key(change);
-    let before: BTreeMap<(&str, &Key), RowId> = changes
+fn note_taken(
+    evaluator: &mut Evaluator<'_, LogWrite>,
+    rows: &[RowId],
+    writes: &[RowWrite],
+    at_ms: u64,
+) -> Result<(), NodeError> {
+    let left = |write: &RowWrite| write.old_key.as_ref() != write.new.as_ref().map(|(key, _)| key);
+    let before: BTreeMap<(&str, &Key), RowId> = rows
         .iter()
-        .filter(left)
-        .filter_map(|change| Some(((change.table.as_str(), change.old_key.as_ref()?), change.row)))
+        .zip(writes)
+        .filter(|(_, write)| left(write))
+        .filter_map(|(row, write)| Some(((&*write.table, write.old_key.as_ref()?), *row)))
         .collect();
-    for change in changes {
-        let Some((key, _)) = &change.new else { continue };
-        let taken = before.get(&(change.table.as_str(), key)).copied().filter(|row| *row != change.row);
+    if before.is_empty() {
+        return Ok(());
+    }
+    for (row, write) in rows.iter().zip(writes) {
+        let Some((key, _)) = &write.new else { continue };
+        let taken = before.get(&(&*write.table, key)).copied().filter(|other| other != row);
         if let (Some(from), [Value::Integer(id)]) = (taken, key.as_slice()) {
             crate::sometimes!("apply: an id means another row from here on");
-            evaluator.note_took(&change.row, Took { id: *id, from, at_ms })?;
+            evaluator.note_took(row, Took { id: *id, from, at_ms })?;
         }
     }
     Ok(())

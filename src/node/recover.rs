@@ -422,7 +422,7 @@ fn see(
     for (row, change) in changes {
         let shown = match change.new {
             None => None,
-            Some((key, image)) if written.contains(&(change.table.clone(), key.clone())) => {
+            Some((key, image)) if written.contains(&(change.table.to_string(), key.clone())) => {
                 crate::sometimes!("recover: the app wrote since the apply that is evaluated again");
                 Some((key, image))
             }

@@ -5,6 +5,7 @@
 //! for bit, or is reported as refused and is not there. The cursor is in the same transaction. Callers: node.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, ErrorCode};
 
@@ -16,7 +17,7 @@ use crate::model::{Bug, Cut, Key, planted};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowWrite {
     /// Table, as in the schema.
-    pub table: String,
+    pub table: Arc<str>,
     /// Where the file shows the row now; `None` while it does not.
     pub old_key: Option<Key>,
     /// Key and image that it shall show; `None` to remove it. In a table without a key the key is the rowid.

@@ -37,7 +37,7 @@ impl Apply<'_> {
         let mut table: Option<&TableSchema> = None;
         for (index, write) in writes.iter().enumerate() {
             let Some((_, image)) = &write.new else { continue };
-            if table.is_none_or(|table| table.name != write.table) {
+            if table.is_none_or(|table| *table.name != *write.table) {
                 table = Some(self.file().layout.find(&write.table)?.0);
             }
             let keys = table.iter().flat_map(|table| &table.foreign_keys);

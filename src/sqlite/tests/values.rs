@@ -152,7 +152,7 @@ fn reals_in_real_columns_and_integers_in_real_columns_stay_what_they_are() {
         .images
         .iter()
         .map(|((table, key), image)| RowWrite {
-            table: table.clone(),
+            table: table.as_str().into(),
             old_key: None,
             new: image.clone().map(|image| (key.clone(), image)),
         })

@@ -442,6 +442,7 @@ fn what_is_young_or_damaged_or_fills_no_block_stays() {
         events.insert(&key, value.as_slice()).unwrap();
     }
     transaction.commit().unwrap();
+    log.committed().read = None;
     assert_eq!(seal(700, None, false), 700 - 356 - 1, "all but the damaged one");
     assert_eq!(log.read().unwrap().archived_through(&origin).unwrap(), 499);
     assert!(matches!(log.read().unwrap().event(&origin, 500), Err(LogError::CorruptEvent { seq: 500, .. })));

@@ -160,14 +160,28 @@ impl LogError {
 }
 
 /// The log of one node.
-#[derive(Debug)]
 pub struct Log {
+    /// Before the database: a snapshot ends before the store closes.
+    committed: Mutex<Committed>,
     database: Database,
-    names: Mutex<Arc<Names>>,
     /// See [`Log::leave_out_prints`].
     #[cfg(feature = "simulation")]
     printless: std::sync::atomic::AtomicBool,
     home: Arc<Home>,
+}
+
+/// What the last commit left.
+struct Committed {
+    names: Arc<Names>,
+    /// A snapshot of it, once somebody asked: to open one costs some thirty searches, and many are asked for between two
+    /// commits.
+    read: Option<LogRead>,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("database", &self.database).finish_non_exhaustive()
+    }
 }
 
 impl Log {
@@ -204,14 +218,21 @@ impl Log {
 
     /// A snapshot: what was committed (durably or not) before now.
     pub fn read(&self) -> Result<LogRead, LogError> {
-        let names = self.names();
+        // Held until the snapshot is kept: a commit meanwhile takes it away again.
+        let mut committed = self.committed();
+        if let Some(read) = &committed.read {
+            return Ok(read.clone());
+        }
         let transaction = self.database.begin_read()?;
-        LogRead::new(&transaction, names.clone(), self.home.clone())
+        let read = LogRead::new(&transaction, committed.names.clone(), self.home.clone())?;
+        committed.read = Some(read.clone());
+        Ok(read)
     }
 
     /// Gives the room that a cleanup freed back to the disk; false when there was none to give. Nobody may read or write
     /// meanwhile, and a power cut meanwhile costs the next start a repair: it is for a start or a deliberate stop.
     pub fn compact(&mut self) -> Result<bool, LogError> {
+        self.committed().read = None;
         match self.database.compact() {
             Ok(compacted) => Ok(compacted),
             Err(redb::CompactionError::Storage(error)) => Err(error.into()),
@@ -234,8 +255,8 @@ impl Log {
         let transaction = database.begin_read()?;
         let names = Names::load(&transaction.open_table(tables::NAMES)?)?;
         Ok(Log {
+            committed: Mutex::new(Committed { names: Arc::new(names), read: None }),
             database,
-            names: Mutex::new(Arc::new(names)),
             home: Arc::new(Home::new(segments)),
             #[cfg(feature = "simulation")]
             printless: Default::default(),
@@ -248,10 +269,10 @@ impl Log {
         self.printless.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// The committed names. Whoever commits new ones holds this across the commit, so that a snapshot never shows a table
-    /// whose name is missing.
-    fn names(&self) -> MutexGuard<'_, Arc<Names>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What was committed. Whoever commits new names holds this across the commit, so that a snapshot never shows a table
+    /// whose name is missing; everybody takes the snapshot away behind a commit.
+    fn committed(&self) -> MutexGuard<'_, Committed> {
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use redb::{ReadOnlyTable, ReadableTableMetadata, Table};
+use redb::{ReadOnlyTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 
 use super::LogError;
 
@@ -64,7 +64,15 @@ impl<const N: usize> KeySet<N> {
         Ok(found)
     }
 
-    pub(super) fn flush(self, table: &mut Table<'_, &'static [u8; N], ()>) -> Result<(), LogError> {
+    pub(super) fn flush(
+        self,
+        transaction: &WriteTransaction,
+        definition: TableDefinition<'_, &'static [u8; N], ()>,
+    ) -> Result<(), LogError> {
+        if self.changes.is_empty() {
+            return Ok(());
+        }
+        let mut table = transaction.open_table(definition)?;
         // What came and went within the transaction was never there.
         let was_empty = table.is_empty()?;
         for (key, present) in self.changes {

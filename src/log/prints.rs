@@ -41,7 +41,11 @@ impl PrintNotes {
     }
 
     /// Adds what changed to the kept sums.
-    pub(super) fn flush(self, prints: &mut redb::Table<'_, &'static [u8; 34], &'static [u8]>) -> Result<(), LogError> {
+    pub(super) fn flush(self, transaction: &redb::WriteTransaction) -> Result<(), LogError> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let prints = &mut transaction.open_table(PRINTS)?;
         let mut tables: BTreeMap<TableId, BTreeMap<u8, Vec<(Prefix, Fingerprint)>>> = BTreeMap::new();
         for ((table, row), (was, is)) in self.0 {
             if was == is {

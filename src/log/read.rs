@@ -38,8 +38,20 @@ pub(super) struct DatabaseRecord {
     pub(super) audits: u64,
 }
 
-/// A snapshot. Holding one keeps the pages it shows: drop it soon.
-pub struct LogRead {
+/// A snapshot; a copy of it is the same one. Holding one keeps the pages it shows: drop it soon.
+#[derive(Clone)]
+pub struct LogRead(Arc<OpenTables>);
+
+impl std::ops::Deref for LogRead {
+    type Target = OpenTables;
+
+    fn deref(&self) -> &OpenTables {
+        &self.0
+    }
+}
+
+/// The tables of a snapshot.
+pub struct OpenTables {
     pub(super) meta: ReadOnlyTable<&'static str, &'static [u8]>,
     pub(super) events: ReadOnlyTable<&'static [u8; 24], &'static [u8]>,
     pub(super) heads: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
@@ -72,7 +84,7 @@ pub struct LogRead {
 
 impl LogRead {
     pub(super) fn new(transaction: &ReadTransaction, names: Arc<Names>, home: Arc<Home>) -> Result<LogRead, LogError> {
-        Ok(LogRead {
+        let tables = OpenTables {
             archive: ArchiveRead::new(transaction, home)?,
             meta: transaction.open_table(tables::META)?,
             events: transaction.open_table(tables::EVENTS)?,
@@ -104,7 +116,8 @@ impl LogRead {
             shelf: transaction.open_table(tables::SHELF)?,
             dirty: transaction.open_table(tables::DIRTY)?,
             names,
-        })
+        };
+        Ok(LogRead(Arc::new(tables)))
     }
 
     /// Per origin, the last event held.

@@ -282,6 +282,7 @@ impl LogWrite<'_> {
         transaction.delete_table(PRINTS)?;
         transaction.delete_table(tables::SHELF)?;
         transaction.delete_table(tables::DIRTY)?;
+        tables::create_state(transaction)?;
         self.names = Arc::default();
         // No such number: it only says that the committed names are others now.
         self.names_changed.insert(u32::MAX);

@@ -4,7 +4,7 @@
 //! values that are not fixed-width carry a check (see [`super::record`]). A change of meaning raises
 //! [`STORE_VERSION`]. The archive's tables stand in [`super::archive`]. Callers: the files of this room.
 
-use redb::{Database, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
 
 use super::LogError;
 
@@ -121,6 +121,16 @@ pub(super) fn create_all(database: &Database) -> Result<(), LogError> {
     transaction.open_table(HELD)?;
     transaction.open_table(MEMBERS)?;
     transaction.open_table(ADDRESSES)?;
+    create_state(&transaction)?;
+    transaction.open_table(AUDIT)?;
+    transaction.open_table(AUDIT_ROWS)?;
+    transaction.open_table(META)?.insert(STORE_VERSION_KEY, STORE_VERSION.to_be_bytes().as_slice())?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Makes the tables of what is derived from events, where they are missing.
+pub(super) fn create_state(transaction: &WriteTransaction) -> Result<(), LogError> {
     transaction.open_table(NAMES)?;
     transaction.open_table(RULES)?;
     transaction.open_table(ROWS)?;
@@ -131,11 +141,7 @@ pub(super) fn create_all(database: &Database) -> Result<(), LogError> {
     transaction.open_table(UNIQUE)?;
     transaction.open_table(FINGERPRINTS)?;
     transaction.open_table(super::prints::PRINTS)?;
-    transaction.open_table(AUDIT)?;
-    transaction.open_table(AUDIT_ROWS)?;
     transaction.open_table(SHELF)?;
     transaction.open_table(DIRTY)?;
-    transaction.open_table(META)?.insert(STORE_VERSION_KEY, STORE_VERSION.to_be_bytes().as_slice())?;
-    transaction.commit()?;
     Ok(())
 }

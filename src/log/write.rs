@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use redb::{Durability, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{Durability, ReadableTable, WriteTransaction};
 
 use super::names::Names;
 use super::overlay::KeySet;
@@ -58,7 +58,7 @@ pub(super) struct Changed {
 
 impl<'log> LogWrite<'log> {
     pub(super) fn new(log: &'log Log, transaction: WriteTransaction) -> Result<LogWrite<'log>, LogError> {
-        let base = LogRead::new(&log.database.begin_read()?, log.names().clone(), log.home.clone())?;
+        let base = log.read()?;
         let mut databases = BTreeMap::new();
         for entry in base.databases.iter()? {
             let name = entry?.0.value().to_owned();
@@ -296,6 +296,8 @@ impl<'log> LogWrite<'log> {
         self.flush_log()?;
         self.flush_state()?;
         let LogWrite { log, mut transaction, base, names, names_changed, .. } = self;
+        // Nobody reads what was before: the pages that this commit frees can be used again at once.
+        log.committed().read = None;
         drop(base);
         transaction.set_durability(durability)?;
         if matches!(durability, Durability::Immediate) {
@@ -304,31 +306,39 @@ impl<'log> LogWrite<'log> {
         }
         if names_changed.is_empty() {
             transaction.commit()?;
+            log.committed().read = None;
         } else {
-            let mut committed = log.names();
+            let mut committed = log.committed();
             transaction.commit()?;
-            *committed = names;
+            (committed.names, committed.read) = (names, None);
         }
         Ok(())
     }
 
+    /// A table costs a search to open: those that nothing is written to stay closed, here and below.
     fn flush_log(&mut self) -> Result<(), LogError> {
-        let mut heads = self.transaction.open_table(tables::HEADS)?;
-        for origin in &self.heads_changed {
-            if let Some(head) = self.heads.get(origin) {
-                heads.insert(&origin.0, record::seal(&origin.0, head).as_slice())?;
+        if !self.heads_changed.is_empty() {
+            let mut heads = self.transaction.open_table(tables::HEADS)?;
+            for origin in &self.heads_changed {
+                if let Some(head) = self.heads.get(origin) {
+                    heads.insert(&origin.0, record::seal(&origin.0, head).as_slice())?;
+                }
             }
         }
-        let mut databases = self.transaction.open_table(tables::DATABASES)?;
-        for name in &self.databases_changed {
-            if let Some(database) = self.databases.get(name) {
-                databases.insert(name.as_str(), record::seal(name.as_bytes(), database).as_slice())?;
+        if !self.databases_changed.is_empty() {
+            let mut databases = self.transaction.open_table(tables::DATABASES)?;
+            for name in &self.databases_changed {
+                if let Some(database) = self.databases.get(name) {
+                    databases.insert(name.as_str(), record::seal(name.as_bytes(), database).as_slice())?;
+                }
             }
         }
-        let mut names = self.transaction.open_table(tables::NAMES)?;
-        for number in &self.names_changed {
-            if let Some(entry) = self.names.tables.get(*number as usize) {
-                names.insert(number, record::seal(&number.to_be_bytes(), entry).as_slice())?;
+        if !self.names_changed.is_empty() {
+            let mut names = self.transaction.open_table(tables::NAMES)?;
+            for number in &self.names_changed {
+                if let Some(entry) = self.names.tables.get(*number as usize) {
+                    names.insert(number, record::seal(&number.to_be_bytes(), entry).as_slice())?;
+                }
             }
         }
         Ok(())
@@ -337,39 +347,49 @@ impl<'log> LogWrite<'log> {
     fn flush_state(&mut self) -> Result<(), LogError> {
         let changed = std::mem::take(&mut self.changed);
         let transaction = &self.transaction;
-        let mut rules = transaction.open_table(tables::RULES)?;
-        for (table, records) in &changed.rules {
-            rules.insert(table.0, record::seal(&table.0.to_be_bytes(), records).as_slice())?;
+        if !changed.rules.is_empty() {
+            let mut rules = transaction.open_table(tables::RULES)?;
+            for (table, records) in &changed.rules {
+                rules.insert(table.0, record::seal(&table.0.to_be_bytes(), records).as_slice())?;
+            }
         }
-        let mut rows = transaction.open_table(tables::ROWS)?;
-        for (id, row) in &changed.rows {
-            rows.insert(&id.to_bytes(), row_record::pack(id, row).as_slice())?;
+        if !changed.rows.is_empty() {
+            let mut rows = transaction.open_table(tables::ROWS)?;
+            for (id, row) in &changed.rows {
+                rows.insert(&id.to_bytes(), row_record::pack(id, row).as_slice())?;
+            }
         }
-        let mut shown = transaction.open_table(tables::SHOWN)?;
-        for (key, row) in &changed.shown {
-            match row {
-                Some(row) => shown.insert(key.as_slice(), &row.to_bytes())?,
-                None => shown.remove(key.as_slice())?,
-            };
+        if !changed.shown.is_empty() {
+            let mut shown = transaction.open_table(tables::SHOWN)?;
+            for (key, row) in &changed.shown {
+                match row {
+                    Some(row) => shown.insert(key.as_slice(), &row.to_bytes())?,
+                    None => shown.remove(key.as_slice())?,
+                };
+            }
         }
-        changed.table_rows.flush(&mut transaction.open_table(tables::TABLE_ROWS)?)?;
-        changed.claims.flush(&mut transaction.open_table(tables::CLAIMS)?)?;
-        changed.referrers.flush(&mut transaction.open_table(tables::REFERRERS)?)?;
-        changed.unique.flush(&mut transaction.open_table(tables::UNIQUE)?)?;
-        changed.shelf.flush(&mut transaction.open_table(tables::SHELF)?)?;
-        changed.dirty.flush(&mut transaction.open_table(tables::DIRTY)?)?;
-        let mut fingerprints = transaction.open_table(tables::FINGERPRINTS)?;
-        for (table, fingerprint) in &changed.fingerprints {
-            let value = record::seal(&table.0.to_be_bytes(), fingerprint);
-            fingerprints.insert(table.0, value.as_slice())?;
+        changed.table_rows.flush(transaction, tables::TABLE_ROWS)?;
+        changed.claims.flush(transaction, tables::CLAIMS)?;
+        changed.referrers.flush(transaction, tables::REFERRERS)?;
+        changed.unique.flush(transaction, tables::UNIQUE)?;
+        changed.shelf.flush(transaction, tables::SHELF)?;
+        changed.dirty.flush(transaction, tables::DIRTY)?;
+        if !changed.fingerprints.is_empty() {
+            let mut fingerprints = transaction.open_table(tables::FINGERPRINTS)?;
+            for (table, fingerprint) in &changed.fingerprints {
+                let value = record::seal(&table.0.to_be_bytes(), fingerprint);
+                fingerprints.insert(table.0, value.as_slice())?;
+            }
         }
-        changed.prints.flush(&mut transaction.open_table(super::prints::PRINTS)?)?;
-        let mut audit = transaction.open_table(tables::AUDIT)?;
-        let mut audit_rows = transaction.open_table(tables::AUDIT_ROWS)?;
-        for entry in &changed.audit {
-            let value = record::seal(&entry.number.to_be_bytes(), entry);
-            audit.insert(entry.number, value.as_slice())?;
-            audit_rows.insert(&super::state::audit_row_key(&entry.row, entry.number), ())?;
+        changed.prints.flush(transaction)?;
+        if !changed.audit.is_empty() {
+            let mut audit = transaction.open_table(tables::AUDIT)?;
+            let mut audit_rows = transaction.open_table(tables::AUDIT_ROWS)?;
+            for entry in &changed.audit {
+                let value = record::seal(&entry.number.to_be_bytes(), entry);
+                audit.insert(entry.number, value.as_slice())?;
+                audit_rows.insert(&super::state::audit_row_key(&entry.row, entry.number), ())?;
+            }
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::{DatabaseSettings, Now};
 use crate::model::Cut;
-use crate::sqlite::AppFile;
+use crate::sqlite::{AppFile, Drained};
 
 /// Rows read in one step of a scan.
 pub(super) const SCAN_PAGE: usize = 2_000;
@@ -50,6 +50,8 @@ pub(super) struct Database {
     pub(super) uncleared: BTreeSet<[u8; 16]>,
     /// While it is adopted: the marks that its births take in. The note that it is enrolled is written with the births.
     pub(super) enrolling: Option<Vec<[u8; 16]>>,
+    /// The marks up to here are in the log, and are cleared in the next step: the peers hear of them first.
+    pub(super) logged: Option<Drained>,
     /// `PRAGMA data_version` when the file was last drained.
     pub(super) data_version: Option<i64>,
     /// What the file shows and the log lost (its data directory went back): until it has come again, rows that the log does
@@ -87,6 +89,7 @@ impl Database {
             said: Cut::default(),
             uncleared: BTreeSet::new(),
             enrolling: None,
+            logged: None,
             data_version: None,
             lost: None,
             adopt_by_ms: None,

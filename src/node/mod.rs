@@ -31,6 +31,8 @@ pub mod bundle_read;
 pub mod bundle_view;
 pub mod bundle_write;
 pub mod capture;
+#[cfg(test)]
+mod capture_tests;
 mod chain;
 mod compare;
 pub mod compare_view;
@@ -347,7 +349,13 @@ impl Node {
     pub fn close(mut self) -> Result<(), NodeError> {
         self.save_receipts()?;
         self.sync_state()?;
-        for database in &self.databases {
+        for database in &mut self.databases {
+            // A file that an app holds keeps its marks: they are in the log, and the next start knows them.
+            if let Some(drained) = database.logged.take()
+                && let Err(error) = database.file.clear_drained(drained)
+            {
+                tracing::debug!(%error, "marks stay in the outbox");
+            }
             database.file.checkpoint()?;
         }
         Ok(())

@@ -124,6 +124,11 @@ impl Node {
         if !self.is_adopted(position, now)? {
             return Ok(());
         }
+        if let Some(drained) = self.databases[position].logged {
+            self.databases[position].file.clear_drained(drained)?;
+            self.databases[position].logged = None;
+            self.databases[position].was_free();
+        }
         if self.databases[position].poll_due(now) {
             self.look(position, now)?;
         }
@@ -212,7 +217,7 @@ impl Node {
             false => version,
         };
         self.refresh_schema(position, now)?;
-        self.capture(position, now)?;
+        self.capture_and(Clearing::NextStep, position, now)?;
         self.databases[position].data_version = Some(version);
         Ok(())
     }
@@ -230,6 +235,10 @@ impl Node {
 
     /// Drains the outbox into the log. True when something was captured.
     pub(super) fn capture(&mut self, position: usize, now: Now) -> Result<bool, NodeError> {
+        self.capture_and(Clearing::AtOnce, position, now)
+    }
+
+    fn capture_and(&mut self, clearing: Clearing, position: usize, now: Now) -> Result<bool, NodeError> {
         let drain = self.databases[position].file.drain()?;
         if drain.through_seq == 0 {
             return Ok(false);
@@ -239,14 +248,20 @@ impl Node {
             let earlier = self.databases[parent].file.drain()?;
             if earlier.through_seq > 0 {
                 crate::sometimes!("capture: the file that this one refers to is drained first");
-                self.take_drain(parent, &earlier, now)?;
+                self.take_drain(parent, &earlier, Clearing::AtOnce, now)?;
             }
         }
-        self.take_drain(position, &drain, now)
+        self.take_drain(position, &drain, clearing, now)
     }
 
-    /// Logs a drain and clears its marks.
-    fn take_drain(&mut self, position: usize, drain: &Drain, now: Now) -> Result<bool, NodeError> {
+    /// Logs a drain and clears its marks, or leaves that to the next step.
+    fn take_drain(
+        &mut self,
+        position: usize,
+        drain: &Drain,
+        clearing: Clearing,
+        now: Now,
+    ) -> Result<bool, NodeError> {
         self.databases[position].app_wrote(now);
         if planted(Bug::MarksClearedEarly) {
             self.databases[position].file.clear_marks(drain.through_seq)?;
@@ -255,9 +270,16 @@ impl Node {
         if captured {
             self.tally.done(Work::Capture, Subject::Database(position), drain.marks.len(), 0, 0);
         }
-        // Also what says nothing (hints of statements that changed no row) must go, or no apply would ever begin.
-        self.databases[position].file.clear_marks(drain.through_seq)?;
-        self.databases[position].was_free();
+        let database = &mut self.databases[position];
+        // An apply begins with an empty outbox.
+        if clearing == Clearing::NextStep && captured && !database.behind {
+            database.logged = database.file.last_drain();
+            self.due = true;
+        } else {
+            // Also what says nothing (hints of statements that changed no row) must go, or no apply would ever begin.
+            database.file.clear_marks(drain.through_seq)?;
+            database.was_free();
+        }
         self.databases[position].plan_chores(now);
         self.tell_unkeyed(position, drain);
         self.tell_too_large(position, drain);
@@ -446,6 +468,15 @@ impl Node {
             ));
         }
     }
+}
+
+/// When the marks of a drain are cleared. It takes a commit of the file, which peers need not wait for; marks that are in
+/// the log and in the outbox say nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Clearing {
+    AtOnce,
+    /// After this step's effects went out.
+    NextStep,
 }
 
 /// The marks of a drain that are not in the log yet, and can be.

@@ -71,9 +71,9 @@ pub struct Drain {
     pub orphaned: BTreeMap<String, u64>,
 }
 
-/// Remembers the end of the last drain: clearing checks that the outbox is still the same one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Drained {
+/// The end of a drain: clearing checks that the outbox is still the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
     through_seq: i64,
     rid: i64,
 }
@@ -151,6 +151,22 @@ impl AppFile {
         transaction.commit()?;
         self.drained = None;
         Ok(())
+    }
+
+    /// The end of the last drain whose marks were not cleared.
+    pub fn last_drain(&self) -> Option<Drained> {
+        self.drained
+    }
+
+    /// Removes the marks of a drain, later than [`AppFile::clear_marks`] would: nothing where the outbox holds others by now.
+    pub fn clear_drained(&mut self, drained: Drained) -> Result<(), SqliteError> {
+        let newer = self.drained.replace(drained).filter(|newer| *newer != drained);
+        let cleared = self.clear_marks(drained.through_seq);
+        self.drained = newer;
+        match cleared {
+            Err(SqliteError::WentBack) => Ok(()),
+            other => other,
+        }
     }
 
     /// All marks of the snapshot, with stored operations, and the `rid` of the last one.

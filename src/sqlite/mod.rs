@@ -45,7 +45,7 @@ use rusqlite::Connection;
 
 pub use apply::{Apply, Refused, RowWrite};
 pub use copy::copy_file;
-pub use drain::{Drain, Image, Mark, MarkOp};
+pub use drain::{Drain, Drained, Image, Mark, MarkOp};
 pub use enroll::EjectReport;
 pub use error::SqliteError;
 pub use guest::{GuestOutcome, GuestWrite, write_as_app};

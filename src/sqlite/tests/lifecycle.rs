@@ -83,6 +83,25 @@ fn only_drained_marks_are_cleared() {
     assert_eq!(show_marks(&file.drain().unwrap()), ["I t 2"]);
 }
 
+/// Marks that are cleared later than they were drained.
+#[test]
+fn a_drain_is_cleared_later_and_only_while_the_outbox_is_the_same() {
+    let place = Place::new("CREATE TABLE t(id INTEGER PRIMARY KEY, a);");
+    let mut file = place.enrolled();
+    run(Writer::Bundled, &place.path(), &["INSERT INTO t VALUES (1, 1)"]);
+    file.drain().unwrap();
+    let first = file.last_drain().unwrap();
+    run(Writer::Bundled, &place.path(), &["INSERT INTO t VALUES (2, 2)"]);
+    let both = file.drain().unwrap().through_seq;
+    file.clear_drained(first).unwrap();
+    assert_eq!(show_marks(&file.drain().unwrap()), ["I t 2"], "what was not in it stays");
+    file.clear_marks(both).unwrap();
+    // Other marks under the same numbers.
+    run(Writer::Bundled, &place.path(), &["INSERT INTO t VALUES (3, 3)"]);
+    file.clear_drained(first).unwrap();
+    assert_eq!(show_marks(&file.drain().unwrap()), ["I t 3"]);
+}
+
 /// A backup put back under a running node holds other marks under the same numbers.
 #[test]
 fn marks_of_a_file_that_went_back_are_not_cleared_unseen() {

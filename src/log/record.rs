@@ -30,7 +30,8 @@ fn check(key: &[u8], body: &[u8]) -> [u8; CHECK_BYTES] {
 pub(super) fn seal<T: Serialize>(key: &[u8], value: &T) -> Vec<u8> {
     let config = bincode::config::standard().with_limit::<RECORD_BYTES_MAX>();
     let mut bytes = Vec::with_capacity(USUAL_BYTES);
-    bincode::serde::encode_into_std_write(value, &mut bytes, config).expect("records hold nothing that bincode refuses");
+    bincode::serde::encode_into_std_write(value, &mut bytes, config)
+        .expect("records hold nothing that bincode refuses");
     let check = check(key, &bytes);
     bytes.extend_from_slice(&check);
     bytes

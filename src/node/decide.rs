@@ -6,14 +6,13 @@
 //! rows it concerns are dirty. Callers: the step (merges that R8 finds), orders of people.
 
 use super::capture::{Part, table_entry};
-use super::chain::{Sealed, Sealing};
+use super::chain::Sealing;
 use super::lag::note_lag;
 use super::step::{append_own, clean_equal, delta, others};
 use super::{Node, NodeError, Now};
 use crate::merge::Evaluator;
 use crate::merge::unique::MergePair;
-use crate::model::{Change, Head};
-use crate::wire::message::SignedEvent;
+use crate::model::Change;
 
 impl Node {
     /// R11: joins rows that were born with one key.
@@ -75,13 +74,12 @@ impl Node {
         let sealed = self.chain.seal(head, parts, sealing);
         let mut write = self.log.write()?;
         let mut evaluator = Evaluator::new(&mut write, &self.ranks, &self.schemas, now.wall_ms);
-        append_own(&mut evaluator, &sealed)?;
+        let fresh = append_own(&mut evaluator, sealed)?;
         evaluator.settle()?;
         let left = clean_equal(&mut evaluator, &name)?;
         note_lag(&mut evaluator, &name, &database.file, &[])?;
         evaluator.finish()?;
         let mut cursor = database.cursor.clone();
-        let fresh: Vec<(Head, SignedEvent)> = sealed.into_iter().map(Sealed::into_signed).collect();
         if let Some((head, _)) = fresh.last() {
             crdts::CmRDT::apply(&mut cursor, crdts::Dot::new(origin, head.seq));
         }

@@ -255,13 +255,7 @@ impl Node {
     }
 
     /// Logs a drain and clears its marks, or leaves that to the next step.
-    fn take_drain(
-        &mut self,
-        position: usize,
-        drain: &Drain,
-        clearing: Clearing,
-        now: Now,
-    ) -> Result<bool, NodeError> {
+    fn take_drain(&mut self, position: usize, drain: &Drain, clearing: Clearing, now: Now) -> Result<bool, NodeError> {
         self.databases[position].app_wrote(now);
         if planted(Bug::MarksClearedEarly) {
             self.databases[position].file.clear_marks(drain.through_seq)?;
@@ -375,13 +369,12 @@ impl Node {
             note: "",
         };
         let sealed = self.chain.seal(head, captured.parts, sealing);
-        append_own(&mut evaluator, &sealed)?;
+        let fresh = append_own(&mut evaluator, sealed)?;
         evaluator.settle()?;
         flag(&mut evaluator, captured.suspects)?;
         let left = take_captured(&mut evaluator, &name, &database.file, &captured.observed)?;
         evaluator.finish()?;
         let mut cursor = database.cursor.clone();
-        let fresh: Vec<(Head, SignedEvent)> = sealed.into_iter().map(Sealed::into_signed).collect();
         // All that the outbox held, not the new ones only: the clearing that follows may fail. Marks that a scan made up
         // were never in the outbox.
         let outbox = drain.through_seq > 0;
@@ -487,15 +480,21 @@ fn not_logged<'d>(database: &Database, drain: &'d Drain) -> Vec<&'d Mark> {
     drain.marks.iter().filter(|mark| !logged(mark) && !is_about(mark, &large)).collect()
 }
 
-/// Stores this node's fresh events and adds them to what is known.
-pub(super) fn append_own(evaluator: &mut Evaluator<'_, LogWrite>, sealed: &[Sealed]) -> Result<(), NodeError> {
-    for one in sealed {
+/// Stores this node's fresh events and adds them to what is known; as peers get them. What was added is freed at once: a
+/// bulk load of the app is in memory several times already.
+pub(super) fn append_own(
+    evaluator: &mut Evaluator<'_, LogWrite>,
+    sealed: Vec<Sealed>,
+) -> Result<Vec<(Head, SignedEvent)>, NodeError> {
+    for one in &sealed {
         evaluator.store_mut().append(&one.event, &one.bytes, one.hash, Some(one.signature))?;
     }
+    let mut fresh = Vec::with_capacity(sealed.len());
     for one in sealed {
         evaluator.integrate(&one.event)?;
+        fresh.push(one.into_signed());
     }
-    Ok(())
+    Ok(fresh)
 }
 
 /// Takes over what a drain saw of the file. True when rows are left whose image must be written.

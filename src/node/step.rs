@@ -124,11 +124,7 @@ impl Node {
         if !self.is_adopted(position, now)? {
             return Ok(());
         }
-        if let Some(drained) = self.databases[position].logged {
-            self.databases[position].file.clear_drained(drained)?;
-            self.databases[position].logged = None;
-            self.databases[position].was_free();
-        }
+        self.clear_logged(position)?;
         if self.databases[position].poll_due(now) {
             self.look(position, now)?;
         }
@@ -279,6 +275,17 @@ impl Node {
         self.tell_too_large(position, drain);
         self.find_evicted(position, drain, now)?;
         Ok(captured)
+    }
+
+    /// Clears the marks that the step before left standing while its effects went out.
+    fn clear_logged(&mut self, position: usize) -> Result<(), NodeError> {
+        let database = &mut self.databases[position];
+        if let Some(drained) = database.logged {
+            database.file.clear_drained(drained)?;
+            database.logged = None;
+            database.was_free();
+        }
+        Ok(())
     }
 
     /// Positions of the files that rows of this file refer to.

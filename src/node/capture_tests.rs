@@ -82,26 +82,3 @@ fn who_stops_in_between_clears_them_and_who_is_cut_off_logs_nothing_twice() {
     }
     assert_eq!((marks(&sites_cut[0]).as_str(), events(&again)), ("0", before));
 }
-
-/// The WAL moves into the file in a pause of a second, and after four seconds without one.
-#[test]
-fn checkpoints_wait_for_a_pause_and_not_for_ever() {
-    let (_sites, mut pair) = written();
-    let database = &mut pair.nodes[0].databases[0];
-    let at = |mono_ms: u64| Now { mono_ms: 1_000_000 + mono_ms, wall_ms: 0 };
-    assert!(database.chores_due(at(0)), "planned by the write before");
-    for ms in (0..=900).step_by(300) {
-        database.plan_chores(at(ms));
-        assert!(!database.chores_due(at(ms + 299)));
-    }
-    assert!(!database.chores_due(at(1_899)));
-    assert!(database.chores_due(at(1_900)) && !database.chores_due(at(9_000)), "once, a second after the last write");
-    let due: Vec<u64> = (10_000..18_000)
-        .step_by(100)
-        .filter(|ms| {
-            database.plan_chores(at(*ms));
-            database.chores_due(at(*ms))
-        })
-        .collect();
-    assert_eq!(due, [14_000], "then planned anew by the next write");
-}

@@ -32,12 +32,8 @@ const QUIET_MS: u64 = 2_000;
 /// … but waiting for a quiet moment ends after this long, ms.
 const QUIET_WAIT_MS_MAX: u64 = 30_000;
 
-/// Checkpoints and full-text indexes follow the last write after this, ms: off the path of the app and of apply. A checkpoint
-/// between two writes holds up the second for several of its own commits.
+/// Checkpoints and full-text indexes follow writes after this, ms: off the path of the app and of apply.
 const CHORES_MS: u64 = 1_000;
-
-/// … and the first write after this at the latest, ms, however often somebody writes.
-const CHORES_MS_MAX: u64 = 4_000;
 
 /// Waits after a busy file: from, to, ms.
 const BUSY_WAIT_MS: (u64, u64) = (2, 500);
@@ -82,7 +78,6 @@ pub(super) struct Database {
     busy_until_ms: u64,
     busy_wait_ms: u64,
     chores_at_ms: Option<u64>,
-    chores_by_ms: Option<u64>,
 }
 
 impl Database {
@@ -111,7 +106,6 @@ impl Database {
             busy_until_ms: 0,
             busy_wait_ms: BUSY_WAIT_MS.0,
             chores_at_ms: None,
-            chores_by_ms: None,
         }
     }
 
@@ -188,10 +182,9 @@ impl Database {
         now.mono_ms < self.busy_until_ms
     }
 
-    /// Something was written: chores follow in a pause, or once in a while.
+    /// Something was written: chores follow, at most once in a while.
     pub(super) fn plan_chores(&mut self, now: Now) {
-        let by = *self.chores_by_ms.get_or_insert(now.mono_ms + CHORES_MS_MAX);
-        self.chores_at_ms = Some(by.min(now.mono_ms + CHORES_MS));
+        self.chores_at_ms.get_or_insert(now.mono_ms + CHORES_MS);
     }
 
     /// Plans the next look at what a file waits for.
@@ -203,7 +196,7 @@ impl Database {
     pub(super) fn chores_due(&mut self, now: Now) -> bool {
         let due = self.chores_at_ms.is_some_and(|at| now.mono_ms >= at);
         if due {
-            (self.chores_at_ms, self.chores_by_ms) = (None, None);
+            self.chores_at_ms = None;
         }
         due
     }

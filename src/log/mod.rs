@@ -8,9 +8,10 @@
 //! Old events lie packed in segments, and are read as if they lay in the log: [`archive`] (reading), [`archive_write`]
 //! (moving, and what is durable when), [`segment`] (the format), [`segment_store`] (the files).
 //!
-//! One writer at a time ([`Log::write`] waits), any number of snapshots ([`Log::read`]). A write transaction keeps the
-//! evaluator's changes in memory and writes them in key order when it commits: redb takes ascending keys several times
-//! faster than random ones, and the evaluator reads its own writes without decoding them again.
+//! One writer at a time ([`Log::write`] waits), any number of snapshots ([`Log::read`]; between two commits they are one and
+//! the same). A write transaction keeps the evaluator's changes in memory and writes them in key order when it commits:
+//! redb takes ascending keys several times faster than random ones, and the evaluator reads its own writes without decoding
+//! them again.
 
 mod archive;
 mod archive_check;

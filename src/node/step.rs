@@ -1,7 +1,8 @@
 //! One step: look at the files, capture, apply, exchange: whatever is due now.
 //!
 //! Order: capture before apply, files before peers. Invariants: a step ends after a bounded amount of work (what remains
-//! has a deadline of now); a busy file is tried again later and holds up nobody else. Caller: [`super::Node::handle`].
+//! has a deadline of now); a busy file is tried again later and holds up nobody else; what the app wrote is durable before
+//! peers are told, and they are told before its marks are cleared ([`Clearing`]). Caller: [`super::Node::handle`].
 
 use std::collections::BTreeSet;
 

@@ -88,6 +88,8 @@ mod pull_tests;
 mod query;
 mod query_conflicts;
 pub mod query_rows;
+#[cfg(test)]
+mod quiet_tests;
 mod rebuild;
 mod receipts;
 mod recover;

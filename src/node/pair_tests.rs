@@ -110,15 +110,20 @@ impl Pair {
 
     /// Connects the two and lets them work until nothing is left to do.
     pub(super) fn meet(&mut self) {
-        let ids = [self.nodes[0].id(), self.nodes[1].id()];
         // The first one knows the joiner by the records of its hello; until then nobody would let it in.
         let records = self.nodes[1].membership().records().into_iter().cloned().collect();
         self.nodes[0].handle(Input::MembersLearnt(records), self.now).unwrap();
+        self.connect();
+        self.work();
+    }
+
+    /// Connects the two, and nothing more.
+    pub(super) fn connect(&mut self) {
+        let ids = [self.nodes[0].id(), self.nodes[1].id()];
         for at in [0, 1] {
             let connected = Input::PeerConnected { peer: ids[1 - at], address: String::new() };
             self.nodes[at].handle(connected, self.now).unwrap();
         }
-        self.work();
     }
 
     /// Cuts the two off from each other.

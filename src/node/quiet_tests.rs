@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::Input;
 use super::pair_tests::{Pair, Site};
 
 const NOTES: &str = "CREATE TABLE note(id INTEGER PRIMARY KEY, text TEXT);
@@ -21,11 +20,7 @@ fn an_id_moves_two_seconds_after_the_last_write_and_the_row_is_nowhere_else_befo
     }
     let wrote_ms = pair.now.mono_ms;
     (0..8).for_each(|_| pair.pass());
-    let ids = [pair.nodes[0].id(), pair.nodes[1].id()];
-    for at in [0, 1] {
-        let connected = Input::PeerConnected { peer: ids[1 - at], address: String::new() };
-        pair.nodes[at].handle(connected, pair.now).unwrap();
-    }
+    pair.connect();
     let shown = |site: &Site| site.ask("app", "SELECT text FROM note WHERE id = 50");
     let stays = |at: usize| shown(&sites[at]) == [own[at]];
     let waits = (0..200).take_while(|_| {

@@ -143,13 +143,18 @@ impl AppFile {
         if through_seq == 0 {
             return Ok(());
         }
+        self.clear_checked(through_seq, self.drained)?;
+        self.drained = None;
+        Ok(())
+    }
+
+    fn clear_checked(&mut self, through_seq: i64, drained: Option<Drained>) -> Result<(), SqliteError> {
         let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        clear(&transaction, through_seq, self.drained, self.logged)?;
+        clear(&transaction, through_seq, drained, self.logged)?;
         if self.installed {
             steering::sweep(&transaction, &self.layout, &self.registry)?;
         }
         transaction.commit()?;
-        self.drained = None;
         Ok(())
     }
 
@@ -160,12 +165,12 @@ impl AppFile {
 
     /// Removes the marks of a drain, later than [`AppFile::clear_marks`] would: nothing where the outbox holds others by now.
     pub fn clear_drained(&mut self, drained: Drained) -> Result<(), SqliteError> {
-        let newer = self.drained.replace(drained).filter(|newer| *newer != drained);
-        let cleared = self.clear_marks(drained.through_seq);
-        self.drained = newer;
-        match cleared {
-            Err(SqliteError::WentBack) => Ok(()),
-            other => other,
+        match self.clear_checked(drained.through_seq, Some(drained)) {
+            Ok(()) | Err(SqliteError::WentBack) => {
+                self.drained = self.drained.filter(|newer| *newer != drained);
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 
